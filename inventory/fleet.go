@@ -1,0 +1,83 @@
+// Package inventory says what exists: regions, racks, servers and their capacity, read from fleet.toml, and the
+// lifecycle of a server as one table of legal transitions. It does no I/O beyond reading the bytes it is given.
+package inventory
+
+import "net/netip"
+
+// Fleet is a parsed and checked fleet.toml. It is also part of the signed policy bundle, as JSON.
+type Fleet struct {
+	Name       string     `toml:"name" json:"name"`     // lower-case DNS label
+	Domain     string     `toml:"domain" json:"domain"` // certificates name SERVER.DOMAIN
+	Test       bool       `toml:"test" json:"test"`     // software keys and virtual hardware may be accepted
+	Network    Network    `toml:"network" json:"network"`
+	Controller Controller `toml:"controller" json:"controller"`
+	DNS        DNS        `toml:"dns" json:"dns"`
+	Bastions   []Bastion  `toml:"bastion" json:"bastions"`
+	Regions    []Region   `toml:"region" json:"regions"`
+	Racks      []Rack     `toml:"rack" json:"racks"`
+	Servers    []Server   `toml:"server" json:"servers"`
+}
+
+// Network is what the servers' own interfaces need.
+type Network struct {
+	Management []netip.Prefix `toml:"management" json:"management"` // never reachable from inside a tunnel
+	Gateway    netip.Addr     `toml:"gateway" json:"gateway"`
+}
+
+// Controller is where servers find their controller.
+type Controller struct {
+	Address     netip.Addr `toml:"address" json:"address"`
+	BootPort    uint16     `toml:"boot_port" json:"boot_port"`       // HTTP: releases and images, checked by hash and signature
+	JoinPort    uint16     `toml:"join_port" json:"join_port"`       // TLS: join, renewal, stream
+	CheckinPort uint16     `toml:"checkin_port" json:"checkin_port"` // TLS: the API that apps ask
+}
+
+// DNS replaces the public root, for a fleet with a root of its own. Empty: the public root and its key.
+type DNS struct {
+	Roots        []RootServer `toml:"root" json:"roots"`
+	TrustAnchors []string     `toml:"trust_anchors" json:"trust_anchors"` // DS or DNSKEY records in presentation form
+}
+
+// RootServer is one name server of the root zone.
+type RootServer struct {
+	Name    string     `toml:"name" json:"name"`
+	Address netip.Addr `toml:"address" json:"address"`
+}
+
+// Bastion is a host that engineers jump through; servers accept SSH from these addresses only.
+type Bastion struct {
+	Name    string     `toml:"name" json:"name"`
+	Address netip.Addr `toml:"address" json:"address"`
+	Port    uint16     `toml:"port" json:"port"`
+}
+
+// Region is a place whose capacity is kept.
+type Region struct {
+	Name  string `toml:"name" json:"name"`
+	Floor Floor  `toml:"floor" json:"floor"`
+}
+
+// Rack is a failure domain inside a region.
+type Rack struct {
+	Name   string `toml:"name" json:"name"`
+	Region string `toml:"region" json:"region"`
+}
+
+// Server is one machine.
+type Server struct {
+	Name     string       `toml:"name" json:"name"` // lower-case DNS label, unique in the fleet
+	Rack     string       `toml:"rack" json:"rack"`
+	Role     string       `toml:"role" json:"role"`         // "vpn"
+	Address  netip.Prefix `toml:"address" json:"address"`   // with the prefix length of its network
+	Capacity int          `toml:"capacity" json:"capacity"` // Mbit/s, positive
+	Tunnel   netip.Prefix `toml:"tunnel" json:"tunnel"`     // addresses of its VPN clients; the first host address is its own
+	Power    Power        `toml:"power" json:"power"`
+}
+
+// Power names the driver that can switch a server and what the driver needs to know.
+type Power struct {
+	Driver    string `toml:"driver" json:"driver"` // "qemu"
+	Tap       string `toml:"tap,omitempty" json:"tap,omitempty"`
+	MAC       string `toml:"mac,omitempty" json:"mac,omitempty"`
+	MemoryMiB int    `toml:"memory_mib,omitempty" json:"memory_mib,omitempty"`
+}

@@ -1,0 +1,37 @@
+package inventory
+
+// State is where a server is in its life.
+type State string
+
+const (
+	New         State = "new"         // never booted by this controller
+	Serving     State = "serving"     // takes users
+	Draining    State = "draining"    // takes no new users, its own are leaving
+	Wiping      State = "wiping"      // being powered off and read back as off
+	Booting     State = "booting"     // powered on with a ticket, has not joined yet
+	Attesting   State = "attesting"   // joined, its evidence and services are being checked
+	Baking      State = "baking"      // healthy, watched before it takes users
+	Quarantined State = "quarantined" // kept out with its first cause
+)
+
+// transitions is the whole table: from each state, where a server may go.
+var transitions = map[State][]State{
+	New:         {Wiping},
+	Serving:     {Draining},
+	Draining:    {Wiping},
+	Wiping:      {Booting, Quarantined},
+	Booting:     {Attesting, Wiping, Quarantined},
+	Attesting:   {Baking, Wiping, Quarantined},
+	Baking:      {Serving, Wiping, Quarantined},
+	Quarantined: {Wiping},
+}
+
+// Legal reports whether a server may go from one state to the other.
+func Legal(from, to State) bool {
+	for _, s := range transitions[from] {
+		if s == to {
+			return true
+		}
+	}
+	return false
+}

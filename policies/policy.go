@@ -1,0 +1,80 @@
+// Package policies says who may and what may: address lists, SSH algorithms, engineers and their keys, grants, rotation
+// rules. Data in, verdict out: it does no I/O, never reads the clock, and the zero value of every decision denies.
+package policies
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Policy is a parsed and checked policy.toml. It takes effect only inside a signed bundle (policies/bundle).
+type Policy struct {
+	Version   uint64     `toml:"version" json:"version"` // rises with every change
+	Expires   time.Time  `toml:"expires" json:"expires"` // nothing is admitted after this
+	SSH       SSH        `toml:"ssh" json:"ssh"`
+	Hardware  Hardware   `toml:"hardware" json:"hardware"`
+	Engineers []Engineer `toml:"engineer" json:"engineers"`
+	Grants    []Grant    `toml:"grant" json:"grants"`
+	Rotation  Rotation   `toml:"rotation" json:"rotation"`
+	Image     Image      `toml:"image" json:"image"`
+}
+
+// SSH is how the bastion may be reached. Zero limits mean the defaults named in limits.go.
+type SSH struct {
+	Level             Level          `toml:"level" json:"level"`
+	Allow             []netip.Prefix `toml:"allow" json:"allow"` // addresses that may connect; empty is refused
+	HandshakeDeadline Duration       `toml:"handshake_deadline" json:"handshake_deadline"`
+	IdleTimeout       Duration       `toml:"idle_timeout" json:"idle_timeout"`
+	SessionLimit      Duration       `toml:"session_limit" json:"session_limit"`
+	MaxStartups       int            `toml:"max_startups" json:"max_startups"`         // unauthenticated connections in all
+	MaxPerSource      int            `toml:"max_per_source" json:"max_per_source"`     // unauthenticated connections from one /32 or /64
+	MaxSessions       int            `toml:"max_sessions" json:"max_sessions"`         // authenticated connections in all
+	MaxPerEngineer    int            `toml:"max_per_engineer" json:"max_per_engineer"` // authenticated connections of one engineer
+	MaxChannels       int            `toml:"max_channels" json:"max_channels"`         // open channels of one connection
+}
+
+// Level is an SSH algorithm level: "pq-preferred" or "pq-only".
+type Level string
+
+// Hardware is what counts as evidence that a key lives in hardware.
+type Hardware struct {
+	TestRoots []string `toml:"test_roots" json:"test_roots"` // software authenticators accepted in a fleet with test = true
+}
+
+// Engineer is a person with one or more hardware keys.
+type Engineer struct {
+	Name  string         `toml:"name" json:"name"`   // Unix account name; never root
+	Allow []netip.Prefix `toml:"allow" json:"allow"` // narrows SSH.Allow for this person; empty: not narrowed
+	Keys  []Key          `toml:"key" json:"keys"`
+}
+
+// Key is an enrolled public key with the evidence that was accepted for it.
+type Key struct {
+	Public   string `toml:"public" json:"public"`     // authorized_keys form, without options
+	Evidence string `toml:"evidence" json:"evidence"` // "test:ROOT" with ROOT in Hardware.TestRoots
+}
+
+// Grant lets engineers open ports on servers. A server is an inventory name, "region:NAME" or "*".
+type Grant struct {
+	Engineers []string `toml:"engineers" json:"engineers"`
+	Servers   []string `toml:"servers" json:"servers"`
+	Ports     []uint16 `toml:"ports" json:"ports"`
+}
+
+// Rotation is how servers are rebuilt.
+type Rotation struct {
+	MaxAge      Duration `toml:"max_age" json:"max_age"`           // no older server serves
+	MaxParallel int      `toml:"max_parallel" json:"max_parallel"` // servers out at once, in all regions
+	DrainLimit  Duration `toml:"drain_limit" json:"drain_limit"`   // how long a drain waits for what is in flight
+	BootLimit   Duration `toml:"boot_limit" json:"boot_limit"`     // from power on to joined and healthy
+	Bake        Duration `toml:"bake" json:"bake"`                 // healthy for this long before users come
+	Retries     int      `toml:"retries" json:"retries"`           // further boots before quarantine
+}
+
+// Image is which release may run.
+type Image struct {
+	MinVersion uint64 `toml:"min_version" json:"min_version"`
+}
+
+// Duration is a time.Duration written as "90s" or "24h" in TOML and JSON.
+type Duration time.Duration

@@ -1,0 +1,102 @@
+// Package join is what a server and its controller say to each other: one join with the ticket, renewals of short-lived
+// certificates, and one outbound mTLS stream of orders and health. The controller's half is rebuild/boot.
+package join
+
+import "time"
+
+// Paths of the controller's join port (HTTP over TLS 1.3).
+const (
+	PathJoin   = "/v1/join"   // POST Request → Response; the ticket is the credential
+	PathRenew  = "/v1/renew"  // POST RenewRequest → Certificates; the current client certificate is the credential
+	PathReport = "/v1/report" // POST Report; the ticket is the credential; a boot that refuses to go on says why
+)
+
+// StreamProtocol is the ALPN name of the stream: newline-delimited JSON, FromServer one way and ToServer the other.
+const StreamProtocol = "mayfly-stream/1"
+
+// MaxFrame bounds a line of the stream and a request body, in bytes.
+const MaxFrame = 4 << 20
+
+// Request begins a life.
+type Request struct {
+	Ticket    []byte `json:"ticket"`     // the ticket file's exact bytes
+	Signature []byte `json:"signature"`  // its SSHSIG
+	CSR       []byte `json:"csr"`        // DER; Ed25519; made in this boot's RAM
+	HostKey   string `json:"host_key"`   // authorized_keys form, Ed25519
+	TunnelKey string `json:"tunnel_key"` // WireGuard public key, base64
+	BootID    string `json:"boot_id"`    // /proc/sys/kernel/random/boot_id
+}
+
+// Certificates are short-lived and renewed while the server lives.
+type Certificates struct {
+	TLS      []byte    `json:"tls"`       // PEM chain
+	Host     string    `json:"host"`      // SSH host certificate, authorized_keys form
+	NotAfter time.Time `json:"not_after"` // the earlier of the two
+}
+
+// Response admits a server.
+type Response struct {
+	Certificates
+	Bundle    []byte `json:"bundle"`     // policy bundle, exact bytes
+	BundleSig []byte `json:"bundle_sig"` // its signatures
+}
+
+// RenewRequest asks for fresh certificates for the same keys. Proof is an Ed25519 signature with the TLS key over
+// "mayfly-renew/1\n" + the SHA-256 of CSR + the SHA-256 of HostKey, so that the signer need not believe the controller.
+type RenewRequest struct {
+	CSR     []byte `json:"csr"`
+	HostKey string `json:"host_key"`
+	Current []byte `json:"current"` // PEM of the certificate in use
+	Proof   []byte `json:"proof"`
+}
+
+// Report is why a boot stopped.
+type Report struct {
+	Ticket    []byte `json:"ticket"`
+	Signature []byte `json:"signature"`
+	Stage     string `json:"stage"`  // "stub" or "init"
+	Reason    string `json:"reason"` // reason code, for example "disk_present"
+	Detail    string `json:"detail"` // at most MaxDetail bytes
+}
+
+// MaxDetail bounds Report.Detail.
+const MaxDetail = 512
+
+// FromServer is a line that a server sends. Exactly one field is set.
+type FromServer struct {
+	Health  *Health  `json:"health,omitempty"`
+	Drained *Drained `json:"drained,omitempty"`
+}
+
+// Health is sent on every change and at least every HealthInterval.
+type Health struct {
+	BootID   string            `json:"boot_id"`
+	Ready    bool              `json:"ready"`    // every service runs and answers
+	Services map[string]string `json:"services"` // name → "running", "starting" or the cause
+	Draining bool              `json:"draining"`
+}
+
+// HealthInterval is the longest silence of a healthy server.
+const HealthInterval = 2 * time.Second
+
+// Drained says that nothing is in flight any more, or that the bound passed.
+type Drained struct {
+	Forced bool `json:"forced"` // the bound passed with peers still there
+}
+
+// ToServer is a line that the controller sends. Exactly one field is set.
+type ToServer struct {
+	Drain  *Drain  `json:"drain,omitempty"`
+	Policy *Policy `json:"policy,omitempty"`
+}
+
+// Drain orders a server to take no new users and to let its own leave.
+type Drain struct {
+	Limit time.Duration `json:"limit_ns"`
+}
+
+// Policy hands over a newer bundle; the server verifies it itself.
+type Policy struct {
+	Bundle    []byte `json:"bundle"`
+	BundleSig []byte `json:"bundle_sig"`
+}
