@@ -1,14 +1,48 @@
 // Package ticket is the signed one-time file with which a machine begins a life: who it is, what it must boot, how it
 // reaches its controller and when it ends. The power driver hands it over; the controller's store keeps only its hash.
+//
+// Files: ticket.go (the data and how it is made), encode.go (canonical bytes and their hash), open.go (signature first, then
+// a strict parse; every refusal has a reason code), check.go (what each field may hold).
 package ticket
 
 import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"net"
 	"net/netip"
+	"strconv"
 	"time"
+
+	"mayfly/inventory"
 )
 
-// Namespace of a ticket's SSHSIG signature.
-const Namespace = "mayfly-ticket"
+// Specification constants.
+const (
+	// Namespace of a ticket's SSHSIG signature.
+	Namespace = "mayfly-ticket"
+	// Kind of this format's version.
+	Kind = "mayfly-ticket/1"
+	// ControllerLabel is the controller's host name below the fleet's domain.
+	ControllerLabel = "controller"
+	// SecretBytes of randomness make a ticket one machine's.
+	SecretBytes = 32
+	// MaxBytes bounds a ticket file.
+	MaxBytes = 16 << 10
+	// MaxSignatureBytes bounds its signature file.
+	MaxSignatureBytes = 8 << 10
+	// MaxAge is the longest life that a ticket may give.
+	MaxAge = 7 * 24 * time.Hour
+	// MaxWindow is the longest time between making a ticket and joining with it.
+	MaxWindow = time.Hour
+)
+
+// Names of the two files in the initramfs and, once the root runs, in /run/mayfly.
+const (
+	File          = "ticket.json"
+	SignatureFile = "ticket.json.sig"
+	TrustFile     = "trust.json"
+)
 
 // Ticket is the file's content, canonical JSON.
 type Ticket struct {
@@ -28,3 +62,49 @@ type Ticket struct {
 	NotAfter   time.Time    `json:"not_after"`       // join before
 	MaxAge     int64        `json:"max_age_seconds"` // the machine ends itself this long after it booted (CLOCK_BOOTTIME)
 }
+
+// Life is what New needs to know beyond the inventory.
+type Life struct {
+	Epoch    uint64
+	Release  [32]byte      // SHA-256 of release.json
+	Path     string        // of the release below the controller's boot port, for example "/releases/7/"
+	CA       []byte        // PEM of the fleet's TLS CA
+	NotAfter time.Time     // join before
+	MaxAge   time.Duration // of the machine
+}
+
+// New makes the ticket for a server's next life, with a fresh secret.
+func New(fleet inventory.Fleet, server string, life Life) (Ticket, error) {
+	secret := make([]byte, SecretBytes)
+	rand.Read(secret) // never fails, crypto/rand ends the program instead
+	var t Ticket
+	for _, s := range fleet.Servers {
+		if s.Name == server {
+			t = Ticket{Server: s.Name, Address: s.Address}
+		}
+	}
+	if t.Server == "" {
+		return Ticket{}, fmt.Errorf("making a ticket: no server %q in fleet %q", server, fleet.Name)
+	}
+	host := fleet.Controller.Address.String()
+	t.Kind = Kind
+	t.Fleet = fleet.Name
+	t.Domain = fleet.Domain
+	t.Epoch = life.Epoch
+	t.Secret = hex.EncodeToString(secret)
+	t.Release = hex.EncodeToString(life.Release[:])
+	t.ReleaseURL = "http://" + net.JoinHostPort(host, strconv.Itoa(int(fleet.Controller.BootPort))) + life.Path
+	t.Gateway = fleet.Network.Gateway
+	t.Controller = net.JoinHostPort(host, strconv.Itoa(int(fleet.Controller.JoinPort)))
+	t.Name = ControllerLabel + "." + fleet.Domain
+	t.CA = string(life.CA)
+	t.NotAfter = life.NotAfter.UTC().Truncate(time.Second)
+	t.MaxAge = int64(life.MaxAge / time.Second)
+	if err := t.check(); err != nil {
+		return Ticket{}, fmt.Errorf("making a ticket for %q: %w", server, err)
+	}
+	return t, nil
+}
+
+// ServerName is the name in the certificates of the server that this ticket makes.
+func (t *Ticket) ServerName() string { return t.Server + "." + t.Domain }
