@@ -1,0 +1,258 @@
+package plan
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"mayfly/inventory"
+)
+
+// Reason is why a server goes now, or why not.
+type Reason string
+
+// Reasons of servers that go now, or would if there were room.
+const (
+	First     Reason = "first_boot" // never booted by this controller
+	Due       Reason = "due"        // its deadline comes near
+	Expired   Reason = "expired"    // its deadline has passed: it has ended itself
+	Repave    Reason = "repave"     // asked for: every server
+	Lost      Reason = "lost"       // the operator says it is dead
+	Retried   Reason = "retried"    // quarantined, and asked for
+	Unknown   Reason = "unknown_age"
+	InFlight  Reason = "in_flight"   // begun, is carried on
+	Young     Reason = "young"       // not due yet
+	Done      Reason = "done"        // this run has rebuilt it
+	NotAsked  Reason = "not_in_run"  // the run began without it
+	Floor     Reason = "floor"       // its removal would break the floor now
+	Behind    Reason = "behind"      // another server of its region goes first
+	Parallel  Reason = "parallel"    // max_parallel servers are out already
+	Withheld  Reason = "quarantined" // kept out until asked for
+	undecided Reason = ""
+)
+
+// Plan is what happens now, and what would happen next.
+type Plan struct {
+	Made    time.Time      `json:"made"`
+	Inputs  string         `json:"inputs"` // SHA-256 of snapshot, rules, health and time
+	Release uint64         `json:"release"`
+	Regions []RegionTotals `json:"regions"`
+	Steps   []Step         `json:"steps"` // every server, in the order in which they would go
+}
+
+// RegionTotals is a region's capacity in Mbit/s.
+type RegionTotals struct {
+	Name     string `json:"name"`
+	Capacity int    `json:"capacity"`
+	Serving  int    `json:"serving"`
+	Floor    int    `json:"floor"`
+	AtOnce   int    `json:"at_once"`      // servers that may be out at once, at least
+	Lead     int64  `json:"lead_seconds"` // how long before its deadline a server becomes due
+}
+
+// Step is one server: now or not, and why.
+type Step struct {
+	Server   string          `json:"server"`
+	Region   string          `json:"region"`
+	State    inventory.State `json:"state"`
+	Epoch    uint64          `json:"epoch"` // the life that the rebuild ends
+	Capacity int             `json:"capacity"`
+	Deadline time.Time       `json:"deadline"`
+	Due      bool            `json:"due"` // it is to be rebuilt: now, or as soon as there is room
+	Now      bool            `json:"now"`
+	Reason   Reason          `json:"reason"`
+	Why      string          `json:"why"`
+}
+
+// Now are the servers that go now.
+func (p Plan) Now() []Step {
+	return slices.DeleteFunc(slices.Clone(p.Steps), func(s Step) bool { return !s.Now })
+}
+
+// Targets are the lives that a run of this plan ends.
+func (p Plan) Targets() map[string]uint64 {
+	t := map[string]uint64{}
+	for _, s := range p.Steps {
+		if s.Due {
+			t[s.Server] = s.Epoch
+		}
+	}
+	return t
+}
+
+// Make plans. With refusals, no step is due.
+func Make(s Snapshot, r Rules, h Health, now time.Time) (Plan, Refusals) {
+	p := Plan{Made: now, Inputs: inputs(s, r, h, now), Release: s.Release}
+	all, refused := regions(s, r)
+	if len(refused) > 0 {
+		return p, refused
+	}
+	free := r.MaxParallel
+	for _, x := range s.Servers {
+		g := all[x.Region]
+		switch {
+		case inFlight(x.State):
+			g.back += x.Capacity
+			free--
+		case counts(x, r, h, now):
+			g.serving += x.Capacity
+		default:
+			g.missing += x.Capacity
+			g.failures = append(g.failures, x.Name)
+		}
+	}
+	for _, x := range s.Regions {
+		g := all[x.Name]
+		p.Regions = append(p.Regions, RegionTotals{g.Name, g.total, g.serving, g.Floor, g.width, int64(g.lead / time.Second)})
+	}
+	for _, x := range order(s.Servers) {
+		p.Steps = append(p.Steps, decide(x, all[x.Region], r, h, now, &free))
+	}
+	return p, nil
+}
+
+// order puts servers that never served first, then the earliest deadline.
+func order(servers []Server) []Server {
+	servers = slices.Clone(servers)
+	slices.SortFunc(servers, func(a, b Server) int {
+		return cmp.Or(
+			-cmp.Compare(rank(a), rank(b)),
+			a.Deadline.Compare(b.Deadline),
+			cmp.Compare(a.Name, b.Name))
+	})
+	return servers
+}
+
+func rank(s Server) int {
+	if s.State == inventory.New {
+		return 1
+	}
+	return 0
+}
+
+// counts reports whether a server is capacity that its region has now.
+func counts(x Server, r Rules, h Health, now time.Time) bool {
+	if x.State != inventory.Serving || slices.Contains(r.Lost, x.Name) || expired(x, now) {
+		return false
+	}
+	heard, ok := h[x.Name]
+	return ok && now.Sub(heard) <= FreshFor
+}
+
+func expired(x Server, now time.Time) bool { return !x.Deadline.IsZero() && !now.Before(x.Deadline) }
+
+// decide says what happens to one server and takes its place in the region's and the fleet's count.
+func decide(x Server, g *region, r Rules, h Health, now time.Time, free *int) Step {
+	s := Step{Server: x.Name, Region: x.Region, State: x.State, Epoch: x.Epoch, Capacity: x.Capacity, Deadline: x.Deadline}
+	var wait Reason
+	s.Reason, wait, s.Why = due(x, g, r, now)
+	if wait != undecided {
+		s.Reason = wait
+		return s
+	}
+	s.Due = true
+	loses := 0
+	if counts(x, r, h, now) {
+		loses = x.Capacity
+	}
+	// A server that is gone for certain takes nothing away. One that is only silent may still serve: it leaves only while
+	// the rest keeps the floor.
+	gone := x.State != inventory.Serving || expired(x, now) || slices.Contains(r.Lost, x.Name)
+	left := g.serving - loses
+	switch {
+	case !gone && left < g.Floor && left+g.back < g.Floor:
+		s.Reason = Floor
+		s.Why = fmt.Sprintf("serving %d - %d = %d, under the floor of %d, and nothing in flight mends it (out: %s)",
+			g.serving, loses, left, g.Floor, list(g.failures))
+	case *free <= 0:
+		s.Reason, s.Why = Parallel, fmt.Sprintf("max_parallel %d servers are out", r.MaxParallel)
+		g.head(x.Name, gone)
+	case !gone && g.blocked != "":
+		s.Reason, s.Why = Behind, fmt.Sprintf("%s of region %s goes first", g.blocked, g.Name)
+	case !gone && left < g.Floor:
+		s.Reason = Behind
+		s.Why = fmt.Sprintf("serving %d - %d = %d, under the floor of %d until %d in flight are back", g.serving, loses, left, g.Floor, g.back)
+		g.head(x.Name, gone)
+	default:
+		s.Now = true
+		*free--
+		g.serving = left
+		g.back += x.Capacity
+	}
+	return s
+}
+
+// head makes the rest of a region wait for a server that waits itself.
+func (g *region) head(name string, gone bool) {
+	if g.blocked == "" && !gone {
+		g.blocked = name
+	}
+}
+
+// due says why a server is to be rebuilt, or in wait why it is not.
+func due(x Server, g *region, r Rules, now time.Time) (why, wait Reason, text string) {
+	if inFlight(x.State) {
+		return undecided, InFlight, "begun, is carried on"
+	}
+	if x.State == inventory.Quarantined && !r.Retry {
+		return undecided, Withheld, "kept out until `fleetctl rotate --retry`"
+	}
+	if r.Targets != nil {
+		epoch, asked := r.Targets[x.Name]
+		if !asked {
+			return undecided, NotAsked, "the run began without it"
+		}
+		if x.Epoch > epoch {
+			return undecided, Done, fmt.Sprintf("rebuilt: life %d, was %d", x.Epoch, epoch)
+		}
+	}
+	starts := x.Deadline.Add(-g.lead)
+	switch {
+	case x.State == inventory.New:
+		return First, undecided, "never booted by this controller"
+	case x.State == inventory.Quarantined:
+		return Retried, undecided, "quarantined, another try was asked for"
+	case slices.Contains(r.Lost, x.Name):
+		return Lost, undecided, "the operator says it is dead"
+	case x.Deadline.IsZero():
+		return Unknown, undecided, "its deadline is not known"
+	case expired(x, now):
+		return Expired, undecided, "its deadline passed " + now.Sub(x.Deadline).Round(time.Second).String() + " ago: it has ended itself"
+	case r.All || r.Targets != nil:
+		return Repave, undecided, "asked for, " + x.Deadline.Sub(now).Round(time.Second).String() + " before its deadline"
+	case !now.Before(starts):
+		return Due, undecided, x.Deadline.Sub(now).Round(time.Second).String() + " before its deadline"
+	}
+	return undecided, Young, "due in " + starts.Sub(now).Round(time.Second).String()
+}
+
+func list(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	const most = 5
+	names = slices.Sorted(slices.Values(names))
+	if len(names) > most {
+		return fmt.Sprintf("%v and %d more", names[:most], len(names)-most)
+	}
+	return fmt.Sprint(names)
+}
+
+// inputs names what a plan was made from.
+func inputs(s Snapshot, r Rules, h Health, now time.Time) string {
+	data, err := json.Marshal(struct {
+		Snapshot Snapshot
+		Rules    Rules
+		Health   Health
+		Now      time.Time
+	}{s, r, h, now.UTC()})
+	if err != nil {
+		panic("plan: internal error: " + err.Error())
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
