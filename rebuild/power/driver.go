@@ -15,12 +15,13 @@ type Driver interface {
 
 // Boot is what a machine is started with.
 type Boot struct {
-	Epoch   uint64 // the life that this boot begins
-	Kernel  string // path
-	Stub    string // path of the stub's initrd
-	Trust   []byte // trust.json, put into the initrd
-	Ticket  []byte // the signed one-time ticket, put into the initrd with mode 0600, never on the command line
-	Cmdline string // kernel command line of the release
+	Epoch     uint64 // the life that this boot begins
+	Kernel    string // path
+	Stub      string // path of the stub's initrd
+	Trust     []byte // trust.json, put into the initrd
+	Ticket    []byte // the one-time ticket, put into the initrd with mode 0600, never on the command line
+	TicketSig []byte // its SSHSIG, beside it
+	Cmdline   string // kernel command line of the release
 }
 
 // Status is what was read back.
