@@ -1,10 +1,19 @@
 package inventory
 
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"mayfly/internal/tomlfile"
+)
+
 // Floor is the capacity that a region keeps while servers are removed on purpose: Mbit/s (floor = 1000) or a share of the
-// region's capacity (floor = "50%"). The zero value is no floor.
+// region's capacity (floor = "50%"). The zero value is no floor. In TOML and JSON it is text.
 type Floor struct {
-	Mbps    int `json:"mbps,omitempty"`
-	Percent int `json:"percent,omitempty"` // 1 to 100
+	Mbps    int
+	Percent int // 1 to 100
 }
 
 // Of returns the floor in Mbit/s for a region with this total capacity, rounded up.
@@ -13,4 +22,78 @@ func (f Floor) Of(total int) int {
 		return (total*f.Percent + 99) / 100
 	}
 	return f.Mbps
+}
+
+// String returns the floor as fleet.toml has it.
+func (f Floor) String() string {
+	if f.Percent > 0 {
+		return strconv.Itoa(f.Percent) + "%"
+	}
+	return strconv.Itoa(f.Mbps)
+}
+
+// MarshalText writes "1000" or "50%".
+func (f Floor) MarshalText() ([]byte, error) { return []byte(f.String()), nil }
+
+// UnmarshalText reads "1000" or "50%"; TOML may also give the integer 1000.
+func (f *Floor) UnmarshalText(text []byte) error {
+	number, percent := strings.CutSuffix(string(text), "%")
+	n, err := strconv.Atoi(number)
+	if err != nil || strconv.Itoa(n) != number {
+		return errors.New(`a floor is Mbit/s (1000) or a share ("50%")`)
+	}
+	switch {
+	case percent && (n < 1 || n > 100):
+		return fmt.Errorf("a floor's share is 1%% to 100%%, not %d%%", n)
+	case !percent && (n < 0 || n > MaxCapacity):
+		return fmt.Errorf("a floor is 0 to %d Mbit/s, not %d", MaxCapacity, n)
+	case percent:
+		*f = Floor{Percent: n}
+	default:
+		*f = Floor{Mbps: n}
+	}
+	return nil
+}
+
+// CheckFloors refuses a floor that could not be kept while every server is rebuilt in its turn, even one at a time: if a
+// server's region falls under its floor without that server, the server can never be rotated and would grow too old.
+func CheckFloors(f Fleet) error {
+	for i, r := range f.Regions {
+		total := f.Capacity(r.Name)
+		floor := r.Floor.Of(total)
+		if floor == 0 {
+			continue
+		}
+		path := fmt.Sprintf("region[%d].floor", i)
+		if floor > total {
+			return tomlfile.At(path, "lower the floor or add servers",
+				"region %q can never keep its floor: its servers have %d Mbit/s, the floor is %s", r.Name, total, floorText(r.Floor, floor))
+		}
+		for _, s := range f.Servers {
+			if f.RegionOf(s.Name) == r.Name && total-s.Capacity < floor {
+				return tomlfile.At(path, fmt.Sprintf("lower the floor to %d at most, or add a server to the region", total-largest(&f, r.Name)),
+					"region %q can never rebuild server %q: %d - %d = %d Mbit/s would be left, the floor is %s",
+					r.Name, s.Name, total, s.Capacity, total-s.Capacity, floorText(r.Floor, floor))
+			}
+		}
+	}
+	return nil
+}
+
+// floorText names a floor with the sum it comes to.
+func floorText(f Floor, mbps int) string {
+	if f.Percent > 0 {
+		return fmt.Sprintf("%d (%s)", mbps, f)
+	}
+	return strconv.Itoa(mbps)
+}
+
+func largest(f *Fleet, region string) int {
+	n := 0
+	for _, s := range f.Servers {
+		if f.RegionOf(s.Name) == region {
+			n = max(n, s.Capacity)
+		}
+	}
+	return n
 }

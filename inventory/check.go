@@ -1,0 +1,352 @@
+package inventory
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"regexp"
+	"strings"
+
+	"mayfly/internal/tomlfile"
+)
+
+// Bounds of a fleet.
+const (
+	MaxServers  = 10_000
+	MaxRegions  = 1_000
+	MaxRacks    = 10_000
+	MaxBastions = 64
+	MaxCapacity = 100_000_000 // Mbit/s, of one server and of a floor
+	maxRoots    = 32
+	minMemory   = 128     // MiB
+	maxMemory   = 1 << 20 // MiB
+)
+
+// RoleVPN is the role of a server that carries users' traffic.
+const RoleVPN = "vpn"
+
+// DriverQEMU is the power driver of QEMU machines.
+const DriverQEMU = "qemu"
+
+// Names of the controller's services in certificates, so no server or bastion may have them.
+const (
+	NameController = "controller"
+	NameCheckin    = "checkin"
+)
+
+var (
+	label      = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	domain     = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	rootName   = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+$`)
+	anchor     = regexp.MustCompile(`^\.[ \t][A-Za-z0-9 \t+/=.]{10,1000}$`)
+	interface_ = regexp.MustCompile(`^[a-z][a-z0-9-]{0,14}$`)
+)
+
+// checker collects what has been seen, so that nothing is there twice.
+type checker struct {
+	fleet     *Fleet
+	names     map[string]string     // server, bastion and service names → path
+	addresses map[netip.Addr]string // → what has it
+	taps      map[string]string
+	macs      map[string]string
+}
+
+// Check refuses a fleet that Parse would refuse. Its errors name places by their path: "server[2].capacity: …".
+func Check(f Fleet) error {
+	c := &checker{
+		fleet:     &f,
+		names:     map[string]string{NameController: "the controller", NameCheckin: "check-in"},
+		addresses: map[netip.Addr]string{}, taps: map[string]string{}, macs: map[string]string{},
+	}
+	for _, step := range []func() error{c.top, c.network, c.dns, c.bastions, c.places, c.servers, c.tunnels} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return CheckFloors(f)
+}
+
+func (c *checker) top() error {
+	f := c.fleet
+	if !label.MatchString(f.Name) {
+		return tomlfile.At("name", "for example name = \"lab\"", "fleet name %q is not a lower-case DNS label", f.Name)
+	}
+	if len(f.Domain) > 190 || !domain.MatchString(f.Domain) {
+		return tomlfile.At("domain", "for example domain = \"lab.internal\"", "domain %q is not a lower-case DNS name", f.Domain)
+	}
+	for _, n := range []struct {
+		path      string
+		have, max int
+	}{{"server", len(f.Servers), MaxServers}, {"region", len(f.Regions), MaxRegions}, {"rack", len(f.Racks), MaxRacks}, {"bastion", len(f.Bastions), MaxBastions}, {"dns.root", len(f.DNS.Roots), maxRoots}, {"dns.trust_anchors", len(f.DNS.TrustAnchors), maxRoots}} {
+		if n.have > n.max {
+			return tomlfile.At(n.path, "", "%d of %s: at most %d", n.have, n.path, n.max)
+		}
+	}
+	return nil
+}
+
+func (c *checker) network() error {
+	f := c.fleet
+	if len(f.Network.Management) == 0 {
+		return tomlfile.At("network.management", "list the networks of controller and bastions: nothing inside a tunnel may reach them", "network.management is empty")
+	}
+	for i, p := range f.Network.Management {
+		if err := network(fmt.Sprintf("network.management[%d]", i), p); err != nil {
+			return err
+		}
+	}
+	if err := address("network.gateway", f.Network.Gateway); err != nil {
+		return err
+	}
+	if err := address("controller.address", f.Controller.Address); err != nil {
+		return err
+	}
+	if !within(f.Network.Management, f.Controller.Address) {
+		return tomlfile.At("controller.address", "add its network to network.management", "controller address %s is in no management network, so users could reach it", f.Controller.Address)
+	}
+	c.addresses[f.Controller.Address] = "the controller"
+	ports := map[uint16]string{}
+	for _, p := range []struct {
+		name string
+		port uint16
+	}{{"boot_port", f.Controller.BootPort}, {"join_port", f.Controller.JoinPort}, {"checkin_port", f.Controller.CheckinPort}} {
+		path := "controller." + p.name
+		if p.port == 0 {
+			return tomlfile.At(path, "give each of the controller's three services a port", "%s is missing", p.name)
+		}
+		if other, ok := ports[p.port]; ok {
+			return tomlfile.At(path, "give each of the controller's three services its own port", "%s and %s are both %d", other, p.name, p.port)
+		}
+		ports[p.port] = p.name
+	}
+	return nil
+}
+
+func (c *checker) dns() error {
+	d := c.fleet.DNS
+	for i, r := range d.Roots {
+		path := fmt.Sprintf("dns.root[%d]", i)
+		if len(r.Name) > 253 || !rootName.MatchString(r.Name) {
+			return tomlfile.At(path+".name", "for example name = \"a.root.lab.\"", "root server name %q is not a lower-case DNS name that ends in a dot", r.Name)
+		}
+		if err := address(path+".address", r.Address); err != nil {
+			return err
+		}
+	}
+	for i, a := range d.TrustAnchors {
+		if !anchor.MatchString(a) {
+			return tomlfile.At(fmt.Sprintf("dns.trust_anchors[%d]", i), "for example \". IN DS 20326 8 2 E06D44B8…\"", "trust anchor %q is no DS or DNSKEY record of the root", a)
+		}
+	}
+	if len(d.Roots) > 0 && len(d.TrustAnchors) == 0 && !c.fleet.Test {
+		return tomlfile.At("dns", "set dns.trust_anchors to the DS record of that root", "a root of one's own without trust anchors would not be validated; only a fleet with test = true may do so")
+	}
+	if len(d.Roots) == 0 && len(d.TrustAnchors) > 0 {
+		return tomlfile.At("dns.trust_anchors", "list the root's servers as [[dns.root]], or leave both out for the public root", "trust anchors without a root of one's own")
+	}
+	return nil
+}
+
+func (c *checker) bastions() error {
+	for i, b := range c.fleet.Bastions {
+		path := fmt.Sprintf("bastion[%d]", i)
+		if err := c.name(path, b.Name); err != nil {
+			return err
+		}
+		if err := address(path+".address", b.Address); err != nil {
+			return err
+		}
+		if b.Port == 0 {
+			return tomlfile.At(path+".port", "for example port = 22", "bastion %q has no port", b.Name)
+		}
+		// A bastion may share its address with another one, on another port.
+		c.addresses[b.Address] = "bastion " + b.Name
+	}
+	return nil
+}
+
+func (c *checker) places() error {
+	regions := map[string]bool{}
+	for i, r := range c.fleet.Regions {
+		path := fmt.Sprintf("region[%d].name", i)
+		if !label.MatchString(r.Name) {
+			return tomlfile.At(path, "for example name = \"se\"", "region name %q is not a lower-case DNS label", r.Name)
+		}
+		if regions[r.Name] {
+			return tomlfile.At(path, "each region once", "region %q is there twice", r.Name)
+		}
+		regions[r.Name] = true
+		if r.Floor.Mbps < 0 || r.Floor.Percent < 0 || r.Floor.Percent > 100 {
+			return tomlfile.At(fmt.Sprintf("region[%d].floor", i), "", "floor of region %q is out of range", r.Name)
+		}
+	}
+	racks := map[string]bool{}
+	for i, r := range c.fleet.Racks {
+		path := fmt.Sprintf("rack[%d]", i)
+		if !label.MatchString(r.Name) {
+			return tomlfile.At(path+".name", "for example name = \"se-a\"", "rack name %q is not a lower-case DNS label", r.Name)
+		}
+		if racks[r.Name] {
+			return tomlfile.At(path+".name", "each rack once", "rack %q is there twice", r.Name)
+		}
+		racks[r.Name] = true
+		if !regions[r.Region] {
+			return tomlfile.At(path+".region", "add a [[region]] of that name, or correct it", "rack %q is in region %q, which does not exist", r.Name, r.Region)
+		}
+	}
+	return nil
+}
+
+func (c *checker) servers() error {
+	racks := map[string]bool{}
+	for _, r := range c.fleet.Racks {
+		racks[r.Name] = true
+	}
+	for i, s := range c.fleet.Servers {
+		path := fmt.Sprintf("server[%d]", i)
+		if err := c.name(path, s.Name); err != nil {
+			return err
+		}
+		if !racks[s.Rack] {
+			return tomlfile.At(path+".rack", "add a [[rack]] of that name, or correct it", "server %q is in rack %q, which does not exist", s.Name, s.Rack)
+		}
+		if s.Role != RoleVPN {
+			return tomlfile.At(path+".role", "role = \"vpn\"", "server %q has unknown role %q", s.Name, s.Role)
+		}
+		if s.Capacity < 1 || s.Capacity > MaxCapacity {
+			return tomlfile.At(path+".capacity", "capacity is what the server can carry, in Mbit/s", "server %q has capacity %d: it must be 1 to %d", s.Name, s.Capacity, MaxCapacity)
+		}
+		if err := c.serverAddress(path+".address", s); err != nil {
+			return err
+		}
+		if err := c.power(path+".power", s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *checker) serverAddress(path string, s Server) error {
+	if !s.Address.IsValid() {
+		return tomlfile.At(path, "for example address = \"192.0.2.11/24\"", "server %q has no address", s.Name)
+	}
+	a := s.Address.Addr()
+	if err := address(path, a); err != nil {
+		return err
+	}
+	if s.Address.IsSingleIP() || a == s.Address.Masked().Addr() || a.Is4() && a == last(s.Address) {
+		return tomlfile.At(path, "give the host's address with the prefix length of its network, for example \"192.0.2.11/24\"", "server %q has address %s, which is no host in a network", s.Name, s.Address)
+	}
+	if !s.Address.Contains(c.fleet.Network.Gateway) {
+		return tomlfile.At(path, "check the prefix length, and network.gateway", "server %q has address %s, from which the gateway %s cannot be reached", s.Name, s.Address, c.fleet.Network.Gateway)
+	}
+	if other, ok := c.addresses[a]; ok {
+		return tomlfile.At(path, "each address once", "server %q has address %s, which %s has too", s.Name, a, other)
+	}
+	c.addresses[a] = "server " + s.Name
+	return nil
+}
+
+func (c *checker) power(path string, s Server) error {
+	p := s.Power
+	if p.Driver != DriverQEMU {
+		return tomlfile.At(path+".driver", "known drivers: qemu", "server %q has unknown power driver %q", s.Name, p.Driver)
+	}
+	if !interface_.MatchString(p.Tap) {
+		return tomlfile.At(path+".tap", "name the tap interface of the machine, at most 15 characters", "server %q has tap %q, which is no interface name", s.Name, p.Tap)
+	}
+	if other, ok := c.taps[p.Tap]; ok {
+		return tomlfile.At(path+".tap", "each machine has a tap of its own", "servers %q and %q both have tap %q", other, s.Name, p.Tap)
+	}
+	c.taps[p.Tap] = s.Name
+	mac, err := net.ParseMAC(p.MAC)
+	if err != nil || len(mac) != 6 || mac[0]&1 != 0 || mac.String() != p.MAC {
+		return tomlfile.At(path+".mac", "for example mac = \"52:54:00:00:00:11\"", "server %q has MAC %q, which is no unicast address in lower case with colons", s.Name, p.MAC)
+	}
+	if other, ok := c.macs[p.MAC]; ok {
+		return tomlfile.At(path+".mac", "each machine has a MAC of its own", "servers %q and %q both have MAC %s", other, s.Name, p.MAC)
+	}
+	c.macs[p.MAC] = s.Name
+	if p.MemoryMiB != 0 && (p.MemoryMiB < minMemory || p.MemoryMiB > maxMemory) {
+		return tomlfile.At(path+".memory_mib", "", "server %q has %d MiB of memory: it must be %d to %d", s.Name, p.MemoryMiB, minMemory, maxMemory)
+	}
+	return nil
+}
+
+func (c *checker) tunnels() error {
+	for i, s := range c.fleet.Servers {
+		path := fmt.Sprintf("server[%d].tunnel", i)
+		if err := network(path, s.Tunnel); err != nil {
+			return err
+		}
+		if !s.Tunnel.Addr().Is4() || s.Tunnel.Bits() > 29 || s.Tunnel.Bits() < 8 {
+			return tomlfile.At(path, "for example tunnel = \"10.64.1.0/24\"", "server %q has tunnel network %s: it must be an IPv4 network from /8 to /29", s.Name, s.Tunnel)
+		}
+		for _, m := range c.fleet.Network.Management {
+			if m.Overlaps(s.Tunnel) {
+				return tomlfile.At(path, "choose a network that is used nowhere else", "server %q has tunnel network %s, which overlaps management network %s", s.Name, s.Tunnel, m)
+			}
+		}
+		for _, o := range c.fleet.Servers {
+			if s.Tunnel.Contains(o.Address.Addr()) {
+				return tomlfile.At(path, "choose a network that is used nowhere else", "server %q has tunnel network %s, which holds the address of server %q", s.Name, s.Tunnel, o.Name)
+			}
+		}
+		for _, o := range c.fleet.Servers[:i] {
+			if s.Tunnel.Overlaps(o.Tunnel) {
+				return tomlfile.At(path, "give each server a network of its own", "servers %q and %q have overlapping tunnel networks %s and %s", o.Name, s.Name, o.Tunnel, s.Tunnel)
+			}
+		}
+	}
+	return nil
+}
+
+// name checks the name of a server or bastion, which share one name space: certificates.
+func (c *checker) name(path, name string) error {
+	kind := path[:strings.IndexByte(path, '[')]
+	if !label.MatchString(name) {
+		return tomlfile.At(path+".name", "for example name = \"se-1\"", "%s name %q is not a lower-case DNS label", kind, name)
+	}
+	if other, ok := c.names[name]; ok {
+		return tomlfile.At(path+".name", "names of servers and bastions are unique in the fleet", "%s name %q is taken by %s", kind, name, other)
+	}
+	c.names[name] = "another " + kind
+	return nil
+}
+
+// address asks for one usable unicast address in its own family's form.
+func address(path string, a netip.Addr) error {
+	if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.Is4In6() || a.Zone() != "" {
+		return tomlfile.At(path, "for example \"192.0.2.1\"", "%s is no usable address", path)
+	}
+	return nil
+}
+
+// network asks for a prefix without host bits.
+func network(path string, p netip.Prefix) error {
+	if !p.IsValid() || p.Addr().Is4In6() {
+		return tomlfile.At(path, "for example \"192.0.2.0/24\"", "%s is no network", path)
+	}
+	if p != p.Masked() {
+		return tomlfile.At(path, fmt.Sprintf("write %q", p.Masked()), "%s is %s, which has host bits set", path, p)
+	}
+	return nil
+}
+
+func within(networks []netip.Prefix, a netip.Addr) bool {
+	for _, p := range networks {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// last returns the broadcast address of an IPv4 prefix.
+func last(p netip.Prefix) netip.Addr {
+	b := p.Addr().As4()
+	for i := p.Bits(); i < 32; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	return netip.AddrFrom4(b)
+}

@@ -1,0 +1,122 @@
+package trust
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+
+	"mayfly/internal/sshsig"
+)
+
+// MaxSignatures bounds a signature file, in signatures: enough for every key of a few dozen people.
+const MaxSignatures = 128
+
+// NotApproved says that too few people signed.
+type NotApproved struct {
+	Have     []string // people whose signature counts
+	Need     int      // people
+	Rejected []string // why each other signature does not count
+}
+
+func (e *NotApproved) Error() string {
+	have := "nobody"
+	if len(e.Have) > 0 {
+		have = strings.Join(e.Have, ", ")
+	}
+	text := fmt.Sprintf("signed by %d of %d people needed (%s)", len(e.Have), e.Need, have)
+	if len(e.Rejected) > 0 {
+		text += "; not counted: " + strings.Join(e.Rejected, "; ")
+	}
+	return text
+}
+
+// Refused makes a program exit with "refused by policy".
+func (e *NotApproved) Refused() bool { return true }
+
+// Approved returns the names, sorted, of the people who signed message for the namespace, and a *NotApproved error unless
+// they reach the threshold. signatures is any number (up to MaxSignatures) of armored blocks in any order; one that is
+// malformed, by a stranger, for something else or by somebody who already counts adds nothing and harms nothing.
+func (t *Trust) Approved(namespace string, message, signatures []byte) (people []string, err error) {
+	if t == nil {
+		return nil, &NotApproved{Need: 1, Rejected: []string{"no trust policy"}}
+	}
+	refuse := &NotApproved{Need: max(t.Threshold, 1)}
+	blocks, err := sshsig.Split(signatures, MaxSignatures)
+	if err != nil {
+		refuse.Rejected = []string{err.Error()}
+		return nil, refuse
+	}
+	owners := t.owners()
+	for i, block := range blocks {
+		name, err := approver(owners, namespace, message, block)
+		switch {
+		case err != nil:
+			refuse.Rejected = append(refuse.Rejected, fmt.Sprintf("signature %d: %v", i+1, err))
+		case slices.Contains(people, name):
+			refuse.Rejected = append(refuse.Rejected, fmt.Sprintf("signature %d: %s already counts", i+1, name))
+		default:
+			people = append(people, name)
+		}
+	}
+	slices.Sort(people)
+	// A threshold below one comes from a zero value, which trusts nobody.
+	if t.Threshold < 1 || len(people) < t.Threshold {
+		refuse.Have = people
+		return nil, refuse
+	}
+	return people, nil
+}
+
+// approver returns the person who made one signature.
+func approver(owners map[string]string, namespace string, message, block []byte) (string, error) {
+	s, err := sshsig.Parse(block)
+	if err != nil {
+		return "", err
+	}
+	name, ok := owners[string(s.Key().Marshal())]
+	if !ok {
+		return "", fmt.Errorf("%s is no approver's key", ssh.FingerprintSHA256(s.Key()))
+	}
+	if err := s.Verify(namespace, message); err != nil {
+		return "", fmt.Errorf("%s: %w", name, err)
+	}
+	return name, nil
+}
+
+// owners maps each approver's key to the person.
+func (t *Trust) owners() map[string]string {
+	owners := map[string]string{}
+	for _, p := range t.Approvers {
+		for _, line := range p.Keys {
+			if key, err := ParseKey(line); err == nil && p.Name != "" {
+				owners[string(key.Marshal())] = p.Name
+			}
+		}
+	}
+	return owners
+}
+
+// VerifyAny checks that signature is one armored block, made by one of the keys over message for the namespace. It is how
+// tickets and server lists are checked, which a program signs and not people.
+func VerifyAny(keys []string, namespace string, message, signature []byte) error {
+	s, err := sshsig.Parse(signature)
+	if err != nil {
+		return err
+	}
+	for _, line := range keys {
+		key, err := ParseKey(line)
+		if err != nil {
+			return fmt.Errorf("trusted key: %w", err)
+		}
+		if string(key.Marshal()) == string(s.Key().Marshal()) {
+			return s.Verify(namespace, message)
+		}
+	}
+	if len(keys) == 0 {
+		return errors.New("no key is trusted for this")
+	}
+	return fmt.Errorf("%s is not a trusted key", ssh.FingerprintSHA256(s.Key()))
+}

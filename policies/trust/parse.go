@@ -1,0 +1,135 @@
+package trust
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/crypto/ssh"
+
+	"mayfly/internal/canonical"
+)
+
+// Kind of trust.json.
+const Kind = "mayfly-trust/1"
+
+// Bounds of a trust policy.
+const (
+	MaxSize      = 256 << 10 // bytes of trust.json
+	MaxApprovers = 64
+	MaxKeys      = 16 // of one person, of tickets, of lists
+	maxName      = 63
+)
+
+// Parse reads trust.json strictly: canonical JSON within bounds, at least two of anything that says two, no key that
+// belongs to two people.
+func Parse(data []byte) (*Trust, error) {
+	t := new(Trust)
+	if err := canonical.Parse(data, MaxSize, t); err != nil {
+		return nil, fmt.Errorf("reading trust policy: %w", err)
+	}
+	if err := t.Check(); err != nil {
+		return nil, fmt.Errorf("reading trust policy: %w", err)
+	}
+	return t, nil
+}
+
+// Marshal returns the trust policy as canonical JSON. It refuses one that Parse would refuse.
+func (t *Trust) Marshal() ([]byte, error) {
+	if err := t.Check(); err != nil {
+		return nil, fmt.Errorf("writing trust policy: %w", err)
+	}
+	data, err := canonical.Marshal(t)
+	if err != nil {
+		return nil, fmt.Errorf("writing trust policy: %w", err)
+	}
+	if len(data) > MaxSize {
+		return nil, fmt.Errorf("writing trust policy: longer than %d bytes", MaxSize)
+	}
+	return data, nil
+}
+
+// Check reports what makes the trust policy unusable.
+func (t *Trust) Check() error {
+	if t.Kind != Kind {
+		return fmt.Errorf("kind is %q, not %q", t.Kind, Kind)
+	}
+	if err := checkName(t.Fleet); err != nil {
+		return fmt.Errorf("fleet: %w", err)
+	}
+	if t.Version == 0 {
+		return errors.New("version is 0: versions begin at 1")
+	}
+	if len(t.Approvers) == 0 || len(t.Approvers) > MaxApprovers {
+		return fmt.Errorf("%d approvers: there must be 1 to %d", len(t.Approvers), MaxApprovers)
+	}
+	if t.Threshold < 1 || t.Threshold > len(t.Approvers) {
+		return fmt.Errorf("threshold is %d of %d approvers", t.Threshold, len(t.Approvers))
+	}
+	names, owners := map[string]bool{}, map[string]string{}
+	for _, p := range t.Approvers {
+		if err := checkName(p.Name); err != nil {
+			return fmt.Errorf("approver: %w", err)
+		}
+		if names[p.Name] {
+			return fmt.Errorf("approver %q is there twice", p.Name)
+		}
+		names[p.Name] = true
+		if err := checkKeys(p.Keys, "approver "+p.Name, owners); err != nil {
+			return err
+		}
+	}
+	if err := checkKeys(t.TicketKeys, "ticket_keys", owners); err != nil {
+		return err
+	}
+	return checkKeys(t.ListKeys, "list_keys", owners)
+}
+
+// checkKeys asks for 1 to MaxKeys keys in their one form, none of which has an owner yet.
+func checkKeys(keys []string, owner string, owners map[string]string) error {
+	if len(keys) == 0 || len(keys) > MaxKeys {
+		return fmt.Errorf("%s has %d keys: there must be 1 to %d", owner, len(keys), MaxKeys)
+	}
+	for i, line := range keys {
+		key, err := ParseKey(line)
+		if err != nil {
+			return fmt.Errorf("%s, key %d: %w", owner, i+1, err)
+		}
+		id := string(key.Marshal())
+		if other, ok := owners[id]; ok {
+			return fmt.Errorf("%s, key %d: the key is also %s's", owner, i+1, other)
+		}
+		owners[id] = owner
+	}
+	return nil
+}
+
+// ParseKey reads a public key in the one form that is accepted: "TYPE BASE64", without options or comment.
+func ParseKey(line string) (ssh.PublicKey, error) {
+	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line))
+	if err != nil {
+		return nil, errors.New("not a public key")
+	}
+	if FormatKey(key) != line {
+		return nil, errors.New("not in the form \"TYPE BASE64\", without options and comment")
+	}
+	return key, nil
+}
+
+// FormatKey writes a public key as "TYPE BASE64".
+func FormatKey(key ssh.PublicKey) string {
+	return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))
+}
+
+func checkName(name string) error {
+	if name == "" || len(name) > maxName || !utf8.ValidString(name) {
+		return fmt.Errorf("name %q: it must have 1 to %d bytes", name, maxName)
+	}
+	for _, r := range name {
+		if !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.@", r)) {
+			return fmt.Errorf("name %q: letters, digits and -_.@ only", name)
+		}
+	}
+	return nil
+}
