@@ -1,0 +1,50 @@
+package join
+
+import "fmt"
+
+// Reason codes of the join port.
+const (
+	BodyOversize     = "body_oversize"     // a body or line over its bound
+	BodyMalformed    = "body_malformed"    // not exactly the JSON that the format allows
+	RequestInvalid   = "request_invalid"   // a field holds what it must not
+	TicketUnknown    = "ticket_unknown"    // the controller issued no such ticket
+	TicketUsed       = "ticket_used"       // second use: what the first use got is revoked
+	TicketRevoked    = "ticket_revoked"    // a later ticket took its place
+	TicketOlder      = "ticket_older"      // a later life of this server has begun
+	LifeRevoked      = "life_revoked"      // this life may not go on
+	LifeUnknown      = "life_unknown"      // no life with these keys
+	LifeOver         = "life_over"         // the end of life has passed
+	CertificateBad   = "certificate_bad"   // missing, expired, of another CA or another server
+	ProofBad         = "proof_bad"         // not signed with the key that the certificate names
+	ServerUnknown    = "server_unknown"    // not in the signed inventory
+	NotInInventory   = "not_in_inventory"  // differs from the signed inventory
+	NameNotAllowed   = "name_not_allowed"  // this name gets no such certificate
+	LifetimeTooLong  = "lifetime_too_long" // longer than policy or signer allows
+	RateLimited      = "rate_limited"      // asked too often
+	Busy             = "busy"              // over a bound of the controller; nothing was used up, ask again
+	StateWrong       = "state_wrong"       // the server is not being booted
+	ControllerFailed = "controller_failed" // the controller could not do its part
+	BundleMissing    = "bundle_missing"    // no signed policy is in force
+)
+
+// Refusal is how the controller and the signer say no. It is also the JSON body of their error answers.
+type Refusal struct {
+	Reason string `json:"reason"`
+	Detail string `json:"detail,omitempty"`
+}
+
+func (r *Refusal) Error() string {
+	if r.Detail == "" {
+		return r.Reason
+	}
+	return r.Reason + ": " + r.Detail
+}
+
+// Refuse makes a refusal.
+func Refuse(reason, format string, args ...any) *Refusal {
+	d := fmt.Sprintf(format, args...)
+	if len(d) > MaxDetail {
+		d = d[:MaxDetail]
+	}
+	return &Refusal{Reason: reason, Detail: d}
+}
