@@ -1,6 +1,14 @@
 package policies
 
-import "net/netip"
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"mayfly/inventory"
+)
 
 // Reason says why something was refused, in one word that logs and tests share. The zero value is a refusal too.
 type Reason string
@@ -38,3 +46,114 @@ type Target struct {
 	Server string
 	Port   uint16
 }
+
+func deny(r Reason, format string, args ...any) Verdict {
+	return Verdict{Reason: r, Detail: fmt.Sprintf(format, args...)}
+}
+
+func allow(format string, args ...any) Verdict {
+	return Verdict{Allow: true, Reason: Allowed, Detail: fmt.Sprintf(format, args...)}
+}
+
+// Admit decides on an address alone, before anything is read from it.
+func (p Policy) Admit(addr netip.Addr, now time.Time) Verdict {
+	if !now.Before(p.Expires) {
+		return deny(PolicyExpired, "policy %d expired at %s", p.Version, p.Expires.UTC().Format(time.RFC3339))
+	}
+	if prefix, ok := listed(p.SSH.Allow, addr); ok {
+		return allow("%s", prefix)
+	}
+	return deny(AddressNotListed, "%s is not in ssh.allow", addr)
+}
+
+// DecideLogin decides on a person with a proven key, and decides the address again.
+func (p Policy) DecideLogin(l Login, now time.Time) Verdict {
+	if v := p.Admit(l.Source, now); !v.Allow {
+		return v
+	}
+	if strings.EqualFold(strings.TrimSpace(l.User), "root") {
+		return deny(UserRoot, "nobody logs in as root")
+	}
+	i := slices.IndexFunc(p.Engineers, func(e Engineer) bool { return e.Name == l.User })
+	if i < 0 || l.User == "" {
+		return deny(UserUnknown, "no engineer %q", l.User)
+	}
+	e := p.Engineers[i]
+	if len(e.Allow) > 0 {
+		if _, ok := listed(e.Allow, l.Source); !ok {
+			return deny(AddressNotListed, "%s is not in the list of %s", l.Source, e.Name)
+		}
+	}
+	keyType, _, _ := strings.Cut(l.Key, " ")
+	if !hardwareType(keyType) {
+		return deny(KeyNotHardware, "key type %q", keyType)
+	}
+	k := slices.IndexFunc(e.Keys, func(k Key) bool { return k.Public == l.Key })
+	if k < 0 {
+		return deny(KeyUnknown, "not enrolled for %s", e.Name)
+	}
+	root, ok := p.evidence(e.Keys[k])
+	if !ok {
+		return deny(KeyNoEvidence, "evidence %q of %s is not accepted", e.Keys[k].Evidence, e.Name)
+	}
+	return allow("%s, test root %s", e.Name, root)
+}
+
+// DecideTarget decides on a login and on where it wants to go.
+func (p Policy) DecideTarget(l Login, t Target, f inventory.Fleet, now time.Time) Verdict {
+	if v := p.DecideLogin(l, now); !v.Allow {
+		return v
+	}
+	if _, ok := f.Server(t.Server); !ok || t.Server == "" {
+		return deny(TargetUnknown, "no server %q in the inventory", t.Server)
+	}
+	granted := false
+	for i, g := range p.Grants {
+		if !slices.Contains(g.Engineers, l.User) || !covers(g.Servers, t.Server, f.RegionOf(t.Server)) {
+			continue
+		}
+		granted = true
+		if t.Port != 0 && slices.Contains(g.Ports, t.Port) {
+			return allow("grant %d", i+1)
+		}
+	}
+	if granted {
+		return deny(PortNotGranted, "port %d of %s is not granted to %s", t.Port, t.Server, l.User)
+	}
+	return deny(TargetNotGranted, "%s is not granted to %s", t.Server, l.User)
+}
+
+// Covers reports whether the grant covers the server, which is in the region.
+func (g Grant) Covers(server, region string) bool { return covers(g.Servers, server, region) }
+
+// covers reports whether a grant's list of servers holds this one.
+func covers(servers []string, name, region string) bool {
+	for _, s := range servers {
+		if r, ok := strings.CutPrefix(s, regionPrefix); ok && r == region && region != "" || s == everyServer || s == name {
+			return true
+		}
+	}
+	return false
+}
+
+// listed returns the first prefix that holds the address. An IPv4 address in IPv6 form is the IPv4 address.
+func listed(prefixes []netip.Prefix, addr netip.Addr) (netip.Prefix, bool) {
+	addr = addr.Unmap().WithZone("")
+	for _, p := range prefixes {
+		if addr.IsValid() && p.Contains(addr) {
+			return p, true
+		}
+	}
+	return netip.Prefix{}, false
+}
+
+// evidence returns the test root that vouches for the key. There is no other evidence yet.
+func (p Policy) evidence(k Key) (root string, ok bool) {
+	root, ok = strings.CutPrefix(k.Evidence, testEvidence)
+	if !ok || root == "" || !slices.Contains(p.Hardware.TestRoots, root) {
+		return "", false
+	}
+	return root, true
+}
+
+func hardwareType(keyType string) bool { return keyType == skEd25519 || keyType == skECDSA }

@@ -1,0 +1,294 @@
+package policies
+
+import (
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"mayfly/internal/tomlfile"
+)
+
+// Bounds of a policy.
+const (
+	MaxEngineers = 1000
+	MaxGrants    = 1000
+	maxKeys      = 16 // of one engineer
+	maxPrefixes  = 1000
+	maxList      = 1000 // names in one grant
+	maxPorts     = 64
+	maxRoots     = 16
+	maxRetries   = 10
+	maxParallel  = 1000
+)
+
+// Bounds of the rotation rules.
+const (
+	minAge   = 2 * time.Minute
+	maxAge   = 30 * 24 * time.Hour
+	maxDrain = 24 * time.Hour
+	minBoot  = 5 * time.Second
+	maxBoot  = 2 * time.Hour
+	maxBake  = 2 * time.Hour
+)
+
+const (
+	skEd25519    = "sk-ssh-ed25519@openssh.com"
+	skECDSA      = "sk-ecdsa-sha2-nistp256@openssh.com"
+	testEvidence = "test:"
+	regionPrefix = "region:"
+	everyServer  = "*"
+)
+
+var (
+	account = regexp.MustCompile(`^[a-z][a-z0-9-]{0,30}$`)
+	word    = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
+)
+
+// reserved are Unix accounts that a server has for itself, which no engineer may be.
+var reserved = []string{"root", "daemon", "bin", "sys", "sync", "nobody", "sshd", "unbound", "mayfly", "tunnel", "messagebus", "systemd-network", "www-data"}
+
+// check is all of Check that needs no inventory.
+func (p Policy) check() error {
+	for _, step := range []func() error{p.checkTop, p.checkSSH, p.checkHardware, p.checkEngineers, p.checkGrants, p.checkRotation} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p Policy) checkTop() error {
+	if p.Version == 0 {
+		return tomlfile.At("version", "start with version = 1 and raise it with every change", "version is missing or 0")
+	}
+	if p.Expires.IsZero() {
+		return tomlfile.At("expires", "for example expires = 2030-01-01T00:00:00Z", "expires is missing: a policy that never ends is refused")
+	}
+	return nil
+}
+
+func (p Policy) checkSSH() error {
+	s := p.SSH
+	if _, err := s.Level.Algorithms(); err != nil {
+		return tomlfile.At("ssh.level", `level = "pq-preferred" or "pq-only"`, "%v", err)
+	}
+	if len(s.Allow) == 0 {
+		return tomlfile.At("ssh.allow", "list the networks that engineers come from", "ssh.allow is empty: nobody could connect, and empty never means everybody")
+	}
+	if err := checkPrefixes("ssh.allow", s.Allow); err != nil {
+		return err
+	}
+	for _, d := range []struct {
+		key       string
+		have, max time.Duration
+	}{
+		{"handshake_deadline", s.HandshakeDeadline.Std(), ceilings.HandshakeDeadline},
+		{"idle_timeout", s.IdleTimeout.Std(), ceilings.IdleTimeout},
+		{"session_limit", s.SessionLimit.Std(), ceilings.SessionLimit},
+	} {
+		if d.have < 0 || d.have > d.max {
+			return tomlfile.At("ssh."+d.key, "leave it out for the default", "%s is %s: at most %s", d.key, Duration(d.have), Duration(d.max))
+		}
+	}
+	for _, n := range []struct {
+		key       string
+		have, max int
+	}{
+		{"max_startups", s.MaxStartups, ceilings.MaxStartups},
+		{"max_per_source", s.MaxPerSource, ceilings.MaxPerSource},
+		{"max_sessions", s.MaxSessions, ceilings.MaxSessions},
+		{"max_per_engineer", s.MaxPerEngineer, ceilings.MaxPerEngineer},
+		{"max_channels", s.MaxChannels, ceilings.MaxChannels},
+	} {
+		if n.have < 0 || n.have > n.max {
+			return tomlfile.At("ssh."+n.key, "leave it out for the default", "%s is %d: 1 to %d, or left out", n.key, n.have, n.max)
+		}
+	}
+	return nil
+}
+
+func (p Policy) checkHardware() error {
+	roots := p.Hardware.TestRoots
+	if len(roots) > maxRoots {
+		return tomlfile.At("hardware.test_roots", "", "%d test roots: at most %d", len(roots), maxRoots)
+	}
+	for i, r := range roots {
+		path := fmt.Sprintf("hardware.test_roots[%d]", i)
+		if !word.MatchString(r) {
+			return tomlfile.At(path, `for example test_roots = ["softkey"]`, "test root %q is no lower-case word", r)
+		}
+		if slices.Contains(roots[:i], r) {
+			return tomlfile.At(path, "each root once", "test root %q is there twice", r)
+		}
+	}
+	return nil
+}
+
+func (p Policy) checkEngineers() error {
+	if len(p.Engineers) > MaxEngineers {
+		return tomlfile.At("engineer", "", "%d engineers: at most %d", len(p.Engineers), MaxEngineers)
+	}
+	names, keys := map[string]bool{}, map[string]string{}
+	for i, e := range p.Engineers {
+		path := fmt.Sprintf("engineer[%d]", i)
+		if slices.Contains(reserved, e.Name) {
+			return tomlfile.At(path+".name", "use the person's own account name", "engineer may not be called %q: the account is the system's", e.Name)
+		}
+		if !account.MatchString(e.Name) {
+			return tomlfile.At(path+".name", "lower-case letters, digits and -, at most 31, a letter first", "engineer name %q is no Unix account name", e.Name)
+		}
+		if names[e.Name] {
+			return tomlfile.At(path+".name", "each engineer once; several keys are several [[engineer.key]]", "engineer %q is there twice", e.Name)
+		}
+		names[e.Name] = true
+		if err := checkPrefixes(path+".allow", e.Allow); err != nil {
+			return err
+		}
+		if len(e.Keys) == 0 || len(e.Keys) > maxKeys {
+			return tomlfile.At(path, "add [[engineer.key]] with public and evidence, or remove the engineer", "engineer %q has %d keys: there must be 1 to %d", e.Name, len(e.Keys), maxKeys)
+		}
+		for j, k := range e.Keys {
+			if err := p.checkKey(fmt.Sprintf("%s.key[%d]", path, j), e.Name, k, keys); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (p Policy) checkKey(path, engineer string, k Key, owners map[string]string) error {
+	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(k.Public))
+	if err != nil {
+		return tomlfile.At(path+".public", `the first two words of the .pub file: "sk-ssh-ed25519@openssh.com AAAA…"`, "key of %q is no public key", engineer)
+	}
+	if !hardwareType(key.Type()) {
+		return tomlfile.At(path+".public", "make one with ssh-keygen -t ed25519-sk", "key of %q is of type %s, which any software can hold", engineer, key.Type())
+	}
+	if strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key))) != k.Public {
+		return tomlfile.At(path+".public", "the first two words of the .pub file, without options and comment", "key of %q is not in the form \"TYPE BASE64\"", engineer)
+	}
+	if other, ok := owners[k.Public]; ok {
+		return tomlfile.At(path+".public", "each key belongs to one person, once", "key of %q is there twice, first as a key of %q", engineer, other)
+	}
+	owners[k.Public] = engineer
+	if _, ok := p.evidence(k); !ok {
+		return tomlfile.At(path+".evidence", `"test:ROOT" with ROOT in hardware.test_roots, in a test fleet`, "key of %q has evidence %q, which is not accepted", engineer, k.Evidence)
+	}
+	return nil
+}
+
+func (p Policy) checkGrants() error {
+	if len(p.Grants) > MaxGrants {
+		return tomlfile.At("grant", "", "%d grants: at most %d", len(p.Grants), MaxGrants)
+	}
+	known := map[string]bool{}
+	for _, e := range p.Engineers {
+		known[e.Name] = true
+	}
+	for i, g := range p.Grants {
+		path := fmt.Sprintf("grant[%d]", i)
+		for _, l := range []struct {
+			key       string
+			have, max int
+		}{{"engineers", len(g.Engineers), maxList}, {"servers", len(g.Servers), maxList}, {"ports", len(g.Ports), maxPorts}} {
+			if l.have == 0 {
+				return tomlfile.At(path+"."+l.key, "say whom, where and which ports, or remove the grant", "grant %d has no %s: empty grants nothing", i+1, l.key)
+			}
+			if l.have > l.max {
+				return tomlfile.At(path+"."+l.key, "", "grant %d has %d %s: at most %d", i+1, l.have, l.key, l.max)
+			}
+		}
+		for j, e := range g.Engineers {
+			if at := fmt.Sprintf("%s.engineers[%d]", path, j); !known[e] {
+				return tomlfile.At(at, "add an [[engineer]] of that name, or correct it", "grant %d names engineer %q, who does not exist", i+1, e)
+			} else if slices.Contains(g.Engineers[:j], e) {
+				return tomlfile.At(at, "each name once", "grant %d names engineer %q twice", i+1, e)
+			}
+		}
+		for j, s := range g.Servers {
+			if at := fmt.Sprintf("%s.servers[%d]", path, j); s == "" {
+				return tomlfile.At(at, `a server's name, "region:NAME" or "*"`, "grant %d names an empty server", i+1)
+			} else if slices.Contains(g.Servers[:j], s) {
+				return tomlfile.At(at, "each name once", "grant %d names server %q twice", i+1, s)
+			}
+		}
+		for j, port := range g.Ports {
+			if at := fmt.Sprintf("%s.ports[%d]", path, j); port == 0 {
+				return tomlfile.At(at, "for example ports = [22]", "grant %d has port 0", i+1)
+			} else if slices.Contains(g.Ports[:j], port) {
+				return tomlfile.At(at, "each port once", "grant %d has port %d twice", i+1, port)
+			}
+		}
+	}
+	return nil
+}
+
+func (p Policy) checkRotation() error {
+	r := p.Rotation
+	for _, d := range []struct {
+		key            string
+		have, min, max time.Duration
+	}{
+		{"max_age", r.MaxAge.Std(), minAge, maxAge},
+		{"drain_limit", r.DrainLimit.Std(), 0, maxDrain},
+		{"boot_limit", r.BootLimit.Std(), minBoot, maxBoot},
+		{"bake", r.Bake.Std(), 0, maxBake},
+	} {
+		if d.have < d.min || d.have > d.max {
+			return tomlfile.At("rotation."+d.key, fmt.Sprintf("from %s to %s", Duration(d.min), Duration(d.max)), "rotation.%s is %s", d.key, Duration(d.have))
+		}
+	}
+	if out := r.DrainLimit.Std() + r.BootLimit.Std() + r.Bake.Std(); out >= r.MaxAge.Std() {
+		return tomlfile.At("rotation.max_age", "raise max_age or lower the limits", "one rebuild may take %s (drain_limit %s + boot_limit %s + bake %s), and max_age is only %s",
+			Duration(out), r.DrainLimit, r.BootLimit, r.Bake, r.MaxAge)
+	}
+	if r.MaxParallel < 1 || r.MaxParallel > maxParallel {
+		return tomlfile.At("rotation.max_parallel", "max_parallel = 1 is the careful choice", "rotation.max_parallel is %d: 1 to %d", r.MaxParallel, maxParallel)
+	}
+	if r.Retries < 0 || r.Retries > maxRetries {
+		return tomlfile.At("rotation.retries", "", "rotation.retries is %d: 0 to %d", r.Retries, maxRetries)
+	}
+	return nil
+}
+
+func checkPrefixes(path string, list []netip.Prefix) error {
+	if len(list) > maxPrefixes {
+		return tomlfile.At(path, "", "%d networks: at most %d", len(list), maxPrefixes)
+	}
+	for i, p := range list {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		switch {
+		case !p.IsValid() || p.Addr().Is4In6():
+			return tomlfile.At(at, `for example "198.51.100.0/24"`, "%s is no network", at)
+		case p != p.Masked():
+			return tomlfile.At(at, fmt.Sprintf("write %q", p.Masked()), "%s is %s, which has host bits set", at, p)
+		case p.Bits() == 0:
+			return tomlfile.At(at, "list the networks that engineers come from", "%s is %s, which is every address", at, p)
+		case slices.Contains(list[:i], p):
+			return tomlfile.At(at, "each network once", "%s is %s, which is there twice", at, p)
+		}
+	}
+	return nil
+}
+
+// checkReference asks that what a grant names exists.
+func checkReference(path, s string, servers, regions map[string]bool) error {
+	if s == everyServer {
+		return nil
+	}
+	if r, ok := strings.CutPrefix(s, regionPrefix); ok {
+		if !regions[r] {
+			return tomlfile.At(path, "correct it, or add the region to fleet.toml", "region %q does not exist", r)
+		}
+		return nil
+	}
+	if !servers[s] {
+		return tomlfile.At(path, `correct it, or add the server to fleet.toml; a region is "region:NAME"`, "server %q does not exist", s)
+	}
+	return nil
+}
