@@ -1,0 +1,120 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"mayfly/inventory"
+)
+
+// maxEvents bounds what one call of Events returns.
+const maxEvents = 10_000
+
+// Event is one transition.
+type Event struct {
+	ID     int64
+	At     time.Time
+	Server string
+	From   string
+	To     string
+	Epoch  uint64
+	Cause  string
+}
+
+// Move takes a server from one state to another. It fails with ErrIllegal for a transition that is not in the table, and with
+// ErrStale if the server is not in that life and state. The event is written in the same transaction.
+func (s *Store) Move(ctx context.Context, name string, epoch uint64, from, to inventory.State, cause string, now time.Time) error {
+	return s.write(ctx, func(tx *sql.Tx) error { return move(ctx, tx, name, epoch, from, to, cause, now) })
+}
+
+// MoveChecked is Move if check agrees. check sees all servers as they are inside the transaction, so nothing can change between
+// its answer and the move: a floor that holds then holds after.
+func (s *Store) MoveChecked(ctx context.Context, name string, epoch uint64, from, to inventory.State, cause string, now time.Time, check func([]Server) error) error {
+	return s.write(ctx, func(tx *sql.Tx) error {
+		all, err := servers(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if err := check(all); err != nil {
+			return err
+		}
+		return move(ctx, tx, name, epoch, from, to, cause, now)
+	})
+}
+
+func move(ctx context.Context, tx *sql.Tx, name string, epoch uint64, from, to inventory.State, cause string, now time.Time) error {
+	if !inventory.Legal(from, to) {
+		return fmt.Errorf("moving server %q from %s to %s: %w", name, from, to, ErrIllegal)
+	}
+	booted := ""
+	args := []any{string(to), stamp(now), cause}
+	if to == inventory.Booting {
+		booted = ", booted_at = ?"
+		args = append(args, stamp(now))
+	}
+	err := one(tx.ExecContext(ctx, "UPDATE servers SET state = ?, since = ?, cause = ?"+booted+" WHERE name = ? AND epoch = ? AND state = ?",
+		append(args, name, int64(epoch), string(from))...))
+	if errors.Is(err, errNone) {
+		err = staleness(ctx, tx, name, epoch, from)
+	}
+	if err != nil {
+		return fmt.Errorf("moving server %q to %s: %w", name, to, err)
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO events (at, server, from_state, to_state, epoch, cause) VALUES (?, ?, ?, ?, ?, ?)`,
+		stamp(now), name, string(from), string(to), int64(epoch), cause)
+	return err
+}
+
+// NextEpoch begins a server's next life and returns its number. The old life must be over: the server must be Wiping. What was
+// known of the old life (keys, health, drain) is gone, and its unused tickets are revoked.
+func (s *Store) NextEpoch(ctx context.Context, name string) (uint64, error) {
+	var epoch uint64
+	err := s.write(ctx, func(tx *sql.Tx) error {
+		have, err := server(ctx, tx, name)
+		if err != nil {
+			return err
+		}
+		if have.State != inventory.Wiping {
+			return fmt.Errorf("server %q is %s and a new life begins while wiping: %w", name, have.State, ErrStale)
+		}
+		epoch = have.Epoch + 1
+		for _, q := range []string{
+			`UPDATE servers SET epoch = epoch + 1, release = '', boot_id = '', host_key = '', tunnel_key = '', booted_at = 0, joined_at = 0,
+			 deadline = 0, health = NULL, health_at = 0, drained = 0, drain_forced = 0 WHERE name = ?`,
+			`UPDATE tickets SET revoked = 1 WHERE server = ? AND used_at = 0`,
+			`DELETE FROM drains WHERE server = ?`,
+		} {
+			if _, err := tx.ExecContext(ctx, q, name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("beginning a life: %w", err)
+	}
+	return epoch, nil
+}
+
+// Events returns the transitions after the one with this ID, oldest first; 0 for all. It returns a bounded number: ask again
+// with the last ID until none comes.
+func (s *Store) Events(ctx context.Context, after int64) (events []Event, err error) {
+	rows, err := s.db.QueryContext(ctx, `SELECT id, at, server, from_state, to_state, epoch, cause FROM events WHERE id > ? ORDER BY id LIMIT ?`, after, maxEvents)
+	if err != nil {
+		return nil, fmt.Errorf("reading events: %w", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var e Event
+		var at int64
+		if err := rows.Scan(&e.ID, &at, &e.Server, &e.From, &e.To, &e.Epoch, &e.Cause); err != nil {
+			return nil, fmt.Errorf("reading events: %w", err)
+		}
+		e.At = moment(at)
+		events = append(events, e)
+	}
+	return events, rows.Err()
+}

@@ -1,0 +1,124 @@
+// Package store keeps what the controller knows of each server: its state, its life's epoch and keys, tickets, orders and the
+// journal of runs, in one SQLite file that fleetctl's processes open at once.
+//
+// Every change is one immediate transaction with its event in the same transaction, and compares before it sets: server,
+// epoch and state must be what the caller believes, or the change fails with ErrStale and nothing is written. A returned
+// change is on disk (synchronous=FULL). The store never reads the clock, and holds no secret: of a ticket it keeps the hash.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	_ "modernc.org/sqlite" // the driver "sqlite", pure Go
+
+	"mayfly/internal/hint"
+)
+
+// Errors that callers branch on, with errors.Is.
+var (
+	ErrUnknown       = errors.New("no such server in the store")
+	ErrStale         = errors.New("the server's state has changed meanwhile")
+	ErrIllegal       = errors.New("not a legal transition")
+	ErrTicketUnknown = errors.New("ticket is unknown")
+	ErrTicketUsed    = errors.New("ticket was used before")
+	ErrTicketExpired = errors.New("ticket has expired")
+	ErrTicketRevoked = errors.New("ticket was replaced by a newer one")
+	ErrRunOpen       = errors.New("another run is not finished")
+)
+
+// Implementation constants.
+const (
+	busyTimeout    = 10 * time.Second
+	maxConnections = 4
+)
+
+// Store is an open state store. It may be used by several goroutines.
+type Store struct {
+	db *sql.DB
+}
+
+// Open opens the store at path, and makes it, readable by this user only, if it is not there. It refuses a file of another
+// program and one of a newer schema.
+func Open(ctx context.Context, path string) (*Store, error) {
+	s, err := open(ctx, path)
+	if err != nil {
+		return nil, fmt.Errorf("opening store %s: %w", path, err)
+	}
+	return s, nil
+}
+
+func open(ctx context.Context, path string) (*Store, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) // SQLite gives its other files the same mode
+	if err != nil {
+		return nil, hint.New(err, "check --dir, and that this user may write there")
+	}
+	info, err := f.Stat()
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	if perm := info.Mode().Perm(); perm&0o077 != 0 {
+		return nil, hint.New(fmt.Errorf("mode %04o lets others at it", perm), "chmod 600 %s", path)
+	}
+	// The driver applies busy_timeout before the other pragmas.
+	dsn := url.URL{Scheme: "file", Path: path, RawQuery: url.Values{
+		"_pragma": {
+			fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds()),
+			"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)",
+		},
+		"_txlock": {"immediate"},
+	}.Encode()}
+	db, err := sql.Open("sqlite", dsn.String())
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(maxConnections)
+	s := &Store{db: db}
+	if err := s.migrate(ctx); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return s, nil
+}
+
+// Close closes the store.
+func (s *Store) Close() error { return s.db.Close() }
+
+// write runs f in one immediate transaction and commits if it returns nil.
+func (s *Store) write(ctx context.Context, f func(tx *sql.Tx) error) error {
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if err := f(tx); err != nil {
+		if rerr := tx.Rollback(); rerr != nil && !errors.Is(rerr, sql.ErrTxDone) {
+			return errors.Join(err, rerr)
+		}
+		return err
+	}
+	return tx.Commit()
+}
+
+// stamp and moment turn times into the store's nanoseconds and back; 0 is no time.
+func stamp(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func moment(ns int64) time.Time {
+	if ns == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, ns).UTC()
+}
