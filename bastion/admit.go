@@ -1,0 +1,72 @@
+package bastion
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+
+	"mayfly/policies"
+)
+
+// Networks that count as one source: what one host or one customer line has.
+const (
+	sourceBitsV4 = 32
+	sourceBitsV6 = 64
+)
+
+// sourceOf returns the peer's address without mapping and zone; it is invalid for a connection that is not TCP.
+func sourceOf(conn net.Conn) netip.AddrPort {
+	tcp, ok := conn.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := tcp.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
+}
+
+// network is the prefix by which a source is counted.
+func network(source netip.Addr) netip.Prefix {
+	bits := sourceBitsV6
+	if source.Is4() {
+		bits = sourceBitsV4
+	}
+	p, err := source.Prefix(bits)
+	if err != nil {
+		return netip.Prefix{} // an invalid address: all of them count as one
+	}
+	return p
+}
+
+// startups counts connections that have not authenticated yet. Its table is bounded by the total.
+type startups struct {
+	mu       sync.Mutex
+	total    int
+	bySource map[netip.Prefix]int
+}
+
+// enter takes a place for a source, or says why there is none.
+func (s *startups) enter(from netip.Prefix, limits policies.SSH) (leave func(), refused policies.Reason) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.total >= limits.MaxStartups:
+		return nil, startupsFull
+	case s.bySource[from] >= limits.MaxPerSource:
+		return nil, sourceStartupsFull
+	}
+	if s.bySource == nil {
+		s.bySource = make(map[netip.Prefix]int)
+	}
+	s.total++
+	s.bySource[from]++
+	return sync.OnceFunc(func() { s.leave(from) }), ""
+}
+
+func (s *startups) leave(from netip.Prefix) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.total--
+	if s.bySource[from]--; s.bySource[from] == 0 {
+		delete(s.bySource, from)
+	}
+}

@@ -1,0 +1,84 @@
+package bastion
+
+import (
+	"errors"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"mayfly/policies"
+)
+
+// errRefused is all that the library, and through it the client, learns of a refusal.
+var errRefused = errors.New("refused")
+
+// offered answers for a key before its possession is proven. Every key of an accepted type gets the same answer, whoever asks
+// for whichever user, so that a stranger cannot find out who is enrolled with what. It records nothing but which key a
+// following signature is claimed to be of.
+func (v *visit) offered(_ ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
+	if _, ok := key.(*ssh.Certificate); ok {
+		return nil, errCertificate
+	}
+	v.claimed = ssh.FingerprintSHA256(key)
+	// Never anything in Extensions: the library would take "no-touch-required" from there.
+	return &ssh.Permissions{}, nil
+}
+
+// authorize is the one place where somebody is let in: the library calls it after the signature proved possession of the key.
+func (v *visit) authorize(meta ssh.ConnMetadata, key ssh.PublicKey, _ *ssh.Permissions, _ string) (*ssh.Permissions, error) {
+	verdict := v.admitLogin(meta.User(), key, time.Now())
+	if !verdict.Allow {
+		v.denied = &verdict
+		// The reference is the same kind of answer for every refusal; what it stands for is in the audit log.
+		return nil, &ssh.BannerError{Err: errRefused, Message: "refused, reference " + v.id + "\r\n"}
+	}
+	v.denied = nil
+	return &ssh.Permissions{}, nil
+}
+
+// admitLogin decides, takes a place among the sessions, and writes the login down before it takes effect.
+func (v *visit) admitLogin(user string, key ssh.PublicKey, now time.Time) policies.Verdict {
+	ruling := v.server.ruling.Load()
+	cred, err := attest(ruling.bundle.Policy, user, key)
+	if err != nil {
+		return policies.Verdict{Reason: certificateRefused, Detail: err.Error()}
+	}
+	v.credential = cred
+	login := policies.Login{Source: v.source.Addr(), User: user, Key: cred.public}
+	if verdict := ruling.decideLogin(login, now); !verdict.Allow {
+		return verdict
+	}
+	v.login = login
+	if full := v.server.sessions.enter(v, ruling.limits); full != "" {
+		return policies.Verdict{Reason: full}
+	}
+	// A policy that came in between has not seen this session: decide under it as well.
+	if newer := v.server.ruling.Load(); newer != ruling {
+		if verdict := newer.decideLogin(login, now); !verdict.Allow {
+			v.server.sessions.leave(v)
+			return verdict
+		}
+	}
+	if err := v.server.audit.Append(eventLogin, v.loginRecord()); err != nil {
+		v.server.sessions.leave(v)
+		v.server.log.Error("the audit log cannot be written: new sessions are denied", "error", err)
+		return policies.Verdict{Reason: auditUnavailable, Detail: err.Error()}
+	}
+	return policies.Verdict{Allow: true, Reason: policies.Allowed}
+}
+
+// decideLogin asks the policy in force; after the bundle's own expiry nothing is allowed.
+func (r *ruling) decideLogin(login policies.Login, now time.Time) policies.Verdict {
+	if !now.Before(r.bundle.Expires) {
+		return policies.Verdict{Reason: bundleExpired}
+	}
+	return r.bundle.Policy.DecideLogin(login, now)
+}
+
+// decideTarget asks the policy in force for one target; it includes the login.
+func (r *ruling) decideTarget(login policies.Login, target policies.Target, now time.Time) policies.Verdict {
+	if verdict := r.decideLogin(login, now); !verdict.Allow {
+		return verdict
+	}
+	return r.bundle.Policy.DecideTarget(login, target, r.bundle.Inventory, now)
+}

@@ -1,0 +1,28 @@
+// Package bastion is the login path: the one SSH server through which engineers reach a fleet. One file is one step, in the
+// order in which a connection meets them:
+//
+//	filter     what the kernel drops: a classic BPF program on the listening socket
+//	listen     the socket that carries the filter
+//	admit      the address list once more, and the start-up caps
+//	handshake  pinned algorithms, public keys only, a deadline
+//	attest     what the proven key is and which evidence it was enrolled with
+//	authorize  the one place where somebody is let in
+//	refusal    what the SSH library refuses by itself, as reason codes
+//	sessions   who is in, bounded, decided again when the policy changes
+//	jump       direct-tcpip to an inventory name, and nothing else
+//	record     what the audit log says
+//
+// beside server.go (the accept loop and a connection's life), policy.go (signed policy bundles, loaded and reloaded) and
+// config.go.
+//
+// Invariants. Every decision is made by package policies, after proof of possession. Nothing that a client merely claims
+// has an effect. An admitted connection ends in exactly one closing audit record; if the log cannot be written, nobody new
+// gets in. Every table, queue and time is bounded. A target's address comes from the signed inventory, never from the client.
+//
+// What it does not do: it opens no session of its own, runs no command, holds no key that opens a server, resolves no name,
+// reads no certificate of a user, and does not look into the inner SSH connection.
+//
+// It trusts: the trust policy file, its host key, the kernel's clock, and golang.org/x/crypto/ssh for the protocol.
+//
+// References: RFC 4252, RFC 4253, RFC 4254 section 7.2 (direct-tcpip), PROTOCOL.u2f (security keys), docs/formats/audit.md.
+package bastion

@@ -1,0 +1,130 @@
+package bastion
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/net/bpf"
+)
+
+// Specification constants (linux/filter.h, linux/if_ether.h, RFC 791, RFC 8200).
+const (
+	netOffset   = 0xfff00000 // SKF_NET_OFF: offsets from here count from the network header
+	sourceV4    = netOffset + 12
+	sourceV6    = netOffset + 8
+	etherTypeV4 = 0x0800
+	etherTypeV6 = 0x86dd
+	accept      = 0xffffffff // bytes of the packet to keep
+	drop        = 0
+)
+
+// maxFilter is the kernel's bound for a classic filter (BPF_MAXINSNS).
+const maxFilter = 4096
+
+// listFilter compiles an address list to a classic BPF program for a listening TCP socket: a segment whose source is in no
+// prefix is dropped before TCP sees it, so that its SYN gets no answer at all. An empty list drops everything.
+func listFilter(prefixes []netip.Prefix) ([]bpf.RawInstruction, error) {
+	var v4, v6 []netip.Prefix
+	for _, p := range prefixes {
+		p = unmapPrefix(p).Masked()
+		switch {
+		case !p.IsValid():
+			return nil, fmt.Errorf("compiling address list: invalid prefix %v", p)
+		case p.Addr().Is4():
+			v4 = append(v4, p)
+		default:
+			v6 = append(v6, p)
+		}
+	}
+	programV4, programV6 := matchV4(widest(v4)), matchV6(widest(v6))
+
+	// Conditional jumps reach 255 instructions only; Jump reaches them all.
+	program := []bpf.Instruction{
+		bpf.LoadExtension{Num: bpf.ExtProto},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: etherTypeV4, SkipTrue: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: etherTypeV6, SkipTrue: 2},
+		bpf.RetConstant{Val: drop},
+		bpf.Jump{Skip: 1},
+		bpf.Jump{Skip: uint32(len(programV4))},
+	}
+	program = append(program, programV4...)
+	program = append(program, programV6...)
+	if len(program) > maxFilter {
+		return nil, fmt.Errorf("compiling address list: %d prefixes need %d filter instructions, the kernel takes %d",
+			len(prefixes), len(program), maxFilter)
+	}
+	raw, err := bpf.Assemble(program)
+	if err != nil {
+		return nil, fmt.Errorf("compiling address list: %w", err)
+	}
+	return raw, nil
+}
+
+func matchV4(prefixes []netip.Prefix) []bpf.Instruction {
+	var program []bpf.Instruction
+	for _, p := range prefixes {
+		address := p.Addr().As4()
+		program = append(program, matchWord(sourceV4, address[:], p.Bits(), 1)...)
+		program = append(program, bpf.RetConstant{Val: accept})
+	}
+	return append(program, bpf.RetConstant{Val: drop})
+}
+
+func matchV6(prefixes []netip.Prefix) []bpf.Instruction {
+	var program []bpf.Instruction
+	for _, p := range prefixes {
+		address := p.Addr().As16()
+		var blocks [][]bpf.Instruction
+		// From the last word backwards: each knows how much follows it inside this prefix.
+		following := 1
+		for word := (p.Bits() + 31) / 32; word > 0; word-- {
+			at := (word - 1) * 4
+			block := matchWord(sourceV6+uint32(at), address[at:at+4], min(32, p.Bits()-at*8), uint8(following))
+			blocks = append(blocks, block)
+			following += len(block)
+		}
+		slices.Reverse(blocks)
+		program = append(program, slices.Concat(blocks...)...)
+		program = append(program, bpf.RetConstant{Val: accept})
+	}
+	return append(program, bpf.RetConstant{Val: drop})
+}
+
+// matchWord goes on if the first bits of the word at the offset are those of want, and else skips.
+func matchWord(offset uint32, want []byte, bits int, skip uint8) []bpf.Instruction {
+	if bits == 0 {
+		return nil
+	}
+	value := uint32(want[0])<<24 | uint32(want[1])<<16 | uint32(want[2])<<8 | uint32(want[3])
+	program := []bpf.Instruction{bpf.LoadAbsolute{Off: offset, Size: 4}}
+	if bits < 32 {
+		program = append(program, bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: ^uint32(0) << (32 - bits)})
+	}
+	return append(program, bpf.JumpIf{Cond: bpf.JumpEqual, Val: value, SkipFalse: skip})
+}
+
+// widest sorts prefixes and leaves out those that lie inside another.
+func widest(prefixes []netip.Prefix) []netip.Prefix {
+	slices.SortFunc(prefixes, func(a, b netip.Prefix) int {
+		if c := a.Addr().Compare(b.Addr()); c != 0 {
+			return c
+		}
+		return a.Bits() - b.Bits()
+	})
+	var kept []netip.Prefix
+	for _, p := range prefixes {
+		if n := len(kept); n == 0 || !kept[n-1].Overlaps(p) {
+			kept = append(kept, p)
+		}
+	}
+	return kept
+}
+
+// unmapPrefix turns ::ffff:a.b.c.d/96+n into a.b.c.d/n.
+func unmapPrefix(p netip.Prefix) netip.Prefix {
+	if p.Addr().Is4In6() && p.Bits() >= 96 {
+		return netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	return p
+}

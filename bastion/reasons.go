@@ -1,0 +1,52 @@
+package bastion
+
+import "mayfly/policies"
+
+// Reasons that the bastion adds to those of package policies. docs/formats/audit.md explains each.
+const (
+	// before admission, counted
+	startupsFull       policies.Reason = "startups_full"
+	sourceStartupsFull policies.Reason = "source_startups_full"
+	droppedByFilter    policies.Reason = "dropped_by_filter"
+
+	// during the handshake
+	handshakeTimeout   policies.Reason = "handshake_timeout"
+	noCommonAlgorithm  policies.Reason = "no_common_algorithm"
+	protocolError      policies.Reason = "protocol_error"
+	leftEarly          policies.Reason = "left_early"
+	noKey              policies.Reason = "no_key"
+	methodPassword     policies.Reason = "method_password"
+	methodRefused      policies.Reason = "method_refused"
+	certificateRefused policies.Reason = "certificate_refused"
+	keyMalformed       policies.Reason = "key_malformed"
+	keyNoTouch         policies.Reason = "key_no_touch"
+	badSignature       policies.Reason = "bad_signature"
+	tooManyTries       policies.Reason = "too_many_tries"
+	certificateExpired policies.Reason = "host_certificate_expired"
+
+	// after proof of possession
+	bundleExpired    policies.Reason = "bundle_expired"
+	sessionsFull     policies.Reason = "sessions_full"
+	engineerFull     policies.Reason = "engineer_sessions_full"
+	auditUnavailable policies.Reason = "audit_unavailable"
+
+	// of channels and requests
+	channelRefused    policies.Reason = "channel_refused"
+	requestRefused    policies.Reason = "request_refused"
+	payloadMalformed  policies.Reason = "payload_malformed"
+	channelsFull      policies.Reason = "channels_full"
+	addressRefused    policies.Reason = "target_address_refused"
+	targetUnreachable policies.Reason = "target_unreachable"
+)
+
+// How an accepted connection, or one of its targets, ended.
+const (
+	endClient   = "client_closed"
+	endTarget   = "target_closed"
+	endLost     = "connection_lost"
+	endIdle     = "idle_timeout"
+	endLimit    = "session_limit"
+	endPolicy   = "policy_cut"
+	endStopping = "bastion_stopping"
+	endRefused  = "refused"
+)
