@@ -1,22 +1,15 @@
 package bastion
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
-
-	"github.com/pelletier/go-toml/v2"
 
 	"mayfly/internal/hint"
+	"mayfly/internal/tomlfile"
 )
-
-// maxConfig bounds a configuration file, in bytes.
-const maxConfig = 64 << 10
 
 // Config is bastion.toml. Relative paths are relative to the file's own directory.
 type Config struct {
@@ -30,20 +23,15 @@ type Config struct {
 
 // LoadConfig reads and checks a configuration file.
 func LoadConfig(path string) (Config, error) {
-	f, err := os.Open(path)
+	data, err := readBounded(path, tomlfile.MaxSize)
 	if err != nil {
 		return Config{}, hint.New(fmt.Errorf("reading configuration: %w", err), "name the file with --config")
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
-	if err != nil {
-		return Config{}, fmt.Errorf("reading configuration: %w", err)
 	}
 	c, err := parseConfig(path, data)
 	if err != nil {
 		return Config{}, err
 	}
-	for _, p := range c.paths() {
+	for _, p := range []*string{&c.Trust, &c.Bundle, &c.HostKey, &c.HostCertificate, &c.Audit} {
 		if !filepath.IsAbs(*p) {
 			*p = filepath.Join(filepath.Dir(path), *p)
 		}
@@ -51,39 +39,42 @@ func LoadConfig(path string) (Config, error) {
 	return c, nil
 }
 
-func (c *Config) paths() map[string]*string {
-	return map[string]*string{"trust": &c.Trust, "bundle": &c.Bundle, "host_key": &c.HostKey,
-		"host_certificate": &c.HostCertificate, "audit": &c.Audit}
-}
-
 // parseConfig is strict: an unknown key, a duplicate, a wrong type or a missing value is an error with its line.
 func parseConfig(name string, data []byte) (Config, error) {
-	if len(data) > maxConfig {
-		return Config{}, fmt.Errorf("%s: larger than %d bytes", name, maxConfig)
-	}
 	var c Config
-	err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(&c)
-	var unknown *toml.StrictMissingError
-	var wrong *toml.DecodeError
+	doc, err := tomlfile.Decode(name, data, &c)
+	if err != nil {
+		return Config{}, err
+	}
 	switch {
-	case errors.As(err, &unknown) && len(unknown.Errors) > 0:
-		row, _ := unknown.Errors[0].Position()
-		return Config{}, hint.New(fmt.Errorf("%s:%d: unknown key %q", name, row, strings.Join(unknown.Errors[0].Key(), ".")),
-			"the keys are listen, trust, bundle, host_key, host_certificate and audit")
-	case errors.As(err, &wrong):
-		row, _ := wrong.Position()
-		return Config{}, hint.New(fmt.Errorf("%s:%d: %s", name, row, strings.TrimPrefix(wrong.Error(), "toml: ")),
-			`every value is a string in quotes, for example listen = "10.77.0.2:22"`)
-	case err != nil:
-		return Config{}, fmt.Errorf("%s: %w", name, err)
+	case !c.Listen.IsValid():
+		return Config{}, doc.Place(tomlfile.At("", `listen = "10.77.0.2:22"`, "listen is missing: an address and a port"))
+	case c.Listen.Addr().Zone() != "":
+		return Config{}, doc.Place(tomlfile.At("listen", "use an address without %", "listen %s: an address with a zone", c.Listen))
 	}
-	if !c.Listen.IsValid() {
-		return Config{}, hint.New(fmt.Errorf("%s: listen is missing", name), `an address and a port: listen = "10.77.0.2:22"`)
-	}
-	for _, key := range []string{"trust", "bundle", "host_key", "host_certificate", "audit"} {
-		if *c.paths()[key] == "" {
-			return Config{}, hint.New(fmt.Errorf("%s: %s is missing", name, key), "the path of a file")
+	for _, p := range []struct{ key, value string }{
+		{"trust", c.Trust}, {"bundle", c.Bundle}, {"host_key", c.HostKey}, {"host_certificate", c.HostCertificate}, {"audit", c.Audit},
+	} {
+		if p.value == "" {
+			return Config{}, doc.Place(tomlfile.At("", p.key+` = "FILE"`, "%s is missing: the path of a file", p.key))
 		}
 	}
 	return c, nil
+}
+
+// readBounded reads a file of at most this many bytes.
+func readBounded(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", path, err)
+	}
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("reading %s: larger than %d bytes", path, limit)
+	}
+	return data, nil
 }

@@ -17,6 +17,7 @@ const (
 	libraryNoTouch      = "ssh: signature missing required user presence flag"
 	libraryBadSignature = "ssh: signature did not verify"
 	libraryTooMany      = "too many authentication"
+	libraryDisconnect   = "ssh: disconnect, reason"
 )
 
 // attempts is what a client tried, as the library reports it.
@@ -79,7 +80,8 @@ func (v *visit) explain(err error) (policies.Reason, string) {
 		return tooManyTries, ""
 	case v.tried.none:
 		return noKey, ""
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed), isReset(err):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed), isReset(err),
+		strings.HasPrefix(text, libraryDisconnect):
 		return leftEarly, ""
 	default:
 		return protocolError, text

@@ -1,0 +1,325 @@
+package bastion
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"mayfly/inventory"
+	"mayfly/policies"
+)
+
+// Implementation constants of a jump.
+const (
+	dialLimit   = 10 * time.Second
+	closeLinger = 10 * time.Second // for what is in flight when the client has closed its channel
+	copyBuffer  = 32 << 10
+	maxHostName = 253
+	maxOrigin   = 255
+)
+
+// directTCPIP is what a client sends to open a jump (RFC 4254, section 7.2).
+type directTCPIP struct {
+	host string
+	port uint16
+}
+
+var errPayload = errors.New("malformed direct-tcpip request")
+
+func parseDirectTCPIP(payload []byte) (directTCPIP, error) {
+	var m struct {
+		Host       string
+		Port       uint32
+		Origin     string
+		OriginPort uint32
+	}
+	if err := ssh.Unmarshal(payload, &m); err != nil {
+		return directTCPIP{}, errPayload
+	}
+	if m.Host == "" || len(m.Host) > maxHostName || len(m.Origin) > maxOrigin || m.Port == 0 || m.Port > 65535 || m.OriginPort > 65535 {
+		return directTCPIP{}, errPayload
+	}
+	return directTCPIP{host: m.Host, port: uint16(m.Port)}, nil
+}
+
+// opened is a target that a visit has open.
+type opened struct {
+	target  policies.Target
+	address netip.AddrPort
+	began   time.Time
+	up      atomic.Int64 // bytes from the engineer to the server
+	down    atomic.Int64 // bytes from the server to the engineer
+
+	cancel context.CancelFunc
+	mu     sync.Mutex
+	ended  string // first cause
+	reason policies.Reason
+}
+
+func (o *opened) cut(how string, why policies.Reason) {
+	o.finish(how, why)
+	o.cancel()
+}
+
+func (o *opened) finish(how string, why policies.Reason) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.ended == "" {
+		o.ended, o.reason = how, why
+	}
+}
+
+var buffers = sync.Pool{New: func() any { return new([copyBuffer]byte) }}
+
+// serveChannels answers every channel that the client opens until the connection ends, and waits for the jumps.
+func (v *visit) serveChannels(ctx context.Context, channels <-chan ssh.NewChannel) {
+	var jumps sync.WaitGroup
+	defer jumps.Wait()
+	places := make(chan struct{}, max(v.ruling.limits.MaxChannels, 0))
+	for nc := range channels {
+		if nc.ChannelType() != "direct-tcpip" {
+			v.refuse(nc, nc.ChannelType(), channelRefused, "")
+			continue
+		}
+		select {
+		case places <- struct{}{}:
+			jumps.Go(func() {
+				defer func() { <-places }()
+				v.jump(ctx, nc)
+			})
+		default:
+			v.refuse(nc, nc.ChannelType(), channelsFull, "")
+		}
+	}
+}
+
+// refuse turns a channel down. The engineer is known by now and gets the reason code; the detail stays in the audit log.
+func (v *visit) refuse(nc ssh.NewChannel, what string, why policies.Reason, detail string) {
+	v.noteRefused(what, why, detail)
+	code := ssh.Prohibited
+	switch why {
+	case channelsFull:
+		code = ssh.ResourceShortage
+	case targetUnreachable:
+		code = ssh.ConnectionFailed
+	}
+	if err := nc.Reject(code, string(why)); err != nil && !errors.Is(err, io.EOF) {
+		v.server.log.Debug("refusing a channel", "connection", v.id, "error", err)
+	}
+}
+
+// jump opens one target and carries bytes until either side, a limit or a policy ends it.
+func (v *visit) jump(ctx context.Context, nc ssh.NewChannel) {
+	request, err := parseDirectTCPIP(nc.ExtraData())
+	if err != nil {
+		v.refuse(nc, nc.ChannelType(), payloadMalformed, "")
+		return
+	}
+	what := fmt.Sprintf("%s:%d", request.host, request.port)
+	ruling := v.server.ruling.Load()
+	target := policies.Target{Server: serverName(&ruling.bundle.Inventory, request.host), Port: request.port}
+	if verdict := ruling.decideTarget(v.login, target, time.Now()); !verdict.Allow {
+		v.refuse(nc, what, verdict.Reason, verdict.Detail)
+		return
+	}
+	server, ok := ruling.bundle.Inventory.Server(target.Server)
+	if !ok {
+		v.refuse(nc, what, policies.TargetUnknown, "")
+		return
+	}
+	address := netip.AddrPortFrom(server.Address.Addr().Unmap(), target.Port)
+	if err := v.server.reachable(ruling, address.Addr()); err != nil {
+		v.refuse(nc, what, addressRefused, err.Error())
+		return
+	}
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	o := &opened{target: target, address: address, began: time.Now(), cancel: cancel}
+	v.opening(o)
+	defer v.closed(o)
+	// A policy that came in between has not seen this target: decide under it as well.
+	if newer := v.server.ruling.Load(); newer != ruling {
+		v.decideAgain(newer, time.Now())
+	}
+	// Written down before anything goes to the server, durably.
+	if err := v.server.audit.Append(eventTarget, v.targetRecord(o)); err != nil {
+		v.server.log.Error("the audit log cannot be written: new targets are denied", "error", err)
+		o.finish(endRefused, auditUnavailable)
+		v.refuse(nc, what, auditUnavailable, err.Error())
+		return
+	}
+	dialing, stop := context.WithTimeout(ctx, dialLimit)
+	conn, err := v.server.dial(dialing, address)
+	stop()
+	if err != nil {
+		o.finish(endRefused, targetUnreachable)
+		v.refuse(nc, what, targetUnreachable, err.Error())
+		return
+	}
+	channel, requests, err := nc.Accept()
+	if err != nil {
+		o.finish(endLost, "")
+		conn.Close()
+		return
+	}
+	v.carry(ctx, o, channel, requests, conn)
+}
+
+// carry copies both ways with half-closes. Everything it starts has ended when it returns.
+func (v *visit) carry(ctx context.Context, o *opened, channel ssh.Channel, requests <-chan *ssh.Request, conn halfCloser) {
+	var copies sync.WaitGroup
+	defer copies.Wait()
+	defer channel.Close()
+	defer conn.Close()
+
+	gone, up, down := make(chan struct{}), make(chan error, 1), make(chan error, 1)
+	copies.Go(func() {
+		ssh.DiscardRequests(requests) // ends when the client closes its channel, or the connection ends
+		close(gone)
+	})
+	copies.Go(func() { up <- v.copy(conn, channel, &o.up, conn.CloseWrite) })
+	copies.Go(func() { down <- v.copy(channel, conn, &o.down, channel.CloseWrite) })
+
+	var linger <-chan time.Time
+	sides := 2
+	for sides > 0 {
+		select {
+		case err := <-up:
+			up = nil
+			sides--
+			if err != nil {
+				o.finish(endTarget, "")
+				return
+			}
+			if linger != nil { // all that the client sent has arrived, and it has closed
+				o.finish(endClient, "")
+				return
+			}
+		case err := <-down:
+			down = nil
+			sides--
+			if err != nil {
+				o.finish(endLost, "")
+				return
+			}
+			o.finish(endTarget, "")
+		case <-gone:
+			gone = nil
+			if up == nil {
+				o.finish(endClient, "")
+				return
+			}
+			linger = time.After(closeLinger)
+		case <-linger:
+			o.finish(endClient, "")
+			return
+		case <-ctx.Done():
+			o.finish(endClient, "")
+			return
+		}
+	}
+	o.finish(endClient, "")
+}
+
+// halfCloser is a connection whose writing side closes by itself.
+type halfCloser interface {
+	net.Conn
+	CloseWrite() error
+}
+
+var _ halfCloser = (*net.TCPConn)(nil)
+
+// copy carries one direction, counts what was written, and closes the writing side at the end of input.
+func (v *visit) copy(to io.Writer, from io.Reader, count *atomic.Int64, closeWrite func() error) error {
+	buffer := buffers.Get().(*[copyBuffer]byte)
+	defer buffers.Put(buffer)
+	for {
+		n, err := from.Read(buffer[:])
+		if n > 0 {
+			v.active()
+			w, err := to.Write(buffer[:n])
+			count.Add(int64(w))
+			if err != nil {
+				return err
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return closeWrite()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// serverName takes the fleet's domain off a host name: se-1.example.net is se-1.
+func serverName(fleet *inventory.Fleet, host string) string {
+	if fleet.Domain == "" {
+		return host
+	}
+	return strings.TrimSuffix(host, "."+fleet.Domain)
+}
+
+// reachable refuses addresses that are not a server's, whatever the inventory says: this machine, its link, the fleet's own
+// bastions and controller.
+func (s *Server) reachable(r *ruling, address netip.Addr) error {
+	switch {
+	case !address.IsValid(), address.IsUnspecified(), address.IsLoopback(), address.IsMulticast(),
+		address.IsLinkLocalUnicast(), address.IsLinkLocalMulticast(), address == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return fmt.Errorf("%s is no server's address", address)
+	case address == s.config.Listen.Addr().Unmap():
+		return fmt.Errorf("%s is this bastion", address)
+	case address == r.bundle.Inventory.Controller.Address:
+		return fmt.Errorf("%s is the controller", address)
+	}
+	for _, b := range r.bundle.Inventory.Bastions {
+		if address == b.Address.Unmap() {
+			return fmt.Errorf("%s is bastion %s", address, b.Name)
+		}
+	}
+	own, err := s.ownAddresses()
+	if err != nil {
+		return fmt.Errorf("listing this machine's addresses: %w", err)
+	}
+	if slices.Contains(own, address) {
+		return fmt.Errorf("%s is this machine", address)
+	}
+	return nil
+}
+
+func machineAddresses() ([]netip.Addr, error) {
+	list, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, err
+	}
+	var own []netip.Addr
+	for _, a := range list {
+		if n, ok := a.(*net.IPNet); ok {
+			if ip, ok := netip.AddrFromSlice(n.IP); ok {
+				own = append(own, ip.Unmap())
+			}
+		}
+	}
+	return own, nil
+}
+
+func dialTCP(ctx context.Context, address netip.AddrPort) (halfCloser, error) {
+	dialer := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveInterval, Count: keepAliveCount}}
+	dialer.SetMultipathTCP(false)
+	conn, err := dialer.DialContext(ctx, "tcp", address.String())
+	if err != nil {
+		return nil, err
+	}
+	return conn.(*net.TCPConn), nil
+}

@@ -1,0 +1,194 @@
+package bastion
+
+import (
+	"strconv"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"mayfly/policies"
+)
+
+// Events of the audit log (docs/formats/audit.md).
+const (
+	eventServe      = "serve"      // the bastion began, with which policy
+	eventStop       = "stop"       // the bastion ended in order
+	eventPolicy     = "policy"     // a policy was taken or refused
+	eventRefused    = "refused"    // connections refused before admission, counted
+	eventLogin      = "login"      // somebody was let in
+	eventTarget     = "target"     // an allowed target is about to be opened
+	eventConnection = "connection" // the one closing record of an admitted connection
+)
+
+// Bounds of one closing record. What exceeds them is counted.
+const (
+	maxTargets = 64
+	maxRefused = 16
+	maxText    = 64 // characters of a name that a client chose
+	maxDetail  = 256
+)
+
+// auditLog is where records go; Append returns once the record is durable.
+type auditLog interface {
+	Append(event string, record any) error
+}
+
+// loginRecord is who was let in, by proof.
+type loginRecord struct {
+	Connection string `json:"connection"`
+	Source     string `json:"source"`
+	User       string `json:"user"`
+	Key        string `json:"key"` // SHA-256 fingerprint
+	KeyType    string `json:"key_type"`
+	Evidence   string `json:"evidence"`
+	Test       bool   `json:"test"` // the evidence is a software authenticator's
+	Policy     uint64 `json:"policy"`
+}
+
+func (v *visit) loginRecord() loginRecord {
+	return loginRecord{
+		Connection: v.id, Source: v.source.String(), User: escape(v.login.User, maxText), Key: v.credential.fingerprint,
+		KeyType: v.credential.kind, Evidence: v.credential.evidence, Test: v.credential.isTest(),
+		Policy: v.server.ruling.Load().bundle.Version,
+	}
+}
+
+// targetRecord is a target that is about to be opened, or was.
+type targetRecord struct {
+	Connection string          `json:"connection,omitempty"` // in the event "target"
+	User       string          `json:"user,omitempty"`
+	Server     string          `json:"server"`
+	Address    string          `json:"address"`
+	Port       uint16          `json:"port"`
+	Up         int64           `json:"bytes_up"`   // from the engineer to the server
+	Down       int64           `json:"bytes_down"` // from the server to the engineer
+	Seconds    float64         `json:"seconds"`
+	Ended      string          `json:"ended,omitempty"`
+	Reason     policies.Reason `json:"reason,omitempty"`
+}
+
+func (v *visit) targetRecord(o *opened) targetRecord {
+	return targetRecord{
+		Connection: v.id, User: escape(v.login.User, maxText),
+		Server: o.target.Server, Address: o.address.Addr().String(), Port: o.target.Port,
+	}
+}
+
+// refusedRecord is a channel or request that was turned down on an accepted connection.
+type refusedRecord struct {
+	What   string          `json:"what"` // "session", "tcpip-forward", or HOST:PORT as asked for
+	Reason policies.Reason `json:"reason"`
+	Detail string          `json:"detail,omitempty"`
+}
+
+// closingRecord is written exactly once for every admitted connection.
+type closingRecord struct {
+	Connection  string          `json:"connection"`
+	Source      string          `json:"source"`
+	Outcome     string          `json:"outcome"` // "accepted" or "refused"
+	Reason      policies.Reason `json:"reason"`
+	Detail      string          `json:"detail,omitempty"`
+	User        string          `json:"user"`                  // as claimed; proven if accepted
+	Key         string          `json:"key,omitempty"`         // SHA-256 fingerprint, possession proven
+	KeyType     string          `json:"key_type,omitempty"`    // of that key
+	ClaimedKey  string          `json:"claimed_key,omitempty"` // fingerprint, possession not proven
+	Evidence    string          `json:"evidence,omitempty"`    // as enrolled for this user and key
+	Test        bool            `json:"test"`                  // the evidence is a software authenticator's
+	Policy      uint64          `json:"policy"`                // version in force at arrival
+	Tries       int             `json:"tries"`                 // requests for authentication beside the first "none"
+	Client      string          `json:"client,omitempty"`      // version as claimed
+	KeyExchange string          `json:"key_exchange,omitempty"`
+	Cipher      string          `json:"cipher,omitempty"`
+	Began       time.Time       `json:"began"`
+	Seconds     float64         `json:"seconds"`
+	Ended       string          `json:"ended"`
+	Up          int64           `json:"bytes_up"`
+	Down        int64           `json:"bytes_down"`
+	Targets     []targetRecord  `json:"targets,omitempty"`
+	MoreTargets int             `json:"more_targets,omitempty"` // not listed, their bytes are counted
+	Refused     []refusedRecord `json:"refused,omitempty"`
+	MoreRefused int             `json:"more_refused,omitempty"`
+}
+
+// opening notes a target among the open ones.
+func (v *visit) opening(o *opened) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.open = append(v.open, o)
+}
+
+// closed moves a target from the open ones to the closing record.
+func (v *visit) closed(o *opened) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for i, other := range v.open {
+		if other == o {
+			v.open = append(v.open[:i], v.open[i+1:]...)
+			break
+		}
+	}
+	r := &v.record
+	up, down := o.up.Load(), o.down.Load()
+	r.Up += up
+	r.Down += down
+	if len(r.Targets) >= maxTargets {
+		r.MoreTargets++
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	r.Targets = append(r.Targets, targetRecord{
+		Server: o.target.Server, Address: o.address.Addr().String(), Port: o.target.Port,
+		Up: up, Down: down, Seconds: seconds(o.began), Ended: o.ended, Reason: o.reason,
+	})
+}
+
+func (v *visit) noteRefused(what string, why policies.Reason, detail string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if len(v.record.Refused) >= maxRefused {
+		v.record.MoreRefused++
+		return
+	}
+	v.record.Refused = append(v.record.Refused, refusedRecord{
+		What: escape(what, maxText), Reason: why, Detail: escape(detail, maxDetail),
+	})
+}
+
+// write ends the visit's record. It is called once, when nothing else of the visit runs.
+func (v *visit) write(outcome string, why policies.Reason, detail string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	r := v.record
+	r.Connection, r.Source = v.id, v.source.String()
+	r.Outcome, r.Reason, r.Detail = outcome, why, escape(detail, maxDetail)
+	r.Policy, r.Tries = v.ruling.bundle.Version, v.tried.total
+	r.Key, r.KeyType = v.credential.fingerprint, v.credential.kind
+	r.Evidence, r.Test = v.credential.evidence, v.credential.isTest()
+	if v.claimed != v.credential.fingerprint {
+		r.ClaimedKey = v.claimed
+	}
+	if v.meta != nil {
+		r.User, r.Client = escape(v.meta.User(), maxText), escape(string(v.meta.ClientVersion()), maxText)
+		if negotiated, ok := v.meta.(ssh.AlgorithmsConnMetadata); ok {
+			r.KeyExchange, r.Cipher = negotiated.Algorithms().KeyExchange, negotiated.Algorithms().Read.Cipher
+		}
+	}
+	r.Began, r.Seconds, r.Ended = v.began.UTC(), seconds(v.began), v.ended
+	if err := v.server.audit.Append(eventConnection, r); err != nil {
+		v.server.log.Error("a closing record could not be written", "connection", v.id, "reason", why, "error", err)
+	}
+}
+
+func seconds(since time.Time) float64 { return time.Since(since).Round(time.Millisecond).Seconds() }
+
+// escape makes text that a client chose safe for a log: printable ASCII, everything else as a Go escape, at most so many
+// characters before escaping.
+func escape(text string, limit int) string {
+	cut := ""
+	if len(text) > limit {
+		text, cut = text[:limit], "…"
+	}
+	quoted := strconv.QuoteToASCII(text)
+	return quoted[1:len(quoted)-1] + cut
+}
