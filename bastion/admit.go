@@ -45,7 +45,7 @@ type startups struct {
 }
 
 // enter takes a place for a source, or says why there is none.
-func (s *startups) enter(from netip.Prefix, limits policies.SSH) (leave func(), refused policies.Reason) {
+func (s *startups) enter(from netip.Prefix, limits policies.Limits) (leave func(), refused policies.Reason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {

@@ -82,7 +82,7 @@ func (v *visit) handshake() (*ssh.ServerConn, <-chan ssh.NewChannel, <-chan *ssh
 	config.VerifiedPublicKeyCallback = v.authorize
 	config.AuthLogCallback = v.attempted
 
-	deadline := time.Duration(v.ruling.limits.HandshakeDeadline)
+	deadline := v.ruling.limits.HandshakeDeadline
 	if deadline <= 0 {
 		return nil, nil, nil, errors.New("no handshake deadline")
 	}

@@ -192,28 +192,28 @@ func (v *visit) carry(ctx context.Context, o *opened, channel ssh.Channel, reque
 	copies.Go(func() { down <- v.copy(channel, conn, &o.down, channel.CloseWrite) })
 
 	var linger <-chan time.Time
-	sides := 2
-	for sides > 0 {
+	for up != nil || down != nil {
 		select {
 		case err := <-up:
 			up = nil
-			sides--
 			if err != nil {
 				o.finish(endTarget, "")
 				return
 			}
-			if linger != nil { // all that the client sent has arrived, and it has closed
+			if linger != nil { // the client has closed, and all that it sent has arrived
 				o.finish(endClient, "")
 				return
 			}
 		case err := <-down:
 			down = nil
-			sides--
-			if err != nil {
-				o.finish(endLost, "")
+			if errors.Is(err, io.EOF) { // the channel takes no more
+				o.finish(endClient, "")
 				return
 			}
 			o.finish(endTarget, "")
+			if err != nil {
+				return
+			}
 		case <-gone:
 			gone = nil
 			if up == nil {
@@ -229,7 +229,6 @@ func (v *visit) carry(ctx context.Context, o *opened, channel ssh.Channel, reque
 			return
 		}
 	}
-	o.finish(endClient, "")
 }
 
 // halfCloser is a connection whose writing side closes by itself.

@@ -25,7 +25,6 @@ const (
 	certificateExpired policies.Reason = "host_certificate_expired"
 
 	// after proof of possession
-	bundleExpired    policies.Reason = "bundle_expired"
 	sessionsFull     policies.Reason = "sessions_full"
 	engineerFull     policies.Reason = "engineer_sessions_full"
 	auditUnavailable policies.Reason = "audit_unavailable"

@@ -81,7 +81,7 @@ func (v *visit) explain(err error) (policies.Reason, string) {
 	case v.tried.none:
 		return noKey, ""
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed), isReset(err),
-		strings.HasPrefix(text, libraryDisconnect):
+		isDisconnect(err):
 		return leftEarly, ""
 	default:
 		return protocolError, text
@@ -96,4 +96,8 @@ func isCryptoError(text string) bool {
 func isReset(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op)
+}
+
+func isDisconnect(err error) bool {
+	return err != nil && strings.HasPrefix(err.Error(), libraryDisconnect)
 }

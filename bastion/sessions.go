@@ -16,7 +16,7 @@ type sessions struct {
 }
 
 // enter takes a place for an authenticated visit, or says why there is none.
-func (s *sessions) enter(v *visit, limits policies.SSH) (refused policies.Reason) {
+func (s *sessions) enter(v *visit, limits policies.Limits) (refused policies.Reason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	user := v.login.User

@@ -1,0 +1,225 @@
+package bastion
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/net/bpf"
+
+	"mayfly/internal/durable"
+	"mayfly/internal/hint"
+	"mayfly/policies"
+	"mayfly/policies/bundle"
+	"mayfly/policies/trust"
+)
+
+// Implementation constants of loading.
+const (
+	maxTrust      = 1 << 20 // bytes
+	maxSignatures = 1 << 20 // bytes
+	pollInterval  = time.Second
+	decideEvery   = time.Minute // a policy's own expiry reaches live sessions within this
+)
+
+// ruling is everything that follows from one policy bundle and one host certificate. It never changes; a new one replaces it.
+type ruling struct {
+	bundle *bundle.Bundle
+	limits policies.Limits
+	keys   *hostKeys
+	ssh    *ssh.ServerConfig
+	filter []bpf.RawInstruction
+}
+
+// rule derives a ruling, and refuses what cannot be served safely.
+func rule(b *bundle.Bundle, keys *hostKeys) (*ruling, error) {
+	config, err := baseConfig(b.Policy.SSH.Level, keys)
+	if err != nil {
+		return nil, err
+	}
+	filter, err := listFilter(b.Policy.SSH.Allow)
+	if err != nil {
+		return nil, hint.New(err, "shorten ssh.allow: wider prefixes take fewer instructions")
+	}
+	return &ruling{bundle: b, limits: b.Policy.Limits(), keys: keys, ssh: config, filter: filter}, nil
+}
+
+// load reads trust, bundle, host key and certificate from the configured files.
+func load(c Config, minVersion uint64, now time.Time) (*ruling, error) {
+	t, err := loadTrust(c.Trust)
+	if err != nil {
+		return nil, err
+	}
+	data, err := readBounded(c.Bundle, bundle.MaxSize)
+	if err != nil {
+		return nil, hint.New(fmt.Errorf("reading policy bundle: %w", err), "fleetctl policy bundle makes it, fleetctl policy sign signs it")
+	}
+	signatures, err := readBounded(c.Bundle+".sig", maxSignatures)
+	if errors.Is(err, fs.ErrNotExist) {
+		signatures, err = nil, nil // unsigned, as Open will say
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading policy bundle's signatures: %w", err)
+	}
+	b, err := bundle.Open(t, data, signatures, now, minVersion)
+	if err != nil {
+		return nil, hint.New(fmt.Errorf("opening policy bundle %s: %w", c.Bundle, err), "%s", bundleHint(err))
+	}
+	keys, err := loadHostKeys(c.HostKey, c.HostCertificate, now)
+	if err != nil {
+		return nil, err
+	}
+	return rule(b, keys)
+}
+
+func loadTrust(path string) (*trust.Trust, error) {
+	data, err := readBounded(path, maxTrust)
+	if err != nil {
+		return nil, hint.New(fmt.Errorf("reading trust policy: %w", err), "fleetctl init makes it")
+	}
+	t, err := trust.Parse(data)
+	if err != nil {
+		return nil, fmt.Errorf("reading trust policy %s: %w", path, err)
+	}
+	return t, nil
+}
+
+func bundleHint(err error) string {
+	var refusal *bundle.Refusal
+	if !errors.As(err, &refusal) {
+		return "fleetctl policy check says what is wrong"
+	}
+	switch refusal.Reason {
+	case bundle.Unsigned:
+		return "fleetctl policy sign --key FILE adds an approver's signature"
+	case bundle.Expired:
+		return "raise the policy's version and expiry, make a new bundle and have it signed"
+	case bundle.Older:
+		return "a newer policy was in force here; raise the version above it and have it signed again"
+	}
+	return "fleetctl policy check says what is wrong"
+}
+
+// versionFile remembers the newest policy version that was in force, so that a restart cannot go back.
+func versionFile(c Config) string { return c.Audit + ".policy" }
+
+func seenVersion(c Config) (uint64, error) {
+	data, err := readBounded(versionFile(c), 64)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("reading the newest policy version seen: %w", err)
+	}
+	version, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("reading the newest policy version seen: %s: %w", versionFile(c), err)
+	}
+	return version, nil
+}
+
+func rememberVersion(c Config, version uint64) error {
+	return durable.WriteFile(versionFile(c), fmt.Appendf(nil, "%d\n", version), 0o600)
+}
+
+// stamp is how a change of files is noticed.
+type stamp [4]fileStamp
+
+type fileStamp struct {
+	size int64
+	at   time.Time
+}
+
+func (c Config) stamp() stamp {
+	var s stamp
+	for i, path := range []string{c.Bundle, c.Bundle + ".sig", c.HostCertificate, c.HostKey} {
+		if info, err := os.Stat(path); err == nil {
+			s[i] = fileStamp{info.Size(), info.ModTime()}
+		}
+	}
+	return s
+}
+
+// policyRecord says which policy is in force, or why a new one is not.
+type policyRecord struct {
+	Outcome            string    `json:"outcome"` // "in_force" or "kept_old"
+	Version            uint64    `json:"version"` // in force
+	Expires            time.Time `json:"expires"`
+	Level              string    `json:"level"`
+	CertificateExpires time.Time `json:"host_certificate_expires"`
+	Cut                int       `json:"cut"` // sessions and targets that ended by it
+	Detail             string    `json:"detail,omitempty"`
+}
+
+func (r *ruling) record(outcome string) policyRecord {
+	return policyRecord{Outcome: outcome, Version: r.bundle.Version, Expires: r.bundle.Expires.UTC(),
+		Level: string(r.bundle.Policy.SSH.Level), CertificateExpires: r.keys.validBefore().UTC()}
+}
+
+// watch reloads when files have changed and stayed the same for one interval, or when asked to, and keeps the counted
+// refusals and live sessions up to date.
+func (s *Server) watch(ctx context.Context, reload <-chan os.Signal) {
+	ticker := time.NewTicker(pollInterval)
+	defer ticker.Stop()
+	loaded := s.loaded
+	previous := loaded
+	decided := time.Now()
+	for {
+		asked := false
+		select {
+		case <-ctx.Done():
+			return
+		case <-reload:
+			asked = true
+		case <-ticker.C:
+		}
+		now := time.Now()
+		current := s.config.stamp()
+		if asked || current != loaded && current == previous {
+			loaded = current
+			s.reload(now)
+			decided = now
+		}
+		previous = current
+		if now.Sub(decided) >= decideEvery {
+			s.sessions.decideAgain(s.ruling.Load(), now)
+			decided = now
+		}
+		s.countDrops(now)
+		s.refusals.flush(now, s.writeRefusal)
+	}
+}
+
+// reload takes a new policy or host certificate, or keeps the old ones.
+func (s *Server) reload(now time.Time) {
+	old := s.ruling.Load()
+	next, err := load(s.config, old.bundle.Version, now)
+	if err == nil {
+		err = s.listener.swap(next.filter)
+	}
+	if err == nil {
+		err = rememberVersion(s.config, next.bundle.Version)
+	}
+	if err != nil {
+		s.log.Error("the new policy is refused, the old one stays in force", "version", old.bundle.Version, "error", err, "hint", hint.Of(err))
+		if swapErr := s.listener.swap(old.filter); swapErr != nil {
+			s.log.Error("the old address filter could not be put back", "error", swapErr)
+		}
+		record := old.record("kept_old")
+		record.Detail = escape(err.Error(), maxDetail)
+		s.append(eventPolicy, record)
+		return
+	}
+	s.ruling.Store(next)
+	cut := s.sessions.decideAgain(next, now)
+	record := next.record("in_force")
+	record.Cut = cut
+	s.append(eventPolicy, record)
+	s.log.Info("policy in force", "version", next.bundle.Version, "expires", next.bundle.Expires, "cut", cut)
+}
