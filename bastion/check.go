@@ -1,0 +1,96 @@
+package bastion
+
+import (
+	"net/netip"
+	"strconv"
+	"time"
+
+	"mayfly/policies"
+)
+
+// Report is what a configuration and its policy would serve.
+type Report struct {
+	Listen      string              `json:"listen"`
+	Fleet       string              `json:"fleet"`
+	Test        bool                `json:"test"` // software authenticators can be enrolled
+	Policy      uint64              `json:"policy"`
+	Expires     time.Time           `json:"expires"`
+	Level       policies.Level      `json:"level"`
+	Algorithms  policies.Algorithms `json:"algorithms"`
+	HostNames   []string            `json:"host_names"` // of the host certificate
+	HostExpires time.Time           `json:"host_certificate_expires"`
+	Allow       []netip.Prefix      `json:"allow"`
+	Filter      int                 `json:"filter_instructions"`
+	Engineers   []ReportEngineer    `json:"engineers"`
+	Hosts       []ReportHost        `json:"hosts"`
+}
+
+// ReportEngineer is one engineer of the policy.
+type ReportEngineer struct {
+	Name  string         `json:"name"`
+	Keys  int            `json:"keys"`
+	Allow []netip.Prefix `json:"allow,omitempty"`
+}
+
+// ReportHost is a server and who may open which of its ports.
+type ReportHost struct {
+	Name    string     `json:"name"`
+	Address netip.Addr `json:"address"`
+	Grants  []string   `json:"grants"` // "anna:22"
+}
+
+// Check loads all that Serve would load, refuses what Serve would refuse, and changes nothing.
+func Check(c Config, now time.Time) (Report, error) {
+	seen, err := seenVersion(c)
+	if err != nil {
+		return Report{}, err
+	}
+	r, err := load(c, seen, now)
+	if err != nil {
+		return Report{}, err
+	}
+	algorithms, err := r.bundle.Policy.SSH.Level.Algorithms()
+	if err != nil {
+		return Report{}, err
+	}
+	report := Report{
+		Listen: c.Listen.String(), Fleet: r.bundle.Fleet, Test: r.bundle.Inventory.Test,
+		Policy: r.bundle.Version, Expires: r.bundle.Expires.UTC(), Level: r.bundle.Policy.SSH.Level, Algorithms: algorithms,
+		HostNames: r.keys.certificate.ValidPrincipals, HostExpires: r.keys.validBefore().UTC(),
+		Allow: r.bundle.Policy.SSH.Allow, Filter: len(r.filter), Hosts: r.hosts(),
+	}
+	for _, e := range r.bundle.Policy.Engineers {
+		report.Engineers = append(report.Engineers, ReportEngineer{Name: e.Name, Keys: len(e.Keys), Allow: e.Allow})
+	}
+	return report, nil
+}
+
+// hosts lists every server with its grants, as the policy writes them; addresses and keys are decided at login.
+func (r *ruling) hosts() []ReportHost {
+	fleet := &r.bundle.Inventory
+	var hosts []ReportHost
+	for _, server := range fleet.Servers {
+		host := ReportHost{Name: server.Name, Address: server.Address.Addr(), Grants: []string{}}
+		for _, grant := range r.bundle.Policy.Grants {
+			if !grant.Covers(server.Name, fleet.RegionOf(server.Name)) {
+				continue
+			}
+			for _, engineer := range grant.Engineers {
+				host.Grants = append(host.Grants, grantText(engineer, grant.Ports))
+			}
+		}
+		hosts = append(hosts, host)
+	}
+	return hosts
+}
+
+func grantText(engineer string, ports []uint16) string {
+	text := engineer + ":"
+	for i, port := range ports {
+		if i > 0 {
+			text += ","
+		}
+		text += strconv.Itoa(int(port))
+	}
+	return text
+}

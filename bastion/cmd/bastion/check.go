@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"mayfly/bastion"
+	"mayfly/internal/command"
+)
+
+const checkHelp = `It loads what "bastion serve" would load, refuses what it would refuse, and prints what would be offered, who may
+connect from where, and which hosts can be reached by whom. It changes nothing.
+
+` + configHelp
+
+func checkVerb() command.Verb {
+	return command.Verb{
+		Name:    "check",
+		Args:    "--config FILE [-o json]",
+		Summary: "show what would be served, without serving it",
+		Help:    checkHelp,
+		Run:     check,
+	}
+}
+
+func check(_ context.Context, c *command.Call) error {
+	fs := c.Flags()
+	output := fs.String("o", "text", "output `form`: text or json")
+	config, err := parseConfig(c, fs)
+	if err != nil {
+		return err
+	}
+	if *output != "text" && *output != "json" {
+		return command.Usagef("-o %s: want text or json", *output)
+	}
+	report, err := bastion.Check(config, time.Now())
+	if err != nil {
+		return err
+	}
+	if *output == "json" {
+		encoder := json.NewEncoder(c.Stdout)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(report)
+	}
+	return print(c.Stdout, report)
+}
+
+// parseConfig parses the verb's flags, --config among them, and loads the file.
+func parseConfig(c *command.Call, fs *flag.FlagSet) (bastion.Config, error) {
+	path := fs.String("config", "", "configuration `file`")
+	if err := c.Parse(fs); err != nil {
+		return bastion.Config{}, err
+	}
+	if *path == "" || fs.NArg() > 0 {
+		return bastion.Config{}, command.Usagef("want --config FILE and nothing else")
+	}
+	return bastion.LoadConfig(*path)
+}
+
+func print(out io.Writer, r bastion.Report) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	row := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
+	fleet := r.Fleet
+	if r.Test {
+		fleet += " (test: software keys can be enrolled)"
+	}
+	row("fleet", "%s", fleet)
+	row("listen", "%s", r.Listen)
+	row("policy", "%d, until %s", r.Policy, r.Expires.Format(time.RFC3339))
+	row("level", "%s", r.Level)
+	row("key exchange", "%s", strings.Join(r.Algorithms.KeyExchanges, " "))
+	row("ciphers", "%s", strings.Join(r.Algorithms.Ciphers, " "))
+	row("host keys", "%s", strings.Join(r.Algorithms.HostKeys, " "))
+	row("user keys", "%s", strings.Join(r.Algorithms.PublicKeys, " "))
+	row("certificate", "%s, until %s", strings.Join(r.HostNames, " "), r.HostExpires.Format(time.RFC3339))
+	row("addresses", "%s (%d filter instructions)", prefixes(r.Allow), r.Filter)
+	for _, e := range r.Engineers {
+		narrowed := ""
+		if len(e.Allow) > 0 {
+			narrowed = ", only from " + prefixes(e.Allow)
+		}
+		row("engineer", "%s, keys: %d%s", e.Name, e.Keys, narrowed)
+	}
+	for _, h := range r.Hosts {
+		row("host", "%s %s %s", h.Name, h.Address, strings.Join(h.Grants, " "))
+	}
+	return w.Flush()
+}
+
+func prefixes(list []netip.Prefix) string {
+	var text []string
+	for _, p := range list {
+		text = append(text, p.String())
+	}
+	return strings.Join(text, " ")
+}

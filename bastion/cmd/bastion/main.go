@@ -1,0 +1,32 @@
+// Command bastion is the SSH server through which engineers reach a fleet.
+package main
+
+import (
+	"context"
+	"os"
+
+	"mayfly/internal/command"
+)
+
+const configHelp = `The configuration is a TOML file with six keys; relative paths are relative to it:
+
+  listen           = "10.77.0.2:22"         address and port
+  trust            = "trust.json"           whose signatures make a policy
+  bundle           = "bundle.json"          the policy; its signatures are in bundle.json.sig
+  host_key         = "host_key"             Ed25519 private key, mode 0600
+  host_certificate = "host_key-cert.pub"    its certificate by the fleet's host CA
+  audit            = "audit.log"            the audit log`
+
+func main() {
+	ctx, stop := command.Signals(context.Background())
+	defer stop()
+	os.Exit(program().Main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+func program() command.Program {
+	return command.Program{
+		Name:    "bastion",
+		Summary: "the SSH server through which engineers reach a fleet",
+		Verbs:   []command.Verb{serveVerb(), checkVerb()},
+	}
+}

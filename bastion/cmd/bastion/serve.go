@@ -1,0 +1,45 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"mayfly/bastion"
+	"mayfly/internal/command"
+)
+
+const serveHelp = configHelp + `
+
+It prints a line on stderr when it listens. It reads bundle and host certificate again within two seconds of a change, or at
+once on HUP, and keeps the old ones if the new ones are refused. TERM ends it: every open session gets its closing record.
+
+  bastion serve --config bastion.toml`
+
+func serveVerb() command.Verb {
+	return command.Verb{
+		Name:    "serve",
+		Args:    "--config FILE",
+		Summary: "let engineers in, as the signed policy says",
+		Help:    serveHelp,
+		Run:     serve,
+	}
+}
+
+func serve(ctx context.Context, c *command.Call) error {
+	config, err := parseConfig(c, c.Flags())
+	if err != nil {
+		return err
+	}
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	defer signal.Stop(reload)
+	log := slog.New(slog.NewTextHandler(c.Stderr, nil))
+	return bastion.Serve(ctx, config, log, reload, func(address net.Addr, policy uint64) {
+		fmt.Fprintf(c.Stderr, "bastion: serve: ready on %s, policy %d\n", address, policy)
+	})
+}
