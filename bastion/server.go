@@ -47,31 +47,44 @@ type Server struct {
 
 // Serve runs a bastion until ctx ends. It calls ready once it listens; a signal on reload makes it read its files again.
 func Serve(ctx context.Context, c Config, log *slog.Logger, reload <-chan os.Signal, ready func(address net.Addr, policy uint64)) (err error) {
-	s := &Server{config: c, log: log, dial: dialTCP, ownAddresses: machineAddresses, loaded: c.stamp()}
-	seen, err := seenVersion(c)
-	if err != nil {
-		return err
-	}
-	first, err := load(c, seen, time.Now())
-	if err != nil {
-		return err
-	}
-	s.ruling.Store(first)
 	records, err := audit.Open(c.Audit)
 	if err != nil {
-		return fmt.Errorf("opening audit log: %w", err)
+		return err
 	}
 	defer func() { err = errors.Join(err, records.Close()) }()
-	s.audit = records
-	if err := rememberVersion(c, first.bundle.Version); err != nil {
-		return fmt.Errorf("remembering the policy's version: %w", err)
+	s, err := newServer(c, log, records, time.Now())
+	if err != nil {
+		return err
 	}
-	if s.listener, err = listen(ctx, c.Listen, first.filter); err != nil {
+	return s.serve(ctx, reload, ready)
+}
+
+// newServer loads everything that a bastion serves by.
+func newServer(c Config, log *slog.Logger, records auditLog, now time.Time) (*Server, error) {
+	s := &Server{config: c, log: log, audit: records, dial: dialTCP, ownAddresses: machineAddresses, loaded: c.stamp()}
+	seen, err := seenVersion(c)
+	if err != nil {
+		return nil, err
+	}
+	first, err := load(c, seen, now)
+	if err != nil {
+		return nil, err
+	}
+	s.ruling.Store(first)
+	return s, nil
+}
+
+func (s *Server) serve(ctx context.Context, reload <-chan os.Signal, ready func(address net.Addr, policy uint64)) (err error) {
+	first := s.ruling.Load()
+	if s.listener, err = listen(ctx, s.config.Listen, first.filter); err != nil {
 		return err
 	}
 	defer s.listener.Close()
+	if err := rememberVersion(s.config, first.bundle.Version); err != nil {
+		return fmt.Errorf("remembering the policy's version: %w", err)
+	}
 	if err := s.audit.Append(eventServe, first.record("in_force")); err != nil {
-		return fmt.Errorf("writing to audit log: %w", err)
+		return err
 	}
 	ready(s.listener.Addr(), first.bundle.Version)
 	s.run(ctx, reload)
