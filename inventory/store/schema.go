@@ -26,6 +26,7 @@ CREATE TABLE servers (
   boot_id      TEXT NOT NULL DEFAULT '',
   host_key     TEXT NOT NULL DEFAULT '',
   tunnel_key   TEXT NOT NULL DEFAULT '',
+  tls_key      TEXT NOT NULL DEFAULT '',
   booted_at    INTEGER NOT NULL DEFAULT 0,
   joined_at    INTEGER NOT NULL DEFAULT 0,
   deadline     INTEGER NOT NULL DEFAULT 0,

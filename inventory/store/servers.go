@@ -22,6 +22,7 @@ type Server struct {
 	BootID      string
 	HostKey     string
 	TunnelKey   string
+	TLSKey      string    // SHA-256 of the Ed25519 key in its certificate, hex: binds connections to this life
 	BootedAt    time.Time // when it went to Booting
 	JoinedAt    time.Time
 	Deadline    time.Time // when this life ends itself
@@ -36,11 +37,12 @@ type Joined struct {
 	BootID    string
 	HostKey   string
 	TunnelKey string
+	TLSKey    string
 	At        time.Time
 	Deadline  time.Time
 }
 
-const serverColumns = `name, state, epoch, since, cause, release, boot_id, host_key, tunnel_key, booted_at, joined_at, deadline, health, health_at, drained, drain_forced`
+const serverColumns = `name, state, epoch, since, cause, release, boot_id, host_key, tunnel_key, tls_key, booted_at, joined_at, deadline, health, health_at, drained, drain_forced`
 
 // Sync adds the fleet's servers that the store does not know yet, as New, and keeps all others.
 func (s *Store) Sync(ctx context.Context, fleet inventory.Fleet, now time.Time) error {
@@ -102,7 +104,7 @@ func scanServer(row interface{ Scan(...any) error }) (Server, error) {
 	var state string
 	var since, booted, joined, deadline, healthAt int64
 	var health []byte
-	err := row.Scan(&v.Name, &state, &v.Epoch, &since, &v.Cause, &v.Release, &v.BootID, &v.HostKey, &v.TunnelKey,
+	err := row.Scan(&v.Name, &state, &v.Epoch, &since, &v.Cause, &v.Release, &v.BootID, &v.HostKey, &v.TunnelKey, &v.TLSKey,
 		&booted, &joined, &deadline, &health, &healthAt, &v.Drained, &v.DrainForced)
 	if err != nil {
 		return Server{}, err
@@ -119,8 +121,8 @@ func (s *Store) Joined(ctx context.Context, name string, epoch uint64, j Joined)
 		if err := move(ctx, tx, name, epoch, inventory.Booting, inventory.Attesting, "joined", j.At); err != nil {
 			return err
 		}
-		return one(tx.ExecContext(ctx, `UPDATE servers SET boot_id = ?, host_key = ?, tunnel_key = ?, joined_at = ?, deadline = ? WHERE name = ? AND epoch = ?`,
-			j.BootID, j.HostKey, j.TunnelKey, stamp(j.At), stamp(j.Deadline), name, int64(epoch)))
+		return one(tx.ExecContext(ctx, `UPDATE servers SET boot_id = ?, host_key = ?, tunnel_key = ?, tls_key = ?, joined_at = ?, deadline = ? WHERE name = ? AND epoch = ?`,
+			j.BootID, j.HostKey, j.TunnelKey, j.TLSKey, stamp(j.At), stamp(j.Deadline), name, int64(epoch)))
 	})
 }
 
