@@ -41,6 +41,9 @@ type Response struct {
 	BundleSig []byte `json:"bundle_sig"` // its signatures
 }
 
+// MaxRequest bounds the bodies of join, renewal and report.
+const MaxRequest = 64 << 10
+
 // RenewRequest asks for fresh certificates for the same keys. Proof is an Ed25519 signature with the TLS key over
 // "mayfly-renew/1\n" + the SHA-256 of CSR + the SHA-256 of HostKey, so that the signer need not believe the controller.
 type RenewRequest struct {

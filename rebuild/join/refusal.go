@@ -40,6 +40,9 @@ func (r *Refusal) Error() string {
 	return r.Reason + ": " + r.Detail
 }
 
+// Refused makes a program end with the exit code of a refusal.
+func (r *Refusal) Refused() bool { return true }
+
 // Refuse makes a refusal.
 func Refuse(reason, format string, args ...any) *Refusal {
 	d := fmt.Sprintf(format, args...)

@@ -23,6 +23,9 @@ type Refusal struct {
 
 func (r *Refusal) Error() string { return r.Reason + ": " + r.Err.Error() }
 
+// Refused makes a program end with the exit code of a refusal.
+func (r *Refusal) Refused() bool { return true }
+
 // Unwrap returns the detail.
 func (r *Refusal) Unwrap() error { return r.Err }
 

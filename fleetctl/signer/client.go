@@ -1,0 +1,111 @@
+package signer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"mayfly/internal/hint"
+	"mayfly/rebuild/join"
+	"mayfly/rebuild/ticket"
+	"mayfly/tunnel/checkin"
+)
+
+// Client asks the signer of one directory. Its refusals are *join.Refusal.
+type Client struct {
+	socket string
+	http   *http.Client
+}
+
+// Dial returns a client of the signer of dir; it connects with the first request.
+func Dial(dir string) *Client {
+	socket := filepath.Join(dir, SocketName)
+	d := &net.Dialer{Timeout: 5 * time.Second}
+	return &Client{socket: socket, http: &http.Client{
+		Timeout: requestDeadline,
+		Transport: &http.Transport{
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return d.DialContext(ctx, "unix", socket)
+			},
+			MaxIdleConns:    2,
+			IdleConnTimeout: 30 * time.Second,
+		},
+	}}
+}
+
+// Ticket signs a ticket and returns its exact bytes.
+func (c *Client) Ticket(ctx context.Context, t ticket.Ticket) (data, sig []byte, err error) {
+	f, err := ask[signedFile](ctx, c, pathTicket, t)
+	return f.Data, f.Signature, err
+}
+
+// Admit begins a life with a ticket that was not used before.
+func (c *Client) Admit(ctx context.Context, r join.Request) (join.Certificates, error) {
+	return ask[join.Certificates](ctx, c, pathAdmit, r)
+}
+
+// Renew gives a life fresh certificates.
+func (c *Client) Renew(ctx context.Context, r join.RenewRequest) (join.Certificates, error) {
+	return ask[join.Certificates](ctx, c, pathRenew, r)
+}
+
+// List signs a server list.
+func (c *Client) List(ctx context.Context, l checkin.List) (checkin.Signed, error) {
+	return ask[checkin.Signed](ctx, c, pathList, l)
+}
+
+// Service certifies the key of a request for NAME.DOMAIN, NAME being "controller" or "checkin", for ServiceLife.
+func (c *Client) Service(ctx context.Context, name string, csr []byte) (chainPEM []byte, err error) {
+	a, err := ask[serviceAnswer](ctx, c, pathService, serviceRequest{Name: name, CSR: csr})
+	return a.Chain, err
+}
+
+// Host certifies the SSH host key of a bastion, for BastionLife.
+func (c *Client) Host(ctx context.Context, bastion, hostKey string) (cert string, err error) {
+	a, err := ask[hostAnswer](ctx, c, pathHost, hostRequest{Bastion: bastion, HostKey: hostKey})
+	return a.Certificate, err
+}
+
+func ask[A any](ctx context.Context, c *Client, path string, question any) (A, error) {
+	var none A
+	data, err := join.Encode(question)
+	if err != nil {
+		return none, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://signer"+path, bytes.NewReader(data))
+	if err != nil {
+		return none, fmt.Errorf("asking the signer for %s: %w", path, err)
+	}
+	req.GetBody = nil // a ticket is not sent twice
+	res, err := c.http.Do(req)
+	if err != nil {
+		err = fmt.Errorf("asking the signer for %s: %w", path, err)
+		if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED) {
+			err = hint.New(err, "start it with: fleetctl signer --dir %s", filepath.Dir(c.socket))
+		}
+		return none, err
+	}
+	defer res.Body.Close()
+	body, err := join.ReadBody(res.Body, maxBody)
+	if err != nil {
+		return none, fmt.Errorf("asking the signer for %s: %w", path, err)
+	}
+	if res.StatusCode != http.StatusOK {
+		r, err := join.Decode[join.Refusal](body, maxBody)
+		if err != nil || r.Reason == "" {
+			return none, fmt.Errorf("asking the signer for %s: status %d", path, res.StatusCode)
+		}
+		return none, &r
+	}
+	a, err := join.Decode[A](body, maxBody)
+	if err != nil {
+		return none, fmt.Errorf("asking the signer for %s: %w", path, err)
+	}
+	return a, nil
+}

@@ -1,0 +1,50 @@
+package signer
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/crypto/ssh"
+
+	"mayfly/internal/durable"
+	"mayfly/internal/pki"
+)
+
+// keys are the private keys, in this process's memory only.
+type keys struct {
+	caPEM  []byte
+	ca     *pki.CA
+	host   ssh.Signer
+	ticket ssh.Signer
+	list   ssh.Signer
+}
+
+func loadKeys(dir string) (*keys, error) {
+	d := filepath.Join(dir, keyDir)
+	var k keys
+	var err error
+	if k.caPEM, err = os.ReadFile(filepath.Join(d, tlsCertFile)); err != nil {
+		return nil, fmt.Errorf("loading the TLS CA: %w", err)
+	}
+	caKey, err := durable.ReadSecret(filepath.Join(d, tlsKeyFile))
+	if err != nil {
+		return nil, fmt.Errorf("loading the TLS CA: %w", err)
+	}
+	if k.ca, err = pki.LoadCA(k.caPEM, caKey); err != nil {
+		return nil, fmt.Errorf("loading the TLS CA: %w", err)
+	}
+	for _, s := range []struct {
+		file   string
+		signer *ssh.Signer
+	}{{hostCAFile, &k.host}, {ticketKeyFile, &k.ticket}, {listKeyFile, &k.list}} {
+		data, err := durable.ReadSecret(filepath.Join(d, s.file))
+		if err != nil {
+			return nil, fmt.Errorf("loading %s: %w", s.file, err)
+		}
+		if *s.signer, err = ssh.ParsePrivateKey(data); err != nil {
+			return nil, fmt.Errorf("loading %s: %w", s.file, err)
+		}
+	}
+	return &k, nil
+}

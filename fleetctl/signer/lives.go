@@ -1,0 +1,135 @@
+package signer
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"mayfly/internal/canonical"
+	"mayfly/internal/durable"
+	"mayfly/rebuild/join"
+	"mayfly/rebuild/ticket"
+)
+
+// Bounds of a server's life file.
+const (
+	maxTicketsOfEpoch = 16
+	maxLifeFile       = 64 << 10
+)
+
+// life is the latest life of one server that the signer admitted. It is one file in signer/lives.
+type life struct {
+	Server  string    `json:"server"`
+	Epoch   uint64    `json:"epoch"`
+	Tickets []string  `json:"tickets"`  // hashes of the tickets admitted in this epoch, hex; the last one's keys live
+	TLSKey  string    `json:"tls_key"`  // SHA-256 of the Ed25519 key, hex
+	HostKey string    `json:"host_key"` // authorized_keys form
+	Ends    time.Time `json:"ends"`     // no certificate is valid later
+	Revoked bool      `json:"revoked"`  // a ticket of it was used twice
+}
+
+// lives remembers which tickets were admitted, durably.
+type lives struct {
+	dir string
+	mu  sync.Mutex // held over a file's read, decision and write
+}
+
+func (l *lives) path(server string) string { return filepath.Join(l.dir, server+".json") }
+
+func (l *lives) load(server string) (life, error) {
+	data, err := readBounded(l.path(server), maxLifeFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return life{Server: server}, nil
+	}
+	if err != nil {
+		return life{}, fmt.Errorf("loading the life of %q: %w", server, err)
+	}
+	var v life
+	if err := canonical.Parse(data, maxLifeFile, &v); err != nil {
+		return life{}, fmt.Errorf("loading the life of %q: %w", server, err)
+	}
+	if v.Server != server {
+		return life{}, fmt.Errorf("loading the life of %q: the file is of %q", server, v.Server)
+	}
+	return v, nil
+}
+
+func (l *lives) save(v life) error {
+	data, err := canonical.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("saving the life of %q: %w", v.Server, err)
+	}
+	return durable.WriteFile(l.path(v.Server), data, 0o600)
+}
+
+// begin admits a ticket, once. A second use revokes the life that the first one began. The decision is durable on return.
+func (l *lives) begin(t *ticket.Ticket, hash [32]byte, tlsKey, hostKey string, now time.Time) (life, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	v, err := l.load(t.Server)
+	if err != nil {
+		return life{}, err
+	}
+	h := hex.EncodeToString(hash[:])
+	switch {
+	case t.Epoch < v.Epoch:
+		return life{}, join.Refuse(join.TicketOlder, "ticket of life %d, life %d has begun", t.Epoch, v.Epoch)
+	case t.Epoch > v.Epoch:
+		v.Tickets = nil
+	case slices.Contains(v.Tickets, h):
+		v.Revoked = true
+		if err := l.save(v); err != nil {
+			return life{}, err
+		}
+		return life{}, join.Refuse(join.TicketUsed, "the ticket for life %d of %q was used before", t.Epoch, t.Server)
+	case v.Revoked:
+		return life{}, join.Refuse(join.LifeRevoked, "life %d of %q is revoked", v.Epoch, v.Server)
+	case len(v.Tickets) >= maxTicketsOfEpoch:
+		return life{}, join.Refuse(join.RateLimited, "%d tickets of life %d were used", len(v.Tickets), t.Epoch)
+	}
+	v.Epoch = t.Epoch
+	v.Tickets = append(v.Tickets, h)
+	v.TLSKey, v.HostKey, v.Revoked = tlsKey, hostKey, false
+	v.Ends = now.Add(time.Duration(t.MaxAge) * time.Second).UTC().Truncate(time.Second)
+	return v, l.save(v)
+}
+
+// current returns the life that these keys belong to, if it may go on at now.
+func (l *lives) current(server, tlsKey, hostKey string, now time.Time) (life, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	v, err := l.load(server)
+	switch {
+	case err != nil:
+		return life{}, err
+	case v.Epoch == 0 || v.TLSKey != tlsKey || v.HostKey != hostKey:
+		return life{}, join.Refuse(join.LifeUnknown, "no present life of %q has these keys", server)
+	case v.Revoked:
+		return life{}, join.Refuse(join.LifeRevoked, "life %d of %q is revoked", v.Epoch, server)
+	case !now.Before(v.Ends):
+		return life{}, join.Refuse(join.LifeOver, "life %d of %q ended at %s", v.Epoch, server, v.Ends.Format(time.RFC3339))
+	}
+	return v, nil
+}
+
+// latest is the epoch of the newest life admitted.
+func (l *lives) latest(server string) (uint64, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	v, err := l.load(server)
+	return v.Epoch, err
+}
+
+func openLives(dir string) (*lives, error) {
+	d := filepath.Join(dir, keyDir, livesDir)
+	if err := os.MkdirAll(d, 0o700); err != nil {
+		return nil, fmt.Errorf("opening the signer's state: %w", err)
+	}
+	return &lives{dir: d}, nil
+}

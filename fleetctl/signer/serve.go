@@ -1,0 +1,188 @@
+package signer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"mayfly/internal/audit"
+	"mayfly/internal/hint"
+	"mayfly/rebuild/join"
+)
+
+// Bounds of the socket.
+const (
+	maxBody         = 1 << 20
+	maxInFlight     = 16
+	requestDeadline = 20 * time.Second
+	stopDeadline    = 5 * time.Second
+)
+
+// SocketName is the socket's file below DIR.
+const SocketName = "signer.sock"
+
+// Paths of the socket.
+const (
+	pathTicket  = "/v1/ticket"
+	pathAdmit   = "/v1/admit"
+	pathRenew   = "/v1/renew"
+	pathList    = "/v1/list"
+	pathService = "/v1/service"
+	pathHost    = "/v1/host"
+)
+
+type server struct {
+	keys  *keys
+	rules *rules
+	lives *lives
+	rate  rate
+	log   *audit.Log
+	now   func() time.Time
+}
+
+// Serve answers on DIR/signer.sock until ctx ends. Only one signer serves a directory: the log's lock says so.
+func Serve(ctx context.Context, dir string, log *slog.Logger) (err error) {
+	s, err := open(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.log.Close()) }()
+	listener, err := listen(filepath.Join(dir, SocketName))
+	if err != nil {
+		return err
+	}
+	srv := &http.Server{
+		Handler:           s.handler(log),
+		ReadTimeout:       requestDeadline,
+		ReadHeaderTimeout: requestDeadline,
+		WriteTimeout:      requestDeadline,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    4 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	stopped := make(chan error, 1)
+	end := context.AfterFunc(ctx, func() {
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopDeadline)
+		defer cancel()
+		stopped <- srv.Shutdown(grace)
+	})
+	log.Info("ready", "socket", filepath.Join(dir, SocketName))
+	err = srv.Serve(listener)
+	if end() {
+		return fmt.Errorf("serving the signer's socket: %w", err)
+	}
+	return <-stopped
+}
+
+func open(dir string) (*server, error) {
+	k, err := loadKeys(dir)
+	if err != nil {
+		return nil, err
+	}
+	r, err := loadRules(dir)
+	if err != nil {
+		return nil, err
+	}
+	l, err := openLives(dir)
+	if err != nil {
+		return nil, err
+	}
+	a, err := audit.Open(filepath.Join(dir, keyDir, logFile))
+	if err != nil {
+		return nil, fmt.Errorf("opening the log of certificates: %w", err)
+	}
+	return &server{keys: k, rules: r, lives: l, log: a, now: time.Now}, nil
+}
+
+// listen makes the socket, 0600 from its first moment. The log's lock is held, so a socket that is there is a dead one's.
+func listen(path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("removing the old socket: %w", err)
+	}
+	old := syscall.Umask(0o177)
+	l, err := net.Listen("unix", path)
+	syscall.Umask(old)
+	if err != nil {
+		return nil, hint.New(fmt.Errorf("listening on %s: %w", path, err), "a socket's path has at most 107 bytes; use a shorter --dir")
+	}
+	return l, nil
+}
+
+func (s *server) handler(log *slog.Logger) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("POST "+pathTicket, handle(log, s.now, s.ticket))
+	mux.Handle("POST "+pathAdmit, handle(log, s.now, s.admit))
+	mux.Handle("POST "+pathRenew, handle(log, s.now, s.renew))
+	mux.Handle("POST "+pathList, handle(log, s.now, s.list))
+	mux.Handle("POST "+pathService, handle(log, s.now, s.service))
+	mux.Handle("POST "+pathHost, handle(log, s.now, s.host))
+	places := make(chan struct{}, maxInFlight)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case places <- struct{}{}:
+			defer func() { <-places }()
+			mux.ServeHTTP(w, r)
+		default:
+			answerRefusal(w, log, r.URL.Path, join.Refuse(join.Busy, "%d requests in flight", maxInFlight))
+		}
+	})
+}
+
+// handle turns a decision into an HTTP answer: 200 with its value, 403 with a refusal, 500 with nothing of the cause.
+func handle[Q, A any](log *slog.Logger, now func() time.Time, decide func(Q, time.Time) (A, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := join.ReadBody(r.Body, maxBody)
+		if err != nil {
+			answerRefusal(w, log, r.URL.Path, err)
+			return
+		}
+		q, err := join.Decode[Q](body, maxBody)
+		if err != nil {
+			answerRefusal(w, log, r.URL.Path, err)
+			return
+		}
+		a, err := decide(q, now().UTC())
+		if err != nil {
+			answerRefusal(w, log, r.URL.Path, err)
+			return
+		}
+		data, err := join.Encode(a)
+		if err != nil {
+			answerRefusal(w, log, r.URL.Path, err)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		if _, err := w.Write(data); err != nil {
+			log.Warn("answering", "path", r.URL.Path, "error", err)
+		}
+	})
+}
+
+func answerRefusal(w http.ResponseWriter, log *slog.Logger, path string, err error) {
+	refusal, ok := join.IsRefusal(err)
+	status := http.StatusForbidden
+	if !ok {
+		log.Error("failed", "path", path, "error", err)
+		refusal, status = &join.Refusal{Reason: join.ControllerFailed}, http.StatusInternalServerError
+	} else {
+		log.Warn("refused", "path", path, "reason", refusal.Reason, "detail", refusal.Detail)
+	}
+	data, err := join.Encode(refusal)
+	if err != nil {
+		log.Error("answering", "path", path, "error", err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	if _, err := w.Write(data); err != nil {
+		log.Warn("answering", "path", path, "error", err)
+	}
+}

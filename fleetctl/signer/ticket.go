@@ -1,0 +1,101 @@
+package signer
+
+import (
+	"fmt"
+	"net/netip"
+	"net/url"
+	"time"
+
+	"mayfly/internal/sshsig"
+	"mayfly/inventory"
+	"mayfly/policies"
+	"mayfly/rebuild/join"
+	"mayfly/rebuild/ticket"
+)
+
+// signedFile is a file's exact bytes with their signature.
+type signedFile struct {
+	Data      []byte `json:"data"`
+	Signature []byte `json:"signature"`
+}
+
+// ticket signs a ticket that says nothing else than the signed inventory and policy do.
+func (s *server) ticket(t ticket.Ticket, now time.Time) (signedFile, error) {
+	b, err := s.rules.bundle(now)
+	if err != nil {
+		return signedFile{}, err
+	}
+	if err := checkTicket(t, b.Inventory, b.Policy, string(s.keys.caPEM), now); err != nil {
+		return signedFile{}, err
+	}
+	latest, err := s.lives.latest(t.Server)
+	if err != nil {
+		return signedFile{}, err
+	}
+	if t.Epoch < latest {
+		return signedFile{}, join.Refuse(join.TicketOlder, "ticket of life %d, life %d of %q has begun", t.Epoch, latest, t.Server)
+	}
+	if err := s.rate.allow("tickets", t.Server, ticketsPerHour, now); err != nil {
+		return signedFile{}, err
+	}
+	data, err := t.Marshal()
+	if err != nil {
+		return signedFile{}, err
+	}
+	sig, err := sshsig.Sign(s.keys.ticket, ticket.Namespace, data)
+	if err != nil {
+		return signedFile{}, fmt.Errorf("signing the ticket for %q: %w", t.Server, err)
+	}
+	// What is signed must open: the trust policy and this process agree on the key and the form, or nobody boots.
+	if _, err := ticket.Open(s.rules.trust, data, sig, now); err != nil {
+		return signedFile{}, join.Refuse(join.RequestInvalid, "%v", err)
+	}
+	hash := ticket.Hash(data)
+	err = s.log.Append("ticket", ticketRecord{Server: t.Server, Epoch: t.Epoch, Hash: fmt.Sprintf("%x", hash), Release: t.Release, NotAfter: t.NotAfter})
+	if err != nil {
+		return signedFile{}, err
+	}
+	return signedFile{Data: data, Signature: sig}, nil
+}
+
+type ticketRecord struct {
+	Server   string    `json:"server"`
+	Epoch    uint64    `json:"epoch"`
+	Hash     string    `json:"hash"`
+	Release  string    `json:"release"`
+	NotAfter time.Time `json:"not_after"`
+}
+
+// checkTicket compares a ticket with what people signed.
+func checkTicket(t ticket.Ticket, f inventory.Fleet, p policies.Policy, ca string, now time.Time) error {
+	s, ok := f.Server(t.Server)
+	if !ok {
+		return join.Refuse(join.ServerUnknown, "no server %q in fleet %q", t.Server, f.Name)
+	}
+	boot := netip.AddrPortFrom(f.Controller.Address, f.Controller.BootPort).String()
+	u, err := url.Parse(t.ReleaseURL)
+	if err != nil {
+		return join.Refuse(join.RequestInvalid, "release_url: %v", err)
+	}
+	for _, c := range []struct{ field, got, want string }{
+		{"fleet", t.Fleet, f.Name},
+		{"domain", t.Domain, f.Domain},
+		{"address", t.Address.String(), s.Address.String()},
+		{"gateway", t.Gateway.String(), f.Network.Gateway.String()},
+		{"controller", t.Controller, netip.AddrPortFrom(f.Controller.Address, f.Controller.JoinPort).String()},
+		{"controller_name", t.Name, ticket.ControllerLabel + "." + f.Domain},
+		{"release_url's host", u.Host, boot},
+		{"ca", t.CA, ca},
+	} {
+		if c.got != c.want {
+			return join.Refuse(join.NotInInventory, "%s of the ticket for %q is %q, not %q", c.field, t.Server, c.got, c.want)
+		}
+	}
+	if age := time.Duration(t.MaxAge) * time.Second; age <= 0 || age > time.Duration(p.Rotation.MaxAge) {
+		return join.Refuse(join.LifetimeTooLong, "max_age of the ticket for %q is %s, the policy allows %s", t.Server, age, time.Duration(p.Rotation.MaxAge))
+	}
+	if window := t.NotAfter.Sub(now); window <= 0 || window > ticket.MaxWindow {
+		return join.Refuse(join.LifetimeTooLong, "the ticket for %q can be used for %s, at most %s", t.Server, window, ticket.MaxWindow)
+	}
+	return nil
+}

@@ -1,0 +1,232 @@
+package boot
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"mayfly/inventory"
+	"mayfly/inventory/store"
+	"mayfly/rebuild/join"
+	"mayfly/rebuild/ticket"
+)
+
+// admission is the HTTP of the join port.
+func (s *service) admission() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST "+join.PathJoin, func(w http.ResponseWriter, r *http.Request) {
+		answer(s, w, r, s.join)
+	})
+	mux.HandleFunc("POST "+join.PathRenew, func(w http.ResponseWriter, r *http.Request) {
+		answer(s, w, r, func(ctx context.Context, q join.RenewRequest) (join.Certificates, error) { return s.renew(ctx, r, q) })
+	})
+	mux.HandleFunc("POST "+join.PathReport, func(w http.ResponseWriter, r *http.Request) {
+		answer(s, w, r, s.report)
+	})
+	return mux
+}
+
+// answer reads a bounded, strict body and writes the decision: 200, 403 with a reason, 503 busy, 500.
+func answer[Q, A any](s *service, w http.ResponseWriter, r *http.Request, decide func(context.Context, Q) (A, error)) {
+	a, err := func() (any, error) {
+		select {
+		case s.joins <- struct{}{}:
+			defer func() { <-s.joins }()
+		default:
+			return nil, join.Refuse(join.Busy, "%d requests in flight", maxConcurrentJoins)
+		}
+		body, err := join.ReadBody(r.Body, join.MaxRequest)
+		if err != nil {
+			return nil, err
+		}
+		q, err := join.Decode[Q](body, join.MaxRequest)
+		if err != nil {
+			return nil, err
+		}
+		// A machine that hangs up does not leave a life half begun.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), requestDeadline)
+		defer cancel()
+		return decide(ctx, q)
+	}()
+	status := http.StatusOK
+	if err != nil {
+		refusal, ok := join.IsRefusal(err)
+		switch {
+		case !ok:
+			s.Log.Error("failed", "path", r.URL.Path, "remote", r.RemoteAddr, "error", err)
+			refusal, status = &join.Refusal{Reason: join.ControllerFailed}, http.StatusInternalServerError
+		case refusal.Reason == join.Busy:
+			status = http.StatusServiceUnavailable
+		default:
+			status = http.StatusForbidden
+		}
+		if ok {
+			s.Log.Warn("refused", "path", r.URL.Path, "remote", r.RemoteAddr, "reason", refusal.Reason, "detail", refusal.Detail)
+		}
+		a = refusal
+	}
+	data, err := join.Encode(a)
+	if err != nil {
+		s.Log.Error("encoding an answer", "path", r.URL.Path, "error", err)
+		status, data = http.StatusInternalServerError, []byte(`{"reason":"controller_failed"}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	if _, err := w.Write(data); err != nil {
+		s.Log.Debug("answering", "path", r.URL.Path, "remote", r.RemoteAddr, "error", err)
+	}
+}
+
+// join begins a life: the ticket is marked used in the store before the signer is asked.
+func (s *service) join(ctx context.Context, q join.Request) (join.Response, error) {
+	if err := q.Check(); err != nil {
+		return join.Response{}, err
+	}
+	now := s.now()
+	t, err := ticket.Open(s.trust, q.Ticket, q.Signature, now)
+	if err != nil {
+		return join.Response{}, ticketRefusal(err)
+	}
+	if _, ok := s.Fleet.Server(t.Server); !ok {
+		return join.Response{}, join.Refuse(join.ServerUnknown, "no server %q in fleet %q", t.Server, s.Fleet.Name)
+	}
+	bundleData, bundleSig := s.Bundle()
+	if len(bundleData) == 0 {
+		return join.Response{}, join.Refuse(join.BundleMissing, "no signed policy is in force")
+	}
+	if err := s.use(ctx, t, q, now); err != nil {
+		return join.Response{}, err
+	}
+	present, err := s.Store.Server(ctx, t.Server)
+	if err != nil {
+		return join.Response{}, err
+	}
+	if present.Epoch != t.Epoch || present.State != inventory.Booting {
+		return join.Response{}, join.Refuse(join.StateWrong, "%q is %s in life %d; the ticket is for booting in life %d", t.Server, present.State, present.Epoch, t.Epoch)
+	}
+	certs, err := s.Signer.Admit(ctx, q)
+	if err != nil {
+		return join.Response{}, err
+	}
+	key, err := join.CSRKey(q.CSR)
+	if err != nil {
+		return join.Response{}, join.Refuse(join.RequestInvalid, "csr: %v", err)
+	}
+	err = s.Store.Joined(ctx, t.Server, t.Epoch, store.Joined{
+		BootID: q.BootID, HostKey: q.HostKey, TunnelKey: q.TunnelKey, TLSKey: keyHash(key),
+		At: now, Deadline: now.Add(time.Duration(t.MaxAge) * time.Second),
+	})
+	if err != nil {
+		return join.Response{}, fmt.Errorf("recording the join of %q: %w", t.Server, err)
+	}
+	s.Log.Info("joined", "server", t.Server, "epoch", t.Epoch, "boot_id", q.BootID)
+	return join.Response{Certificates: certs, Bundle: bundleData, BundleSig: bundleSig}, nil
+}
+
+// use marks the ticket used. A second use has revoked the life in the store; the signer hears of it and its stream is cut.
+func (s *service) use(ctx context.Context, t *ticket.Ticket, q join.Request, now time.Time) error {
+	err := s.Store.UseTicket(ctx, ticket.Hash(q.Ticket), t.Server, t.Epoch, now)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, store.ErrTicketUsed):
+		s.streams.cut(t.Server, "its ticket was used twice")
+		if _, serr := s.Signer.Admit(ctx, q); serr == nil {
+			s.Log.Error("the signer admitted a ticket that the store had seen used", "server", t.Server, "epoch", t.Epoch)
+		} else if _, ok := join.IsRefusal(serr); !ok {
+			s.Log.Error("telling the signer of a ticket's second use", "server", t.Server, "error", serr)
+		}
+		return join.Refuse(join.TicketUsed, "the ticket for life %d of %q was used before; that life is revoked", t.Epoch, t.Server)
+	case errors.Is(err, store.ErrTicketUnknown):
+		return join.Refuse(join.TicketUnknown, "no such ticket was issued for life %d of %q", t.Epoch, t.Server)
+	case errors.Is(err, store.ErrTicketExpired):
+		return join.Refuse(ticket.Expired, "the ticket for life %d of %q has expired", t.Epoch, t.Server)
+	case errors.Is(err, store.ErrTicketRevoked):
+		return join.Refuse(join.TicketRevoked, "a later ticket of %q took this one's place", t.Server)
+	default:
+		return fmt.Errorf("using the ticket of %q: %w", t.Server, err)
+	}
+}
+
+// renew wants the certificate in the request to be the one that the connection proved, of a life that is not revoked.
+func (s *service) renew(ctx context.Context, r *http.Request, q join.RenewRequest) (join.Certificates, error) {
+	cert, err := q.Check()
+	if err != nil {
+		return join.Certificates{}, err
+	}
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 || !r.TLS.PeerCertificates[0].Equal(cert) {
+		return join.Certificates{}, join.Refuse(join.CertificateBad, "the connection does not show the certificate to renew")
+	}
+	if _, err := s.alive(ctx, cert, s.now()); err != nil {
+		return join.Certificates{}, err
+	}
+	return s.Signer.Renew(ctx, q)
+}
+
+// report keeps why a boot stopped. Its ticket may have expired: that may be the reason.
+func (s *service) report(ctx context.Context, q join.Report) (struct{}, error) {
+	if err := q.Check(); err != nil {
+		return struct{}{}, err
+	}
+	t, err := ticket.Open(s.trust, q.Ticket, q.Signature, time.Time{})
+	if err != nil {
+		return struct{}{}, ticketRefusal(err)
+	}
+	present, err := s.Store.Server(ctx, t.Server)
+	if err != nil {
+		return struct{}{}, err
+	}
+	if present.Epoch != t.Epoch {
+		return struct{}{}, join.Refuse(join.TicketOlder, "%q is in life %d, the report is of %d", t.Server, present.Epoch, t.Epoch)
+	}
+	if !s.reports.allow(life{t.Server, t.Epoch}) {
+		return struct{}{}, join.Refuse(join.RateLimited, "%d reports of one life", maxReportsOfALife)
+	}
+	s.Log.Warn("boot stopped", "server", t.Server, "epoch", t.Epoch, "stage", q.Stage, "reason", q.Reason, "detail", q.Detail)
+	return struct{}{}, s.Store.BootFailed(ctx, t.Server, t.Epoch, q.Reason, q.Stage+": "+q.Detail, s.now())
+}
+
+// life is one life of one server.
+type life struct {
+	name  string
+	epoch uint64
+}
+
+// reportCount bounds the reports of each server's present life.
+type reportCount struct {
+	mu   sync.Mutex // guards seen
+	seen map[life]int
+}
+
+func (c *reportCount) allow(l life) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.seen[l]; !ok {
+		for old := range c.seen {
+			if old.name == l.name {
+				delete(c.seen, old)
+			}
+		}
+	}
+	c.seen[l]++
+	return c.seen[l] <= maxReportsOfALife
+}
+
+func ticketRefusal(err error) error {
+	if r, ok := errors.AsType[*ticket.Refusal](err); ok {
+		return join.Refuse(r.Reason, "%v", r.Err)
+	}
+	return err
+}
+
+// keyHash names a TLS key in the store.
+func keyHash(k ed25519.PublicKey) string {
+	h := sha256.Sum256(k)
+	return hex.EncodeToString(h[:])
+}

@@ -1,0 +1,57 @@
+package boot
+
+import (
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"os"
+	"regexp"
+
+	"mayfly/rebuild/release"
+)
+
+// releasePath is the only form of path that the boot port knows.
+var releasePath = regexp.MustCompile(`^/releases/([1-9][0-9]{0,18})/([a-z.]{1,32})$`)
+
+var releaseFiles = map[string]bool{
+	release.StatementFile:  true,
+	release.SignaturesFile: true,
+	release.KernelFile:     true,
+	release.StubFile:       true,
+	release.RootFile:       true,
+	release.LockFile:       true,
+}
+
+// releases serves the files of releases below root and lists nothing. os.Root keeps symbolic links inside.
+func releases(root *os.Root, log *slog.Logger) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
+			return
+		}
+		m := releasePath.FindStringSubmatch(r.URL.EscapedPath())
+		if m == nil || r.URL.RawQuery != "" || !releaseFiles[m[2]] {
+			http.NotFound(w, r)
+			return
+		}
+		f, err := root.Open("releases/" + m[1] + "/" + m[2])
+		if err != nil {
+			if !errors.Is(err, fs.ErrNotExist) {
+				log.Warn("opening a release's file", "path", r.URL.Path, "error", err)
+			}
+			http.NotFound(w, r)
+			return
+		}
+		defer f.Close()
+		info, err := f.Stat()
+		if err != nil || !info.Mode().IsRegular() {
+			http.NotFound(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", "application/octet-stream")
+		w.Header().Set("Cache-Control", "no-store")
+		http.ServeContent(w, r, "", info.ModTime(), f)
+	})
+}
