@@ -1,0 +1,68 @@
+package checkin
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+
+	"mayfly/internal/hint"
+)
+
+// MaxConfig bounds client.json, in bytes.
+const MaxConfig = 64 << 10
+
+// ParseConfig reads client.json strictly.
+func ParseConfig(data []byte) (ClientConfig, error) {
+	var c ClientConfig
+	if len(data) > MaxConfig {
+		return c, fmt.Errorf("over %d bytes", MaxConfig)
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&c); err != nil {
+		return c, fmt.Errorf("line %d: %w", line(data, dec.InputOffset()), err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return c, fmt.Errorf("line %d: more after the configuration", line(data, dec.InputOffset()))
+	}
+	if !label(c.Fleet) {
+		return c, fmt.Errorf("fleet %q is not a lower-case DNS label", c.Fleet)
+	}
+	if c.Domain == "" {
+		return c, errors.New("no domain")
+	}
+	if c.CA == "" {
+		return c, errors.New("no ca: the fleet's TLS CA is needed")
+	}
+	if _, err := netip.ParseAddrPort(c.Checkin); err != nil {
+		return c, fmt.Errorf("checkin %q is not IP:PORT", c.Checkin)
+	}
+	if c.Name == "" {
+		return c, errors.New("no name: the name in check-in's certificate is needed")
+	}
+	if len(c.ListKeys) == 0 {
+		return c, errors.New("no list_keys: nothing could be believed")
+	}
+	return c, nil
+}
+
+// LoadConfig reads the file that fleetctl publishes for apps.
+func LoadConfig(path string) (ClientConfig, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return ClientConfig{}, fmt.Errorf("reading the client configuration: %w", err)
+	}
+	c, err := ParseConfig(data)
+	if err != nil {
+		return c, hint.New(fmt.Errorf("%s: %w", path, err), "take the fleet's public/client.json, which fleetctl init writes")
+	}
+	return c, nil
+}
+
+func line(data []byte, offset int64) int {
+	return 1 + bytes.Count(data[:min(int(offset), len(data))], []byte{'\n'})
+}
