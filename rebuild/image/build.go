@@ -1,0 +1,280 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"debug/buildinfo"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	erofs "github.com/erofs/go-erofs"
+	"golang.org/x/sync/errgroup"
+
+	"mayfly/internal/hint"
+	"mayfly/rebuild/cpio"
+	"mayfly/rebuild/release"
+)
+
+// Cmdline is the kernel command line that an image is made for. A panic ends the machine; modules have to be signed by the kernel's
+// makers; memory and registers are closed to root as well.
+const Cmdline = "console=ttyS0 quiet loglevel=3 panic=-1 oops=panic lockdown=confidentiality module.sig_enforce=1"
+
+// listedLargest is how many files Result.Largest holds.
+const listedLargest = 15
+
+// Result is what Build made.
+type Result struct {
+	Kernel  release.Part
+	Stub    release.Part
+	Root    release.Part
+	Lock    string // SHA-256 of the lock file, hex
+	Cmdline string
+	Epoch   time.Time
+	Largest []Entry // the root's largest files, largest first
+}
+
+// Entry is a file of the root.
+type Entry struct {
+	Path string
+	Size int64
+}
+
+// Build makes the image of the default spec. See Spec.Build.
+func Build(ctx context.Context, lock []byte, store string, programs map[string]string, outDir string) (Result, error) {
+	return Default().Build(ctx, lock, store, programs, outDir)
+}
+
+// Build makes an image from a lock file, the packages in the store and our programs (name → path of the binary), and writes vmlinuz,
+// stub.cpio, root.erofs and image.lock into outDir. The same lock and programs give the same bytes, whatever the directory, umask,
+// time, locale or number of processors. Nothing is fetched, and no program is run.
+func (s Spec) Build(ctx context.Context, lock []byte, store string, programs map[string]string, outDir string) (Result, error) {
+	r, err := s.build(ctx, lock, store, programs, outDir)
+	if err != nil {
+		return Result{}, fmt.Errorf("building the image: %w", err)
+	}
+	return r, nil
+}
+
+func (s Spec) build(ctx context.Context, lock []byte, store string, programs map[string]string, outDir string) (Result, error) {
+	l, err := ParseLock(lock)
+	if err != nil {
+		return Result{}, err
+	}
+	if l.Spec != s.digest {
+		return Result{}, hint.New(errors.New("the lock file was made for another image.toml"), "make a new one: fleetctl image lock")
+	}
+	if err := checkToolchain(l.Go, programs); err != nil {
+		return Result{}, err
+	}
+	own, err := readPrograms(programs)
+	if err != nil {
+		return Result{}, err
+	}
+	packages, from, err := unpack(ctx, l, store)
+	if err != nil {
+		return Result{}, err
+	}
+	modules, err := newKernelModules(packages)
+	if err != nil {
+		return Result{}, err
+	}
+	stubModules, err := modules.order(s.Modules.Stub, nil)
+	if err != nil {
+		return Result{}, err
+	}
+	initModules, err := modules.order(s.Modules.Init, stubModules)
+	if err != nil {
+		return Result{}, err
+	}
+	root, err := layRoot(s, packages, initModules, own)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := checkUsed(from, root, l); err != nil {
+		return Result{}, hint.New(err, "add it to exclude in image.toml")
+	}
+	stub, err := stubFiles(own["mayfly-stub"], packages, stubModules, l.Epoch)
+	if err != nil {
+		return Result{}, err
+	}
+	kernel, err := kernelImage(packages)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return Result{}, err
+	}
+	return write(l, lock, kernel, stub, root, outDir)
+}
+
+func write(l LockFile, lock, kernel []byte, stub []cpio.File, root tree, outDir string) (Result, error) {
+	sum := sha256.Sum256(lock)
+	r := Result{Lock: hex.EncodeToString(sum[:]), Cmdline: Cmdline, Epoch: time.Unix(l.Epoch, 0).UTC(), Largest: largest(root)}
+	if err := os.MkdirAll(outDir, 0o755); err != nil {
+		return Result{}, err
+	}
+	var err error
+	if r.Kernel, err = writePart(outDir, release.KernelFile, func(w io.WriteSeeker) error { _, err := w.Write(kernel); return err }); err != nil {
+		return Result{}, err
+	}
+	if r.Stub, err = writePart(outDir, release.StubFile, func(w io.WriteSeeker) error { return cpio.Write(w, stub) }); err != nil {
+		return Result{}, err
+	}
+	if r.Root, err = writePart(outDir, release.RootFile, func(w io.WriteSeeker) error { return writeEROFS(w, root, l.Epoch) }); err != nil {
+		return Result{}, err
+	}
+	_, err = writePart(outDir, release.LockFile, func(w io.WriteSeeker) error { _, err := w.Write(lock); return err })
+	return r, err
+}
+
+// writePart writes a file of the image whole or not at all, and hashes it.
+func writePart(dir, name string, fill func(io.WriteSeeker) error) (release.Part, error) {
+	f, err := os.CreateTemp(dir, "."+name+".*.tmp")
+	if err != nil {
+		return release.Part{}, err
+	}
+	defer os.Remove(f.Name()) // gone already when all went well
+	part, err := func() (release.Part, error) {
+		if err := fill(f); err != nil {
+			return release.Part{}, err
+		}
+		if _, err := f.Seek(0, io.SeekStart); err != nil {
+			return release.Part{}, err
+		}
+		h := sha256.New()
+		n, err := io.Copy(h, f)
+		if err != nil {
+			return release.Part{}, err
+		}
+		return release.Part{Size: n, SHA256: hex.EncodeToString(h.Sum(nil))}, errors.Join(f.Chmod(0o644), f.Sync())
+	}()
+	if err := errors.Join(err, f.Close()); err != nil {
+		return release.Part{}, fmt.Errorf("writing %s: %w", name, err)
+	}
+	return part, os.Rename(f.Name(), filepath.Join(dir, name))
+}
+
+// writeEROFS writes the tree in the order of its paths. Every time in it is the epoch.
+func writeEROFS(out io.WriteSeeker, t tree, epoch int64) error {
+	scratch, err := os.MkdirTemp("", "mayfly-erofs-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(scratch)
+	w := erofs.Create(out, erofs.WithBuildTime(uint64(epoch), 0), erofs.WithTempDir(scratch))
+	at := time.Unix(epoch, 0)
+	for _, p := range t.paths() {
+		n := t[p]
+		if err := addEROFS(w, p, n); err != nil {
+			return fmt.Errorf("%s: %w", p, err)
+		}
+		if err := errors.Join(w.Chown(p, n.uid, n.gid), w.Chtimes(p, at, at)); err != nil {
+			return fmt.Errorf("%s: %w", p, err)
+		}
+	}
+	return w.Close()
+}
+
+func addEROFS(w *erofs.Writer, p string, n *node) error {
+	switch {
+	case n.mode.IsDir():
+		return errors.Join(w.Mkdir(p, n.mode.Perm()), w.Chmod(p, n.mode))
+	case n.mode.IsRegular():
+		f, err := w.Create(p)
+		if err != nil {
+			return err
+		}
+		if _, err := f.ReadFrom(bytes.NewReader(n.data)); err != nil {
+			return errors.Join(err, f.Close())
+		}
+		return errors.Join(f.Close(), w.Chmod(p, n.mode.Perm()))
+	}
+	return w.Symlink(n.link, p)
+}
+
+// unpack reads the locked packages after checking their hashes, and tells which package each path came from. A file that two
+// packages hold is refused.
+func unpack(ctx context.Context, l LockFile, store string) (tree, map[string]string, error) {
+	trees := make([]tree, len(l.Packages))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, p := range l.Packages {
+		group.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if err := checkStored(store, p); err != nil {
+				return hint.New(fmt.Errorf("package %s %s: %w", p.Name, p.Version, err), "fleetctl image lock downloads what the store lacks")
+			}
+			var err error
+			trees[i], err = readDeb(storePath(store, p), wantedPath)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, nil, err
+	}
+	all, from := tree{}, map[string]string{}
+	for i, p := range l.Packages {
+		for name, n := range trees[i] {
+			if old := all[name]; old != nil && !(old.mode.IsDir() && n.mode.IsDir()) {
+				return nil, nil, fmt.Errorf("packages %s and %s both hold %s", from[name], p.Name, name)
+			}
+			all[name], from[name] = n, p.Name
+		}
+	}
+	return all, from, nil
+}
+
+// wantedPath leaves out early what no image takes, to save memory.
+func wantedPath(p string) bool {
+	for _, dir := range []string{"/usr/share/doc/", "/usr/share/man/", "/usr/share/locale/", "/usr/share/lintian/", "/usr/share/bug/"} {
+		if strings.HasPrefix(p, dir) {
+			return false
+		}
+	}
+	return true
+}
+
+func kernelImage(packages tree) ([]byte, error) {
+	for _, p := range packages.under("/boot") {
+		if strings.HasPrefix(p, "/boot/vmlinuz-") {
+			return packages[p].data, nil
+		}
+	}
+	return nil, errors.New("no package of the lock holds a kernel")
+}
+
+func checkToolchain(want string, programs map[string]string) error {
+	for _, name := range slices.Sorted(maps.Keys(programs)) {
+		info, err := buildinfo.ReadFile(programs[name])
+		if err != nil {
+			return fmt.Errorf("program %s: %w", name, err)
+		}
+		if info.GoVersion != want {
+			return hint.New(fmt.Errorf("program %s was built with %s, the lock file says %s", name, info.GoVersion, want), "build with that version, or make a new lock file")
+		}
+	}
+	return nil
+}
+
+func largest(t tree) []Entry {
+	var all []Entry
+	for _, p := range t.paths() {
+		if t[p].mode.IsRegular() {
+			all = append(all, Entry{Path: p, Size: int64(len(t[p].data))})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b Entry) int { return int(b.Size - a.Size) })
+	return all[:min(len(all), listedLargest)]
+}
