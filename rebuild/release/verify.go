@@ -1,0 +1,65 @@
+package release
+
+import (
+	"fmt"
+	"time"
+
+	"mayfly/policies/trust"
+)
+
+// Reason codes of refused releases.
+const (
+	Unsigned   = "release_unsigned"    // too few people signed these bytes
+	Malformed  = "release_malformed"   // signed, but not what the format allows
+	OtherFleet = "release_other_fleet" // signed for another fleet
+	NotYet     = "release_not_yet"     // its time has not come
+	Expired    = "release_expired"     // its time is over
+	Older      = "release_older"       // below the trust policy's least release
+)
+
+// Refusal is why a release, or a part of it, is not used.
+type Refusal struct {
+	Reason string // one of the codes above, or of a part
+	Err    error
+}
+
+func (r *Refusal) Error() string { return r.Reason + ": " + r.Err.Error() }
+
+// Unwrap returns the detail.
+func (r *Refusal) Unwrap() error { return r.Err }
+
+// Refused makes a program exit with "refused by policy".
+func (r *Refusal) Refused() bool { return true }
+
+func refuse(reason, format string, args ...any) error {
+	return &Refusal{Reason: reason, Err: fmt.Errorf(format, args...)}
+}
+
+// Verify returns the statement in data if enough people signed these exact bytes, and it is this fleet's, no older than the trust
+// policy allows, and valid now. Nothing is parsed before the signatures are checked. Its error is a *Refusal.
+func Verify(t *trust.Trust, data, sigs []byte, now time.Time) (*Statement, error) {
+	if len(data) > MaxStatement {
+		return nil, refuse(Malformed, "statement of %d bytes, more than %d", len(data), MaxStatement)
+	}
+	if len(sigs) > MaxSignatures {
+		return nil, refuse(Unsigned, "signatures of %d bytes, more than %d", len(sigs), MaxSignatures)
+	}
+	if _, err := t.Approved(Namespace, data, sigs); err != nil {
+		return nil, &Refusal{Reason: Unsigned, Err: err}
+	}
+	s, err := Parse(data)
+	if err != nil {
+		return nil, &Refusal{Reason: Malformed, Err: err}
+	}
+	switch {
+	case s.Fleet != t.Fleet:
+		return nil, refuse(OtherFleet, "the release is for fleet %q, the trust policy for %q", s.Fleet, t.Fleet)
+	case s.Version < t.MinRelease:
+		return nil, refuse(Older, "version %d is older than %d", s.Version, t.MinRelease)
+	case now.Before(s.NotBefore):
+		return nil, refuse(NotYet, "valid from %s, it is %s", s.NotBefore.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	case !now.Before(s.NotAfter):
+		return nil, refuse(Expired, "valid until %s, it is %s", s.NotAfter.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	}
+	return s, nil
+}
