@@ -6,13 +6,8 @@ import (
 	"os"
 	"slices"
 	"strings"
-)
 
-// Where things lie in the root. mayfly-init knows them too.
-const (
-	InitPath    = "/sbin/mayfly-init"
-	TunnelPath  = "/usr/bin/tunnel"
-	ModulesPath = "/lib/mayfly/modules" // a kernel module's path a line, in load order
+	"mayfly/rebuild/release"
 )
 
 // layRoot makes the root's tree from the packages' files and our programs. It is what Debian's maintainer scripts would have made,
@@ -50,7 +45,7 @@ func layRoot(spec Spec, packages tree, modules []string, programs map[string][]b
 			}
 		}
 	}
-	for name, at := range map[string]string{"mayfly-init": InitPath, "tunnel": TunnelPath} {
+	for name, at := range map[string]string{"mayfly-init": release.InitPath, "tunnel": release.TunnelPath} {
 		if programs[name] != nil {
 			root.put(mergeUsr(at), &node{mode: 0o755, data: programs[name]})
 		}
@@ -61,7 +56,7 @@ func layRoot(spec Spec, packages tree, modules []string, programs map[string][]b
 	for _, file := range modules {
 		root.put(file, &node{mode: 0o644, data: packages[file].data})
 	}
-	root.write(mergeUsr(ModulesPath), 0o644, moduleList(modules))
+	root.write(mergeUsr(release.ModulesPath), 0o644, moduleList(modules))
 	layBusybox(root, spec.Root.Applets)
 	layEtc(root, spec.Root.Accounts)
 	for _, d := range spec.Root.Directories {

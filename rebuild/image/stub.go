@@ -7,12 +7,7 @@ import (
 	"strings"
 
 	"mayfly/rebuild/cpio"
-)
-
-// Paths in the initramfs. mayfly-stub knows them too.
-const (
-	StubModulesPath = "/modules" // a kernel module's path a line, in load order
-	StubEpochPath   = "/epoch"   // Unix time that the clock has to be later than
+	"mayfly/rebuild/release"
 )
 
 // stubFiles is the initramfs without what is one machine's own: mayfly-stub as /init and the modules that it loads.
@@ -28,8 +23,8 @@ func stubFiles(program []byte, packages tree, modules []string, epoch int64) ([]
 	for _, m := range modules {
 		t.put(m, &node{mode: 0o644, data: packages[m].data})
 	}
-	t.write(StubModulesPath, 0o644, moduleList(modules))
-	t.write(StubEpochPath, 0o644, fmt.Sprintf("%d\n", epoch))
+	t.write(release.StubModulesPath, 0o644, moduleList(modules))
+	t.write(release.StubEpochPath, 0o644, fmt.Sprintf("%d\n", epoch))
 	files := []cpio.File{}
 	for _, p := range t.paths() { // a directory's path sorts before what it holds
 		if p == "/" {

@@ -1,2 +1,28 @@
+// Command mayfly-stub is the first program of a server: PID 1 of the initramfs. It believes the trust policy that it was started
+// with and nothing else: it checks the ticket, fetches the release statement that the ticket names, checks who signed it, streams
+// the root into sealed memory while hashing it, and hands over to the root's /sbin/mayfly-init.
+//
+// Read in this order: stages.go (what happens, in order), early.go (mounts, modules, clock), credentials.go (trust policy and
+// ticket), network.go, fetch.go (HTTP with bounds), root.go (sealed memory, loop, EROFS), handover.go (switch root),
+// refuse.go (reason codes, report, hold).
+//
+// What it refuses it reports to the controller that the ticket names, once the ticket is believed, and then holds: it never starts a
+// shell, and never boots again by itself. It writes to no disk: it has no driver of one.
 package main
-func main(){}
+
+import (
+	"context"
+	"os"
+
+	"mayfly/internal/command"
+)
+
+func main() {
+	if os.Getpid() != 1 {
+		program := command.Program{Name: "mayfly-stub", Summary: "the first program of a server; it runs as PID 1 of an initramfs only"}
+		os.Exit(program.Main(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	}
+	b := &boot{console: os.Stderr}
+	b.refuse(b.run(context.Background()))
+	hold()
+}

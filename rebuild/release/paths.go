@@ -1,0 +1,13 @@
+package release
+
+// Where things lie inside a release's files. The image is laid out by these, and the programs in it find their way by them.
+const (
+	// In stub.cpio.
+	StubModulesPath = "/modules" // a kernel module's path a line, in load order
+	StubEpochPath   = "/epoch"   // Unix time that the clock has to be later than
+
+	// In root.erofs.
+	InitPath    = "/sbin/mayfly-init"
+	TunnelPath  = "/usr/bin/tunnel"
+	ModulesPath = "/lib/mayfly/modules" // a kernel module's path a line, in load order
+)
