@@ -91,7 +91,7 @@ type closingRecord struct {
 	User        string          `json:"user"`                  // as claimed; proven if accepted
 	Key         string          `json:"key,omitempty"`         // SHA-256 fingerprint, possession proven
 	KeyType     string          `json:"key_type,omitempty"`    // of that key
-	ClaimedKey  string          `json:"claimed_key,omitempty"` // fingerprint, possession not proven
+	ClaimedKey  string          `json:"claimed_key,omitempty"` // fingerprint of the key whose signature was refused: possession not proven
 	Evidence    string          `json:"evidence,omitempty"`    // as enrolled for this user and key
 	Test        bool            `json:"test"`                  // the evidence is a software authenticator's
 	Policy      uint64          `json:"policy"`                // version in force at arrival
@@ -165,7 +165,7 @@ func (v *visit) write(outcome string, why policies.Reason, detail string) {
 	r.Policy, r.Tries = v.ruling.bundle.Version, v.tried.total
 	r.Key, r.KeyType = v.credential.fingerprint, v.credential.kind
 	r.Evidence, r.Test = v.credential.evidence, v.credential.isTest()
-	if v.claimed != v.credential.fingerprint {
+	if why == keyNoTouch || why == badSignature {
 		r.ClaimedKey = v.claimed
 	}
 	if v.meta != nil {

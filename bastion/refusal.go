@@ -49,8 +49,8 @@ func (v *visit) attempted(_ ssh.ConnMetadata, method string, err error) {
 	}
 }
 
-// explain maps the end of a failed handshake to one reason: what the policy said of a proven key first, then what the
-// library refused, then what the client did not do.
+// explain maps the end of a failed handshake to one reason: a signature that ended it first, then what the policy said of a
+// proven key, then what the library refused, then what the client did not do.
 func (v *visit) explain(err error) (policies.Reason, string) {
 	var negotiation *ssh.AlgorithmNegotiationError
 	var library *ssh.ServerAuthError
@@ -58,12 +58,12 @@ func (v *visit) explain(err error) (policies.Reason, string) {
 	authenticating := v.meta != nil
 
 	switch text := err.Error(); {
-	case v.denied != nil:
-		return v.denied.Reason, v.denied.Detail
 	case text == libraryNoTouch:
 		return keyNoTouch, ""
 	case text == libraryBadSignature || authenticating && isCryptoError(text):
 		return badSignature, text
+	case v.denied != nil:
+		return v.denied.Reason, v.denied.Detail
 	case errors.As(err, &negotiation):
 		return noCommonAlgorithm, text
 	case timeout:
@@ -80,6 +80,8 @@ func (v *visit) explain(err error) (policies.Reason, string) {
 		return tooManyTries, ""
 	case v.tried.none:
 		return noKey, ""
+	case errors.As(err, &library): // nothing was tried
+		return leftEarly, ""
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed), isReset(err),
 		isDisconnect(err):
 		return leftEarly, ""
