@@ -1,0 +1,450 @@
+package rotate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"mayfly/fleetctl/plan"
+	"mayfly/inventory"
+	"mayfly/inventory/store"
+	"mayfly/rebuild/power"
+	"mayfly/rebuild/ticket"
+)
+
+// Implementation constants.
+const (
+	drainGrace    = 5 * time.Second  // beyond the bound, for the server's last word
+	offLimit      = 30 * time.Second // power off and read back
+	onLimit       = 30 * time.Second // until the machine runs
+	ticketLimit   = 15 * time.Second // the signer's answer
+	probeLimit    = 10 * time.Second
+	ticketSlack   = time.Minute     // a ticket lives this much longer than boot_limit
+	readBackEvery = 2 * time.Second // how often a booting machine is asked whether it still runs
+	consoleLines  = 5
+	maxCause      = 2048
+)
+
+// life carries one server from where it is to serving or quarantined. One goroutine owns it.
+type life struct {
+	*Runner
+	server  inventory.Server
+	machine Machine
+	rules   plan.Rules
+	began   time.Time
+	booted  time.Time // when this process saw the present boot begin
+	joined  time.Duration
+	looked  time.Time // when the machine was last asked
+}
+
+// outcome is how a life ended; err only when the store, not the server, failed, or ctx ended.
+type outcome struct {
+	Rebuilt
+	err error
+}
+
+func (r *Runner) life(name string, rules plan.Rules) (*life, error) {
+	s, ok := r.Bundle.Inventory.Server(name)
+	if !ok {
+		return nil, fmt.Errorf("server %q is in the store but not in the signed inventory", name)
+	}
+	m, err := r.Machines.Machine(s)
+	if err != nil {
+		return nil, fmt.Errorf("opening the power driver of %s: %w", name, err)
+	}
+	return &life{Runner: r, server: s, machine: m, rules: rules, began: time.Now()}, nil
+}
+
+// leave makes the first move, if the fleet still allows it.
+func (l *life) leave(ctx context.Context, step plan.Step, check func([]store.Server) error) (bool, error) {
+	to := inventory.Wiping
+	if step.State == inventory.Serving {
+		to = inventory.Draining
+	}
+	cause := fmt.Sprintf("run %d: %s", l.run, step.Reason)
+	l.at("leave")
+	var err error
+	if to == inventory.Draining {
+		err = l.Store.MoveIf(ctx, step.Server, step.Epoch, step.State, to, cause, time.Now(), check)
+	} else {
+		_, err = l.Store.BeginLife(ctx, step.Server, step.Epoch, step.State, cause, time.Now(), check)
+	}
+	if errors.Is(err, errNotNow) {
+		return false, nil
+	}
+	l.at("left")
+	if err == nil {
+		l.sayf("%s: %s, life %d ends (%s: %s)", step.Server, to, step.Epoch, step.Reason, step.Why)
+	}
+	return err == nil, err
+}
+
+// live goes from state to state. Each state's method returns nil when it has moved the server on.
+func (l *life) live(ctx context.Context) outcome {
+	for {
+		s, err := l.Store.Server(ctx, l.server.Name)
+		if err != nil {
+			return outcome{Rebuilt{Name: l.server.Name}, err}
+		}
+		switch s.State {
+		case inventory.Draining:
+			err = l.drain(ctx, s)
+		case inventory.Wiping:
+			err = l.wipe(ctx, s)
+		case inventory.Booting:
+			err = l.boot(ctx, s)
+		case inventory.Attesting:
+			err = l.attest(ctx, s)
+		case inventory.Baking:
+			err = l.bake(ctx, s)
+		default:
+			return outcome{Rebuilt{Name: s.Name, State: s.State, Epoch: s.Epoch, Release: s.Release,
+				Seconds: time.Since(l.began).Seconds(), Boot: l.joined.Seconds(), Cause: s.Cause}, nil}
+		}
+		if f := (*failure)(nil); errors.As(err, &f) {
+			err = l.fail(ctx, s, f)
+		}
+		if err != nil {
+			return outcome{Rebuilt{Name: l.server.Name}, err}
+		}
+	}
+}
+
+// failure is the server's fault: it is tried again or quarantined.
+type failure struct{ reason, detail string }
+
+func (f *failure) Error() string { return f.reason + ": " + f.detail }
+
+// drain orders the server to let its users leave and waits for its word, with the policy's bound.
+func (l *life) drain(ctx context.Context, s store.Server) error {
+	now := time.Now()
+	gone := slices.Contains(l.rules.Lost, s.Name) || !s.Deadline.IsZero() && !now.Before(s.Deadline)
+	if !gone {
+		err := l.effect(ctx, s, "drain", func(ctx context.Context) error {
+			return l.Store.OrderDrain(ctx, s.Name, s.Epoch, l.rules.DrainLimit)
+		})
+		if err != nil {
+			return err
+		}
+		end := s.Since.Add(l.rules.DrainLimit + drainGrace)
+		s, err = l.wait(ctx, s, func(s store.Server) (bool, error) { return s.Drained || !time.Now().Before(end), nil })
+		if err != nil {
+			return err
+		}
+	}
+	how := "drained"
+	switch {
+	case gone:
+		how = "gone, nothing to drain"
+	case !s.Drained:
+		how = "the drain's bound passed without an answer"
+	case s.DrainForced:
+		how = "the drain's bound passed, some were cut off"
+	}
+	return l.next(ctx, s, how)
+}
+
+// next ends this life and begins the next one with its wipe.
+func (l *life) next(ctx context.Context, s store.Server, cause string) error {
+	l.at("next")
+	epoch, err := l.Store.BeginLife(ctx, s.Name, s.Epoch, s.State, cause, time.Now(), nil)
+	if err != nil {
+		return err
+	}
+	l.at("next-begun")
+	l.booted = time.Time{}
+	l.sayf("%s: wiping (%s), life %d begins", s.Name, cause, epoch)
+	return nil
+}
+
+// wipe switches the machine off and reads it back as off: what was in RAM is gone.
+func (l *life) wipe(ctx context.Context, s store.Server) error {
+	err := l.effect(ctx, s, "off", func(ctx context.Context) error { return l.off(ctx) })
+	if err != nil {
+		return err
+	}
+	return l.move(ctx, s, inventory.Booting, "off, read back")
+}
+
+func (l *life) off(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, offLimit)
+	defer cancel()
+	if err := l.machine.Off(ctx); err != nil {
+		return &failure{"power_off", err.Error()}
+	}
+	got, err := l.machine.Status(ctx)
+	if err != nil {
+		return &failure{"power_off", "reading back: " + err.Error()}
+	}
+	if got.On {
+		return &failure{"power_off", fmt.Sprintf("read back as on, in epoch %d", got.Epoch)}
+	}
+	return nil
+}
+
+// boot hands the machine its ticket and switches it on, once for an epoch, and waits until it has joined.
+func (l *life) boot(ctx context.Context, s store.Server) error {
+	got, err := l.status(ctx)
+	if err != nil {
+		return err
+	}
+	tried, done, err := l.begun(ctx, s, "boot")
+	switch {
+	case err != nil:
+		return err
+	case got.On && got.Epoch == s.Epoch:
+		// It runs: begun by us, or by the process before us.
+	case got.On:
+		return &failure{"power_on", fmt.Sprintf("the machine runs in epoch %d, not %d", got.Epoch, s.Epoch)}
+	case done:
+		return l.ended(ctx, s)
+	case tried:
+		// Nobody can know whether it ran for a moment. An epoch is booted once: take the next one.
+		return l.next(ctx, s, "interrupted while booting")
+	default:
+		if err := l.effect(ctx, s, "boot", func(ctx context.Context) error { return l.on(ctx, s) }); err != nil {
+			return err
+		}
+		l.sayf("%s: booting life %d", s.Name, s.Epoch)
+	}
+	l.booted, l.looked = time.Now(), time.Now()
+	end := l.booted.Add(l.rules.BootLimit)
+	_, err = l.wait(ctx, s, func(s store.Server) (bool, error) {
+		if s.State != inventory.Booting {
+			l.joined = time.Since(l.booted)
+			l.sayf("%s: joined after %.1f s", s.Name, l.joined.Seconds())
+			return true, nil
+		}
+		return false, l.sick(ctx, s, end, "has not joined")
+	})
+	return err
+}
+
+// on gives the machine a fresh ticket, which revokes older unused ones, and boots it.
+func (l *life) on(ctx context.Context, s store.Server) error {
+	notAfter := time.Now().Add(min(l.rules.BootLimit+ticketSlack, ticket.MaxWindow))
+	t, err := ticket.New(l.Bundle.Inventory, s.Name, ticket.Life{Epoch: s.Epoch, Release: l.Release.Digest, Path: l.Release.Path,
+		CA: l.CA, NotAfter: notAfter, MaxAge: l.rules.MaxAge})
+	if err != nil {
+		return &failure{"ticket", err.Error()}
+	}
+	asking, cancel := context.WithTimeout(ctx, ticketLimit)
+	data, sig, err := l.Tickets.Ticket(asking, t)
+	cancel()
+	if err != nil {
+		return &failure{"ticket", err.Error()}
+	}
+	l.at("put-ticket")
+	if err := l.Store.PutTicket(ctx, s.Name, s.Epoch, ticket.Hash(data), t.NotAfter); err != nil {
+		return err
+	}
+	l.at("ticket-put")
+	ctx, cancel = context.WithTimeout(ctx, onLimit)
+	defer cancel()
+	err = l.machine.On(ctx, power.Boot{Epoch: s.Epoch, Kernel: l.Release.Kernel, Stub: l.Release.Stub, Trust: l.Trust,
+		Ticket: data, TicketSig: sig, Cmdline: l.Release.Statement.Cmdline})
+	if err != nil {
+		return &failure{"power_on", err.Error()}
+	}
+	return nil
+}
+
+// attest waits until the server says that everything in it runs, and then asks it from outside.
+func (l *life) attest(ctx context.Context, s store.Server) error {
+	end := l.bootEnd()
+	why := "is not ready"
+	_, err := l.wait(ctx, s, func(s store.Server) (bool, error) {
+		if h, ok := health(s); ok && !h.Ready {
+			why = "is not ready: " + services(h.Services)
+		}
+		if !l.fresh(s) {
+			return false, l.sick(ctx, s, end, why)
+		}
+		asking, cancel := context.WithTimeout(ctx, probeLimit)
+		defer cancel()
+		if err := l.Prober.Probe(asking, l.server); err != nil {
+			why = "does not take users: " + err.Error()
+			return false, l.sick(ctx, s, end, why)
+		}
+		return true, nil
+	})
+	if err != nil {
+		return err
+	}
+	return l.move(ctx, s, inventory.Baking, "ready, and answers from outside")
+}
+
+// bake watches a healthy server before users come.
+func (l *life) bake(ctx context.Context, s store.Server) error {
+	end := s.Since.Add(l.rules.Bake)
+	heard := time.Now().Add(plan.FreshFor) // a controller that comes back gives the server this long to be heard
+	_, err := l.wait(ctx, s, func(s store.Server) (bool, error) {
+		if h, ok := health(s); ok && !h.Ready && time.Since(s.HealthAt) < plan.FreshFor {
+			return false, &failure{"bake", "was ready and is not: " + services(h.Services)}
+		}
+		if !l.fresh(s) {
+			return false, l.sick(ctx, s, heard, "was ready and has gone silent")
+		}
+		return !time.Now().Before(end), l.sick(ctx, s, end.Add(l.rules.BootLimit), "")
+	})
+	if err != nil {
+		return err
+	}
+	return l.move(ctx, s, inventory.Serving, "healthy for "+l.rules.Bake.String())
+}
+
+func (l *life) fresh(s store.Server) bool {
+	return ready(s) && time.Since(s.HealthAt) <= plan.FreshFor
+}
+
+// bootEnd is when a boot has to be ready. A controller that comes back gives it the whole time again.
+func (l *life) bootEnd() time.Time {
+	if l.booted.IsZero() {
+		l.booted = time.Now()
+	}
+	return l.booted.Add(l.rules.BootLimit)
+}
+
+// sick says why a boot has failed, or nil while there is hope.
+func (l *life) sick(ctx context.Context, s store.Server, end time.Time, late string) error {
+	revoked, err := l.Store.Revoked(ctx, s.Name, s.Epoch)
+	if err != nil {
+		return err
+	}
+	if revoked {
+		return &failure{"ticket_used_twice", "two machines came with its ticket, both are refused"}
+	}
+	reason, detail, ok, err := l.Store.LastFailure(ctx, s.Name, s.Epoch)
+	if err != nil {
+		return err
+	}
+	if ok {
+		return &failure{reason, detail}
+	}
+	if time.Since(l.looked) >= readBackEvery {
+		l.looked = time.Now()
+		got, err := l.status(ctx)
+		if err != nil {
+			return err
+		}
+		if !got.On || got.Epoch != s.Epoch {
+			return l.ended(ctx, s)
+		}
+	}
+	if late != "" && !time.Now().Before(end) {
+		return &failure{"boot_limit", fmt.Sprintf("%s within %v", late, l.rules.BootLimit)}
+	}
+	return nil
+}
+
+// ended is the failure of a machine that switched itself off.
+func (l *life) ended(ctx context.Context, s store.Server) error {
+	reason, detail, ok, err := l.Store.LastFailure(ctx, s.Name, s.Epoch)
+	switch {
+	case err != nil:
+		return err
+	case ok:
+		return &failure{reason, detail}
+	}
+	return &failure{"machine_ended", "the machine is off"}
+}
+
+func (l *life) status(ctx context.Context) (power.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, offLimit)
+	defer cancel()
+	got, err := l.machine.Status(ctx)
+	if err != nil {
+		return got, &failure{"power_status", err.Error()}
+	}
+	return got, nil
+}
+
+// fail tries again with the next life, or quarantines.
+func (l *life) fail(ctx context.Context, s store.Server, f *failure) error {
+	if ctx.Err() != nil {
+		return ctx.Err() // the effect was cut short by our own end, not by the server
+	}
+	// The state may have moved while the failure was found, by a join that came just then.
+	s, err := l.Store.Server(ctx, s.Name)
+	if err != nil {
+		return err
+	}
+	if err := l.journal(ctx, s, "attempt", Failed, f.Error()); err != nil {
+		return err
+	}
+	first, n, err := l.failures(ctx, s)
+	if err != nil {
+		return err
+	}
+	if n <= l.rules.Retries {
+		l.sayf("%s: failed (%s), attempt %d of %d", s.Name, f, n, l.rules.Retries+1)
+		if s.State == inventory.Wiping {
+			return nil // the wipe itself is tried again
+		}
+		return l.next(ctx, s, f.Error())
+	}
+	cause := first
+	if tail := l.Machines.Console(s.Name, consoleLines); len(tail) > 0 {
+		cause += " (console: " + strings.Join(tail, " | ") + ")"
+	}
+	if err := l.effect(ctx, s, "off", func(ctx context.Context) error { return l.off(ctx) }); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		cause += "; and it could not be switched off: " + err.Error()
+	}
+	if len(cause) > maxCause {
+		cause = strings.ToValidUTF8(cause[:maxCause], "")
+	}
+	return l.move(ctx, s, inventory.Quarantined, cause)
+}
+
+func (l *life) move(ctx context.Context, s store.Server, to inventory.State, cause string) error {
+	l.at("move " + string(to))
+	if err := l.Store.Move(ctx, s.Name, s.Epoch, s.State, to, cause, time.Now()); err != nil {
+		return err
+	}
+	l.at("moved " + string(to))
+	l.sayf("%s: %s (%s)", s.Name, to, cause)
+	return nil
+}
+
+// wait reads the store until ok says so, or an error.
+func (l *life) wait(ctx context.Context, s store.Server, ok func(store.Server) (bool, error)) (store.Server, error) {
+	tick := time.NewTicker(l.Poll)
+	defer tick.Stop()
+	for {
+		now, err := l.Store.Server(ctx, s.Name)
+		if err != nil {
+			return now, err
+		}
+		if now.Epoch != s.Epoch {
+			return now, fmt.Errorf("%s is in life %d, not %d: another process moved it", s.Name, now.Epoch, s.Epoch)
+		}
+		if good, err := ok(now); good || err != nil {
+			return now, err
+		}
+		select {
+		case <-ctx.Done():
+			return now, ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+func services(m map[string]string) string {
+	var bad []string
+	for name, state := range m {
+		if state != "running" {
+			bad = append(bad, name+" "+state)
+		}
+	}
+	slices.Sort(bad)
+	if len(bad) == 0 {
+		return "every service runs"
+	}
+	return strings.Join(bad, ", ")
+}

@@ -1,0 +1,93 @@
+package rotate
+
+import (
+	"encoding/json"
+	"time"
+
+	"mayfly/fleetctl/plan"
+	"mayfly/inventory"
+	"mayfly/inventory/store"
+	"mayfly/policies"
+	"mayfly/policies/bundle"
+	"mayfly/rebuild/join"
+	"mayfly/rebuild/release"
+)
+
+// Release is the release that a rebuilt server boots, verified.
+type Release struct {
+	Statement release.Statement
+	Digest    [32]byte // SHA-256 of release.json
+	Path      string   // below the controller's boot port: "/releases/7/"
+	Kernel    string   // file
+	Stub      string   // file
+}
+
+// Rules are the policy's rules; a release that allows less age wins.
+func Rules(p policies.Rotation, release *release.Statement) plan.Rules {
+	r := plan.Rules{
+		MaxAge:      time.Duration(p.MaxAge),
+		MaxParallel: p.MaxParallel,
+		DrainLimit:  time.Duration(p.DrainLimit),
+		BootLimit:   time.Duration(p.BootLimit),
+		Bake:        time.Duration(p.Bake),
+		Retries:     p.Retries,
+	}
+	if release != nil {
+		if age := time.Duration(release.MaxAge) * time.Second; age > 0 {
+			r.MaxAge = min(r.MaxAge, age)
+		}
+	}
+	return r
+}
+
+// Snapshot is the fleet of the signed bundle with the states of the store, in the fleet's order.
+func Snapshot(b *bundle.Bundle, release uint64, servers []store.Server) (plan.Snapshot, plan.Health) {
+	fleet := b.Inventory
+	s := plan.Snapshot{Fleet: fleet.Name, Policy: b.Version, Release: release}
+	for _, g := range fleet.Regions {
+		s.Regions = append(s.Regions, plan.Region{Name: g.Name, Floor: g.Floor.Of(fleet.Capacity(g.Name))})
+	}
+	known := map[string]store.Server{}
+	for _, x := range servers {
+		known[x.Name] = x
+	}
+	h := plan.Health{}
+	for _, x := range fleet.Servers {
+		k, ok := known[x.Name]
+		if !ok {
+			k = store.Server{Name: x.Name, State: inventory.New}
+		}
+		s.Servers = append(s.Servers, plan.Server{Name: x.Name, Region: fleet.RegionOf(x.Name), Capacity: x.Capacity,
+			State: k.State, Epoch: k.Epoch, Deadline: Deadline(k, time.Duration(b.Policy.Rotation.MaxAge))})
+		if ready(k) {
+			h[x.Name] = k.HealthAt
+		}
+	}
+	return s, h
+}
+
+// Deadline is when a server ends itself: what it was told, or what the policy says now where that is sooner.
+func Deadline(s store.Server, maxAge time.Duration) time.Time {
+	if s.BootedAt.IsZero() {
+		return s.Deadline
+	}
+	if d := s.BootedAt.Add(maxAge); s.Deadline.IsZero() || d.Before(s.Deadline) {
+		return d
+	}
+	return s.Deadline
+}
+
+// ready reports whether a server's last word, in this life, was that all its services answer.
+func ready(s store.Server) bool {
+	h, ok := health(s)
+	return ok && h.Ready
+}
+
+// health returns the last report of this life.
+func health(s store.Server) (join.Health, bool) {
+	var h join.Health
+	if len(s.Health) == 0 || s.HealthAt.IsZero() || json.Unmarshal(s.Health, &h) != nil {
+		return join.Health{}, false
+	}
+	return h, s.BootID != "" && h.BootID == s.BootID
+}
