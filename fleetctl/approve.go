@@ -1,0 +1,108 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+
+	"mayfly/internal/command"
+	"mayfly/internal/durable"
+	"mayfly/internal/hint"
+	"mayfly/internal/sshsig"
+	"mayfly/policies/trust"
+)
+
+// approval is a file with its detached signatures, as far as it has come.
+type approval struct {
+	people []string // who has signed
+	person string   // who signed now
+}
+
+// approve adds one person's signature over the exact bytes of the file at path. The caller has checked what they say. A second
+// signature of the same person is refused: thresholds count people.
+func approve(t *trust.Trust, namespace, path string, data []byte, keyFile string) (approval, error) {
+	s, err := sshsig.LoadSigner(keyFile, os.Getenv("SSH_AUTH_SOCK"))
+	if err != nil {
+		return approval{}, err
+	}
+	person, ok := owner(t, s.PublicKey())
+	if !ok {
+		return approval{}, command.Refuse(hint.New(fmt.Errorf("%s is no approver's key", ssh.FingerprintSHA256(s.PublicKey())),
+			"the approvers are %s; `fleetctl init` named them", strings.Join(names(t), ", ")))
+	}
+	sigs, err := readOptional(signatures(path))
+	if err != nil {
+		return approval{}, err
+	}
+	people, err := signedBy(t, namespace, data, sigs)
+	if err != nil {
+		return approval{}, err
+	}
+	if slices.Contains(people, person) {
+		return approval{}, command.Refuse(hint.New(fmt.Errorf("%s has signed %s already", person, path),
+			"the threshold counts people: %d of %s", t.Threshold, strings.Join(names(t), ", ")))
+	}
+	if len(people) == 0 {
+		sigs = nil // signatures over other bytes, of an older file with this name
+	}
+	block, err := sshsig.Sign(s, namespace, data)
+	if err != nil {
+		return approval{}, fmt.Errorf("signing %s: %w", path, err)
+	}
+	if len(sigs) > 0 && !bytes.HasSuffix(sigs, []byte("\n")) {
+		sigs = append(sigs, '\n')
+	}
+	sigs = append(sigs, block...)
+	if people, err = signedBy(t, namespace, data, sigs); err != nil {
+		return approval{}, err
+	}
+	if !slices.Contains(people, person) {
+		return approval{}, errors.New("the signature that was just made does not verify")
+	}
+	return approval{people, person}, durable.WriteFile(signatures(path), sigs, 0o644)
+}
+
+// signedBy returns who has signed, whether that is enough or not.
+func signedBy(t *trust.Trust, namespace string, data, sigs []byte) ([]string, error) {
+	people, err := t.Approved(namespace, data, sigs)
+	var few *trust.NotApproved
+	if errors.As(err, &few) {
+		return few.Have, nil
+	}
+	return people, err
+}
+
+// owner is the approver that a key belongs to.
+func owner(t *trust.Trust, key ssh.PublicKey) (string, bool) {
+	line := trust.FormatKey(key)
+	for _, p := range t.Approvers {
+		if slices.Contains(p.Keys, line) {
+			return p.Name, true
+		}
+	}
+	return "", false
+}
+
+func names(t *trust.Trust) []string {
+	var n []string
+	for _, p := range t.Approvers {
+		n = append(n, p.Name)
+	}
+	return n
+}
+
+// report says how far an approval has come.
+func (a approval) report(c *command.Call, t *trust.Trust, path string) {
+	fmt.Fprintf(c.Stdout, "%s: signed by %s (%d of %d people)\n", path, strings.Join(a.people, ", "), len(a.people), t.Threshold)
+	if t.Test {
+		fmt.Fprintln(c.Stderr, "fleetctl: warning: TEST FLEET: software keys count")
+	}
+	if missing := t.Threshold - len(a.people); missing > 0 {
+		fmt.Fprintf(c.Stderr, "fleetctl: next: %d more people sign it\n", missing)
+	}
+}

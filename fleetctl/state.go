@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"mayfly/internal/command"
+	"mayfly/internal/hint"
+	"mayfly/inventory"
+	"mayfly/inventory/store"
+	"mayfly/policies"
+	"mayfly/policies/bundle"
+	"mayfly/policies/trust"
+)
+
+// maxFile bounds the files of a state directory that are read whole.
+const maxFile = 8 << 20
+
+// state is a state directory (docs/manual.md#state-directory).
+type state string
+
+func (d state) path(names ...string) string {
+	return filepath.Join(append([]string{string(d)}, names...)...)
+}
+
+func (d state) fleetFile() string      { return d.path("fleet.toml") }
+func (d state) policyFile() string     { return d.path("policy.toml") }
+func (d state) trustFile() string      { return d.path("trust.json") }
+func (d state) bundleFile() string     { return d.path("bundle.json") }
+func (d state) storeFile() string      { return d.path("store.db") }
+func (d state) lockFile() string       { return d.path("rotate.lock") }
+func (d state) machines() string       { return d.path("machines") }
+func (d state) clientFile() string     { return d.path("public", "client.json") }
+func (d state) knownHostsFile() string { return d.path("public", "known_hosts") }
+func (d state) listFile() string       { return d.path("public", "list.json") }
+func (d state) releases() string       { return d.path("public", "releases") }
+func (d state) currentFile() string    { return d.path("public", "releases", "current") }
+
+// signatures is the file of a file's detached signatures.
+func signatures(path string) string { return path + ".sig" }
+
+// fleet reads fleet.toml, which takes effect only through a signed bundle.
+func (d state) fleet() (inventory.Fleet, error) {
+	data, err := read(d.fleetFile(), "write the fleet's fleet.toml first; docs/manual.md#fleettoml describes it")
+	if err != nil {
+		return inventory.Fleet{}, err
+	}
+	f, err := inventory.Parse(d.fleetFile(), data)
+	if err != nil {
+		return inventory.Fleet{}, err
+	}
+	return f, inventory.CheckFloors(f)
+}
+
+// policy reads policy.toml and checks it against the fleet.
+func (d state) policy(f inventory.Fleet) (policies.Policy, error) {
+	data, err := read(d.policyFile(), "write the fleet's policy.toml first; docs/manual.md#policytoml describes it")
+	if err != nil {
+		return policies.Policy{}, err
+	}
+	p, err := policies.Parse(d.policyFile(), data)
+	if err != nil {
+		return policies.Policy{}, err
+	}
+	return p, policies.Check(p, f)
+}
+
+func (d state) trust() (*trust.Trust, []byte, error) {
+	data, err := read(d.trustFile(), "`fleetctl init` makes it, once")
+	if err != nil {
+		return nil, nil, err
+	}
+	t, err := trust.Parse(data)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", d.trustFile(), err)
+	}
+	return t, data, nil
+}
+
+// bundle opens the signed policy bundle: the only policy and inventory that any verb acts on.
+func (d state) bundle(t *trust.Trust, now time.Time) (*bundle.Bundle, error) {
+	data, sigs, err := d.bundleBytes()
+	if err != nil {
+		return nil, err
+	}
+	b, err := bundle.Open(t, data, sigs, now, 0)
+	if err != nil {
+		return nil, command.Refuse(hint.New(fmt.Errorf("%s: %w", d.bundleFile(), err),
+			"`fleetctl policy bundle` makes a bundle, `fleetctl policy sign` signs it, once by each of %d people", t.Threshold))
+	}
+	return b, nil
+}
+
+func (d state) bundleBytes() (data, sigs []byte, err error) {
+	if data, err = read(d.bundleFile(), "`fleetctl policy bundle` makes it"); err != nil {
+		return nil, nil, err
+	}
+	sigs, err = readOptional(signatures(d.bundleFile()))
+	return data, sigs, err
+}
+
+// openStore opens the store, and makes it on first use.
+func (d state) openStore(ctx context.Context) (*store.Store, error) {
+	if _, err := os.Stat(string(d)); err != nil {
+		return nil, hint.New(fmt.Errorf("opening the state directory: %w", err), "--dir names it")
+	}
+	return store.Open(ctx, d.storeFile())
+}
+
+// read reads a bounded file; how says what makes it, when it is not there.
+func read(path, how string) ([]byte, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, hint.New(err, "%s; --dir names the state directory", how)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", path, err)
+	}
+	if len(data) > maxFile {
+		return nil, fmt.Errorf("reading %s: longer than %d bytes", path, maxFile)
+	}
+	return data, nil
+}
+
+// readOptional is read of a file that may be missing.
+func readOptional(path string) ([]byte, error) {
+	data, err := read(path, "")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return data, err
+}
