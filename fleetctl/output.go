@@ -58,3 +58,7 @@ func dirFlag(fs *flag.FlagSet) *string {
 func logger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelInfo}))
 }
+
+func packagesFlag(fs *flag.FlagSet) *string {
+	return fs.String("packages", "", "`directory` of downloaded packages (default: mayfly/packages in the user's cache)")
+}

@@ -64,11 +64,7 @@ func (d state) policy(f inventory.Fleet) (policies.Policy, error) {
 	if err != nil {
 		return policies.Policy{}, err
 	}
-	p, err := policies.Parse(d.policyFile(), data)
-	if err != nil {
-		return policies.Policy{}, err
-	}
-	return p, policies.Check(p, f)
+	return policies.ParseFor(d.policyFile(), data, f)
 }
 
 func (d state) trust() (*trust.Trust, []byte, error) {

@@ -91,3 +91,15 @@ func health(s store.Server) (join.Health, bool) {
 	}
 	return h, s.BootID != "" && h.BootID == s.BootID
 }
+
+// Whole is a fleet in which every server serves: what the rules have to hold for.
+func Whole(f inventory.Fleet) plan.Snapshot {
+	s := plan.Snapshot{Fleet: f.Name}
+	for _, g := range f.Regions {
+		s.Regions = append(s.Regions, plan.Region{Name: g.Name, Floor: g.Floor.Of(f.Capacity(g.Name))})
+	}
+	for _, x := range f.Servers {
+		s.Servers = append(s.Servers, plan.Server{Name: x.Name, Region: f.RegionOf(x.Name), Capacity: x.Capacity, State: inventory.Serving, Epoch: 1})
+	}
+	return s
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"mayfly/internal/command"
+	"mayfly/rebuild/release"
+)
+
+var imageSignVerb = command.Verb{
+	Name:    "image sign",
+	Args:    "--dir DIR --release DIR|VERSION --key FILE",
+	Summary: "add one person's signature to a release",
+	Help: `Shows what the release's statement says, checks its files against it, and adds a signature over the statement's exact bytes to
+release.json.sig. FILE is an approver's private key (mode 0600), or the public key of one that an ssh-agent holds: then touch
+the hardware key when it blinks. A second signature of the same person is refused: the threshold counts people.
+
+Example:
+
+  fleetctl image sign --dir lab --release 7 --key ~/.ssh/id_ed25519_sk.pub`,
+	Run: func(ctx context.Context, c *command.Call) error {
+		fs := c.Flags()
+		dir := dirFlag(fs)
+		name := fs.String("release", "", "`directory` of the release, or its version")
+		key := fs.String("key", "", "`file` of the approver's private key, or public key in the agent")
+		if err := c.Parse(fs); err != nil {
+			return err
+		}
+		if err := noArguments(fs); err != nil {
+			return err
+		}
+		if *name == "" || *key == "" {
+			return command.Usagef("--release and --key are needed")
+		}
+		d := state(*dir)
+		t, _, err := d.trust()
+		if err != nil {
+			return err
+		}
+		where := d.releaseDir(*name)
+		path := filepath.Join(where, release.StatementFile)
+		data, err := read(path, "`fleetctl image build` makes a release")
+		if err != nil {
+			return err
+		}
+		s, err := release.Parse(data)
+		if err != nil {
+			return command.Refuse(fmt.Errorf("%s: %w", path, err))
+		}
+		if s.Fleet != t.Fleet {
+			return command.Refuse(fmt.Errorf("%s is of fleet %q, the trust policy of %q", path, s.Fleet, t.Fleet))
+		}
+		if err := checkParts(s, where); err != nil {
+			return err
+		}
+		fmt.Fprintf(c.Stderr, "fleetctl: release %d of fleet %s, until %s: root %.12s, stub %.12s, kernel %.12s\n",
+			s.Version, s.Fleet, s.NotAfter.Format(time.RFC3339), s.Root.SHA256, s.Stub.SHA256, s.Kernel.SHA256)
+		a, err := approve(t, release.Namespace, path, data, *key)
+		if err != nil {
+			return err
+		}
+		a.report(c, t, path)
+		return nil
+	},
+}

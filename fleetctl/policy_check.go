@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"mayfly/fleetctl/plan"
+	"mayfly/fleetctl/rotate"
+	"mayfly/internal/command"
+	"mayfly/internal/hint"
+	"mayfly/inventory"
+	"mayfly/policies"
+)
+
+var policyCheckVerb = command.Verb{
+	Name:    "policy check",
+	Args:    "--dir DIR",
+	Summary: "check fleet.toml and policy.toml",
+	Help: `Reads DIR/fleet.toml and DIR/policy.toml as strictly as everything else does, and does the planner's arithmetic: rules
+that cannot keep both max_age and a region's floor are refused. It changes nothing.
+
+Example:
+
+  fleetctl policy check --dir lab`,
+	Run: func(ctx context.Context, c *command.Call) error {
+		fs := c.Flags()
+		dir := dirFlag(fs)
+		if err := c.Parse(fs); err != nil {
+			return err
+		}
+		if err := noArguments(fs); err != nil {
+			return err
+		}
+		f, p, err := state(*dir).checked(time.Now())
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(c.Stdout, "fleet %s: %d regions, %d servers; policy %d: %d engineers, %d grants, until %s\n",
+			f.Name, len(f.Regions), len(f.Servers), p.Version, len(p.Engineers), len(p.Grants), p.Expires.Format(time.RFC3339))
+		return nil
+	},
+}
+
+// checked reads both files, and refuses rules that the planner could not keep.
+func (d state) checked(now time.Time) (inventory.Fleet, policies.Policy, error) {
+	f, err := d.fleet()
+	if err != nil {
+		return f, policies.Policy{}, err
+	}
+	p, err := d.policy(f)
+	if err != nil {
+		return f, p, err
+	}
+	if !now.Before(p.Expires) {
+		return f, p, hint.New(command.Refuse(fmt.Errorf("%s: the policy expired at %s", d.policyFile(), p.Expires.Format(time.RFC3339))),
+			"set expires to a day to come, and raise version")
+	}
+	if _, refused := plan.Make(rotate.Whole(f), rotate.Rules(p.Rotation, nil), nil, now); len(refused) > 0 {
+		return f, p, hint.New(command.Refuse(fmt.Errorf("%s: %w", d.policyFile(), refused)), "%s", mend(refused))
+	}
+	return f, p, nil
+}
+
+// mend names what to change so that the planner can keep the rules.
+func mend(refused plan.Refusals) string {
+	switch refused[0].Code {
+	case plan.FloorImpossible:
+		return "lower the region's floor or give it another server"
+	case plan.AgeImpossible:
+		return "raise max_age or max_parallel, lower drain_limit, boot_limit, bake or retries, or give the region more capacity above its floor"
+	}
+	return "correct the policy's [rotation]"
+}

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"mayfly/fleetctl/rotate"
+	"mayfly/internal/command"
+	"mayfly/internal/hint"
+	"mayfly/policies/trust"
+	"mayfly/rebuild/boot"
+	"mayfly/rebuild/release"
+)
+
+// releaseDir is the directory that --release names: a path, or a version of this fleet.
+func (d state) releaseDir(name string) string {
+	if _, err := strconv.ParseUint(name, 10, 64); err == nil {
+		return filepath.Join(d.releases(), name)
+	}
+	return name
+}
+
+// statement verifies a release's statement: signatures, fleet, validity, least version.
+func statement(t *trust.Trust, dir string, now time.Time) (*release.Statement, []byte, error) {
+	path := filepath.Join(dir, release.StatementFile)
+	data, err := read(path, "`fleetctl image build` makes a release")
+	if err != nil {
+		return nil, nil, err
+	}
+	sigs, err := readOptional(signatures(path))
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := release.Verify(t, data, sigs, now)
+	if err != nil {
+		return nil, nil, command.Refuse(hint.New(fmt.Errorf("%s: %w", path, err), "%s", releaseHint(err, t)))
+	}
+	return s, data, nil
+}
+
+func releaseHint(err error, t *trust.Trust) string {
+	var r *release.Refusal
+	if errors.As(err, &r) && r.Reason == release.Unsigned {
+		return fmt.Sprintf("`fleetctl image sign` adds a signature; %d people have to sign", t.Threshold)
+	}
+	return "build and sign a newer release"
+}
+
+// part is a file of a release with what was signed about it.
+type part struct {
+	file string
+	part release.Part
+}
+
+func parts(s *release.Statement) []part {
+	return []part{{release.KernelFile, s.Kernel}, {release.StubFile, s.Stub}, {release.RootFile, s.Root}}
+}
+
+// checkParts reads every file of a release and compares it with the statement.
+func checkParts(s *release.Statement, dir string) error {
+	for _, p := range parts(s) {
+		f, err := os.Open(filepath.Join(dir, p.file))
+		if err != nil {
+			return fmt.Errorf("checking the release: %w", err)
+		}
+		err = errors.Join(p.part.Copy(io.Discard, f), f.Close())
+		if err != nil {
+			return command.Refuse(hint.New(fmt.Errorf("%s: %w", filepath.Join(dir, p.file), err), "copy the release again, or build it again from its lock file"))
+		}
+	}
+	lock, err := read(filepath.Join(dir, release.LockFile), "`fleetctl image build` puts it there")
+	if err != nil {
+		return err
+	}
+	if sum := fmt.Sprintf("%x", sha256.Sum256(lock)); sum != s.Lock {
+		return command.Refuse(fmt.Errorf("%s: part_altered: SHA-256 %s, %s was signed", filepath.Join(dir, release.LockFile), sum, s.Lock))
+	}
+	return nil
+}
+
+// current is the version that rebuilt servers boot; 0 when none was chosen.
+func (d state) current() (uint64, error) {
+	data, err := os.ReadFile(d.currentFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	v, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 64)
+	if err != nil || v == 0 {
+		return 0, hint.New(fmt.Errorf("%s: %q is no version", d.currentFile(), strings.TrimSpace(string(data))), "`fleetctl image use VERSION` writes it")
+	}
+	return v, nil
+}
+
+// release verifies the current release, statement and files.
+func (d state) release(t *trust.Trust, least uint64, now time.Time) (rotate.Release, error) {
+	v, err := d.current()
+	if err != nil {
+		return rotate.Release{}, err
+	}
+	if v == 0 {
+		return rotate.Release{}, hint.New(errors.New("no release is in use"), "`fleetctl image build`, `fleetctl image sign` and `fleetctl image use VERSION` make one")
+	}
+	dir := filepath.Join(d.releases(), strconv.FormatUint(v, 10))
+	s, data, err := statement(t, dir, now)
+	if err != nil {
+		return rotate.Release{}, err
+	}
+	if s.Version != v {
+		return rotate.Release{}, command.Refuse(fmt.Errorf("%s says version %d", dir, s.Version))
+	}
+	if s.Version < least {
+		return rotate.Release{}, command.Refuse(hint.New(fmt.Errorf("release_older: version %d is older than %d, the policy's min_version", s.Version, least),
+			"`fleetctl image use` a newer one"))
+	}
+	if err := checkParts(s, dir); err != nil {
+		return rotate.Release{}, err
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return rotate.Release{}, err
+	}
+	return rotate.Release{Statement: *s, Digest: sha256.Sum256(data), Path: boot.ReleasePath(v),
+		Kernel: filepath.Join(abs, release.KernelFile), Stub: filepath.Join(abs, release.StubFile)}, nil
+}

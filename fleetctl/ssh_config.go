@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"mayfly/internal/command"
+	"mayfly/internal/durable"
+	"mayfly/internal/hint"
+	"mayfly/inventory"
+)
+
+var sshConfigVerb = command.Verb{
+	Name:    "ssh-config",
+	Args:    "--dir DIR [--bastion HOST:PORT] [-o FILE]",
+	Summary: "write an ssh_config that reaches every server through the bastion",
+	Help: `Prints, or writes to FILE, a whole ssh_config: an entry for each bastion and each server of the signed inventory, host keys
+checked against the fleet's SSH host CA (DIR/public/known_hosts), never asked about; no passwords, no forwarding.
+
+--bastion reaches the first bastion at another address, for example through a local proxy; its name is checked all the same.
+
+Example:
+
+  fleetctl ssh-config --dir lab -o lab.conf && ssh -F lab.conf se-1`,
+	Run: func(ctx context.Context, c *command.Call) error {
+		fs := c.Flags()
+		dir := dirFlag(fs)
+		bastion := fs.String("bastion", "", "`HOST:PORT` at which the first bastion is reached")
+		out := fs.String("o", "", "`file` to write (default: standard output)")
+		user := fs.String("user", "", "account `name` on servers (default: ssh's own)")
+		identity := fs.String("identity", "", "`file` of the engineer's key, or public key in the agent (default: what the agent offers)")
+		if err := c.Parse(fs); err != nil {
+			return err
+		}
+		if err := noArguments(fs); err != nil {
+			return err
+		}
+		d := state(*dir)
+		t, _, err := d.trust()
+		if err != nil {
+			return err
+		}
+		b, err := d.bundle(t, time.Now())
+		if err != nil {
+			return err
+		}
+		known, err := filepath.Abs(d.knownHostsFile())
+		if err != nil {
+			return err
+		}
+		text, err := sshConfig(b.Inventory, sshOptions{knownHosts: known, bastion: *bastion, user: *user, identity: *identity})
+		if err != nil {
+			return err
+		}
+		if *out == "" {
+			_, err = c.Stdout.Write(text)
+			return err
+		}
+		return durable.WriteFile(*out, text, 0o644)
+	},
+}
+
+type sshOptions struct {
+	knownHosts string // absolute path
+	bastion    string // HOST:PORT, or empty
+	user       string
+	identity   string
+}
+
+// sshConfig renders the file. It takes names from the inventory, which holds DNS labels only.
+func sshConfig(f inventory.Fleet, o sshOptions) ([]byte, error) {
+	if len(f.Bastions) == 0 {
+		return nil, hint.New(fmt.Errorf("fleet %s has no bastion", f.Name), "add a [[bastion]] to fleet.toml")
+	}
+	for what, s := range map[string]string{"path of known_hosts": o.knownHosts, "--user": o.user, "--identity": o.identity, "--bastion": o.bastion} {
+		if strings.ContainsAny(s, "\"\n\r") {
+			return nil, command.Usagef("%s: %q cannot be written into an ssh_config", what, s)
+		}
+	}
+	var b strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	line("# ssh_config of fleet %s, made by `fleetctl ssh-config`. Use it with: ssh -F FILE SERVER", f.Name)
+	line("")
+	line("# The way in. Every bastion is checked under its name in the fleet, wherever it is reached.")
+	var all []string
+	for i, x := range f.Bastions {
+		host, port := x.Address.String(), strconv.Itoa(int(x.Port))
+		if i == 0 && o.bastion != "" {
+			var err error
+			if host, port, err = net.SplitHostPort(o.bastion); err != nil || host == "" {
+				return nil, command.Usagef("--bastion %q: it is HOST:PORT", o.bastion)
+			}
+		}
+		line("Host %s", x.Name)
+		line("    HostName %s", host)
+		line("    Port %s", port)
+		line("    HostKeyAlias %s", f.FQDN(x.Name))
+		all = append(all, x.Name)
+	}
+	line("")
+	line("# The servers. The bastion knows them by these names, and nobody else needs to.")
+	for _, x := range f.Servers {
+		line("Host %s", x.Name)
+		line("    HostName %s", x.Name)
+		line("    Port 22")
+		line("    HostKeyAlias %s", f.FQDN(x.Name))
+		line("    ProxyJump %s", f.Bastions[0].Name)
+		all = append(all, x.Name)
+	}
+	line("")
+	line("# A host is who it says it is when the fleet's SSH host CA says so: no first-use question, no stored keys.")
+	line("Host %s", strings.Join(all, " "))
+	line("    UserKnownHostsFile \"%s\"", strings.ReplaceAll(o.knownHosts, "%", "%%"))
+	line("    GlobalKnownHostsFile none")
+	line("    StrictHostKeyChecking yes")
+	line("    HostKeyAlgorithms ssh-ed25519-cert-v01@openssh.com")
+	line("    UpdateHostKeys no")
+	line("    VerifyHostKeyDNS no")
+	line("    # A touched hardware key, and nothing else.")
+	line("    PreferredAuthentications publickey")
+	line("    PubkeyAuthentication yes")
+	line("    PasswordAuthentication no")
+	line("    KbdInteractiveAuthentication no")
+	line("    GSSAPIAuthentication no")
+	line("    HostbasedAuthentication no")
+	if o.user != "" {
+		line("    User %s", o.user)
+	}
+	if o.identity != "" {
+		line("    IdentityFile \"%s\"", strings.ReplaceAll(o.identity, "%", "%%"))
+		line("    IdentitiesOnly yes")
+	}
+	line("    # The bastion opens ports on servers; nothing is forwarded back.")
+	line("    ForwardAgent no")
+	line("    ForwardX11 no")
+	line("    ClearAllForwardings yes")
+	line("    # A session ends when its server leaves, rather than hang.")
+	line("    ServerAliveInterval 5")
+	line("    ServerAliveCountMax 3")
+	return []byte(b.String()), nil
+}
