@@ -179,4 +179,3 @@ func knownHosts(f inventory.Fleet, hostCA string) []byte {
 	}
 	return []byte("@cert-authority " + strings.Join(names, ",") + " " + hostCA + " " + f.Name + "-host-ca\n")
 }
-

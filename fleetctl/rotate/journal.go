@@ -48,12 +48,12 @@ func (l *life) journal(ctx context.Context, s store.Server, step, outcome, detai
 
 // begun reports whether an effect of this life was ever intended, and whether it was seen done.
 func (l *life) begun(ctx context.Context, s store.Server, step string) (tried, done bool, err error) {
-	entries, err := l.Store.Journal(ctx, l.run)
+	entries, err := l.Store.Journal(ctx, s.Name)
 	if err != nil {
 		return false, false, err
 	}
 	for _, e := range entries {
-		if e.Server == s.Name && e.Epoch == s.Epoch && e.Step == step {
+		if e.Epoch == s.Epoch && e.Step == step {
 			tried = true
 			done = done || e.Outcome == Done
 		}
@@ -61,18 +61,25 @@ func (l *life) begun(ctx context.Context, s store.Server, step string) (tried, d
 	return tried, done, nil
 }
 
-// failures returns the first failed attempt of this run and their number.
-func (l *life) failures(ctx context.Context, s store.Server) (first string, n int, err error) {
-	entries, err := l.Store.Journal(ctx, l.run)
+// attempts counts failed attempts.
+type attempts struct{ all, ofLife int }
+
+// failures returns the first failed attempt of this run and their number, in all and in this life.
+func (l *life) failures(ctx context.Context, s store.Server) (first string, n attempts, err error) {
+	entries, err := l.Store.Journal(ctx, s.Name)
 	if err != nil {
-		return "", 0, err
+		return "", n, err
 	}
 	for _, e := range entries {
-		if e.Server == s.Name && e.Step == "attempt" && e.Outcome == Failed {
-			if n == 0 {
-				first = e.Detail
-			}
-			n++
+		if e.Run != l.run || e.Step != "attempt" || e.Outcome != Failed {
+			continue
+		}
+		if n.all == 0 {
+			first = e.Detail
+		}
+		n.all++
+		if e.Epoch == s.Epoch {
+			n.ofLife++
 		}
 	}
 	return first, n, nil

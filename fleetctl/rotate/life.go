@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -26,6 +27,7 @@ const (
 	readBackEvery = 2 * time.Second // how often a booting machine is asked whether it still runs
 	consoleLines  = 5
 	maxCause      = 2048
+	maxStale      = 100 // how often a life looks again because somebody else moved its server
 )
 
 // life carries one server from where it is to serving or quarantined. One goroutine owns it.
@@ -68,7 +70,7 @@ func (l *life) leave(ctx context.Context, step plan.Step, check func([]store.Ser
 	l.at("leave")
 	var err error
 	if to == inventory.Draining {
-		err = l.Store.MoveIf(ctx, step.Server, step.Epoch, step.State, to, cause, time.Now(), check)
+		err = l.Store.MoveChecked(ctx, step.Server, step.Epoch, step.State, to, cause, time.Now(), check)
 	} else {
 		_, err = l.Store.BeginLife(ctx, step.Server, step.Epoch, step.State, cause, time.Now(), check)
 	}
@@ -84,6 +86,7 @@ func (l *life) leave(ctx context.Context, step plan.Step, check func([]store.Ser
 
 // live goes from state to state. Each state's method returns nil when it has moved the server on.
 func (l *life) live(ctx context.Context) outcome {
+	stale := 0
 	for {
 		s, err := l.Store.Server(ctx, l.server.Name)
 		if err != nil {
@@ -106,6 +109,11 @@ func (l *life) live(ctx context.Context) outcome {
 		}
 		if f := (*failure)(nil); errors.As(err, &f) {
 			err = l.fail(ctx, s, f)
+		}
+		if errors.Is(err, store.ErrStale) && ctx.Err() == nil {
+			if stale++; stale <= maxStale {
+				continue // a join or a report came between reading and moving: look again
+			}
 		}
 		if err != nil {
 			return outcome{Rebuilt{Name: l.server.Name}, err}
@@ -238,6 +246,9 @@ func (l *life) on(ctx context.Context, s store.Server) error {
 		return &failure{"ticket", err.Error()}
 	}
 	l.at("put-ticket")
+	if err := l.Store.SetRelease(ctx, s.Name, s.Epoch, strconv.FormatUint(l.Release.Statement.Version, 10)); err != nil {
+		return err
+	}
 	if err := l.Store.PutTicket(ctx, s.Name, s.Epoch, ticket.Hash(data), t.NotAfter); err != nil {
 		return err
 	}
@@ -372,15 +383,22 @@ func (l *life) fail(ctx context.Context, s store.Server, f *failure) error {
 	if err != nil {
 		return err
 	}
-	if err := l.journal(ctx, s, "attempt", Failed, f.Error()); err != nil {
-		return err
-	}
 	first, n, err := l.failures(ctx, s)
 	if err != nil {
 		return err
 	}
-	if n <= l.rules.Retries {
-		l.sayf("%s: failed (%s), attempt %d of %d", s.Name, f, n, l.rules.Retries+1)
+	// A process that died after this record finds the same failure again: one attempt counts once.
+	if n.ofLife == 0 || s.State == inventory.Wiping {
+		if err := l.journal(ctx, s, "attempt", Failed, f.Error()); err != nil {
+			return err
+		}
+		n.all++
+		if first == "" {
+			first = f.Error()
+		}
+	}
+	if n.all <= l.rules.Retries {
+		l.sayf("%s: failed (%s), attempt %d of %d", s.Name, f, n.all, l.rules.Retries+1)
 		if s.State == inventory.Wiping {
 			return nil // the wipe itself is tried again
 		}

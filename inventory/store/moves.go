@@ -80,23 +80,57 @@ func (s *Store) NextEpoch(ctx context.Context, name string) (uint64, error) {
 		if have.State != inventory.Wiping {
 			return fmt.Errorf("server %q is %s and a new life begins while wiping: %w", name, have.State, ErrStale)
 		}
-		epoch = have.Epoch + 1
-		for _, q := range []string{
-			`UPDATE servers SET epoch = epoch + 1, release = '', boot_id = '', host_key = '', tunnel_key = '', tls_key = '', booted_at = 0, joined_at = 0,
-			 deadline = 0, health = NULL, health_at = 0, drained = 0, drain_forced = 0 WHERE name = ?`,
-			`UPDATE tickets SET revoked = 1 WHERE server = ? AND used_at = 0`,
-			`DELETE FROM drains WHERE server = ?`,
-		} {
-			if _, err := tx.ExecContext(ctx, q, name); err != nil {
-				return err
-			}
-		}
-		return nil
+		epoch, err = nextEpoch(ctx, tx, have)
+		return err
 	})
 	if err != nil {
 		return 0, fmt.Errorf("beginning a life: %w", err)
 	}
 	return epoch, nil
+}
+
+// BeginLife is Move to Wiping and NextEpoch in one transaction, if check, which may be nil, agrees: there is no moment at which
+// the old life is over and the new one has no number.
+func (s *Store) BeginLife(ctx context.Context, name string, epoch uint64, from inventory.State, cause string, now time.Time, check func([]Server) error) (uint64, error) {
+	var next uint64
+	err := s.write(ctx, func(tx *sql.Tx) error {
+		if check != nil {
+			all, err := servers(ctx, tx)
+			if err != nil {
+				return err
+			}
+			if err := check(all); err != nil {
+				return err
+			}
+		}
+		if err := move(ctx, tx, name, epoch, from, inventory.Wiping, cause, now); err != nil {
+			return err
+		}
+		have, err := server(ctx, tx, name)
+		if err != nil {
+			return err
+		}
+		next, err = nextEpoch(ctx, tx, have)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("beginning a life: %w", err)
+	}
+	return next, nil
+}
+
+func nextEpoch(ctx context.Context, tx *sql.Tx, have Server) (uint64, error) {
+	for _, q := range []string{
+		`UPDATE servers SET epoch = epoch + 1, release = '', boot_id = '', host_key = '', tunnel_key = '', tls_key = '', booted_at = 0, joined_at = 0,
+		 deadline = 0, health = NULL, health_at = 0, drained = 0, drain_forced = 0 WHERE name = ?`,
+		`UPDATE tickets SET revoked = 1 WHERE server = ? AND used_at = 0`,
+		`DELETE FROM drains WHERE server = ?`,
+	} {
+		if _, err := tx.ExecContext(ctx, q, have.Name); err != nil {
+			return 0, err
+		}
+	}
+	return have.Epoch + 1, nil
 }
 
 // Events returns the transitions after the one with this ID, oldest first; 0 for all. It returns a bounded number: ask again

@@ -78,6 +78,17 @@ CREATE TABLE runs (
   ended  INTEGER NOT NULL DEFAULT 0,
   result TEXT NOT NULL DEFAULT ''
 ) STRICT;
+CREATE TABLE journal (
+  id      INTEGER PRIMARY KEY AUTOINCREMENT,
+  run     INTEGER NOT NULL REFERENCES runs(id),
+  at      INTEGER NOT NULL,
+  server  TEXT NOT NULL REFERENCES servers(name),
+  epoch   INTEGER NOT NULL,
+  step    TEXT NOT NULL,
+  outcome TEXT NOT NULL,
+  detail  TEXT NOT NULL
+) STRICT;
+CREATE INDEX journal_of_server ON journal (server, id);
 CREATE UNIQUE INDEX one_open_run ON runs (ended) WHERE ended = 0;
 `
 

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"mayfly/fleetctl/signer"
+	"mayfly/internal/canonical"
+	"mayfly/internal/command"
+	"mayfly/internal/hint"
+	"mayfly/internal/pki"
+	"mayfly/tunnel/checkin"
+)
+
+var checkinVerb = command.Verb{
+	Name:    "checkin",
+	Args:    "--dir DIR",
+	Summary: "run the API that apps ask for servers",
+	Help: `Answers apps, over TLS 1.3 under the fleet's CA, with the signed list of servers: the same bytes for everybody. It has no CA
+key, reads DIR/public only, and writes nothing about who asked. Its own key is made in RAM at each start; the signer, which
+has to run, certifies it and renews the certificate.
+
+It says "fleetctl: checkin: ready" on stderr when it listens.
+
+Example:
+
+  fleetctl checkin --dir lab`,
+	Run: runCheckin,
+}
+
+// Bounds of check-in.
+const (
+	checkinDeadline    = 10 * time.Second
+	checkinHeader      = 8 << 10
+	checkinConnections = 4096
+	stopDeadline       = 5 * time.Second
+)
+
+func runCheckin(ctx context.Context, c *command.Call) error {
+	fs := c.Flags()
+	dir := dirFlag(fs)
+	if err := c.Parse(fs); err != nil {
+		return err
+	}
+	if err := noArguments(fs); err != nil {
+		return err
+	}
+	d, log := state(*dir), logger(c.Stderr)
+	client, err := d.client()
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", client.Checkin)
+	if err != nil {
+		return hint.New(fmt.Errorf("listening for apps: %w", err), "another process has %s, or the address is not this machine's", client.Checkin)
+	}
+	name := strings.TrimSuffix(client.Name, "."+client.Domain)
+	cert, err := newCertificate(ctx, signer.Dial(string(d)), name, client.Name)
+	if err != nil {
+		return errors.Join(needsSigner(err), l.Close())
+	}
+	srv := &http.Server{
+		Handler:           checkin.Handler(d.listFile()),
+		ReadTimeout:       checkinDeadline,
+		ReadHeaderTimeout: checkinDeadline,
+		WriteTimeout:      checkinDeadline,
+		IdleTimeout:       checkinDeadline,
+		MaxHeaderBytes:    checkinHeader,
+		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // who asked is written nowhere
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: cert.get, NextProtos: []string{"h2", "http/1.1"}}
+	fmt.Fprintln(c.Stderr, "fleetctl: checkin: ready")
+	renewing, stop := context.WithCancel(ctx)
+	defer stop()
+	var wg sync.WaitGroup
+	wg.Go(func() { cert.keep(renewing, log) })
+	stopped := make(chan error, 1)
+	end := context.AfterFunc(ctx, func() {
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopDeadline)
+		defer cancel()
+		stopped <- srv.Shutdown(grace)
+	})
+	err = srv.Serve(tls.NewListener(limit(l, checkinConnections), config))
+	stop()
+	wg.Wait()
+	if end() {
+		return fmt.Errorf("answering apps: %w", err)
+	}
+	return <-stopped
+}
+
+// client reads DIR/public/client.json, from which apps, and check-in itself, know name, address and CA.
+func (d state) client() (checkin.ClientConfig, error) {
+	var c checkin.ClientConfig
+	data, err := read(d.clientFile(), "`fleetctl init` makes it")
+	if err != nil {
+		return c, err
+	}
+	if err := canonical.Parse(data, maxFile, &c); err != nil {
+		return c, fmt.Errorf("%s: %w", d.clientFile(), err)
+	}
+	return c, nil
+}
+
+// verifier makes client configurations that believe only this CA, and only for one name.
+func verifier(ca []byte) func(name string) *tls.Config {
+	return func(name string) *tls.Config { return pki.VerifyName(ca, name) }
+}

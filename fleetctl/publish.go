@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"time"
+
+	"mayfly/fleetctl/rotate"
+	"mayfly/fleetctl/signer"
+	"mayfly/internal/canonical"
+	"mayfly/internal/durable"
+	"mayfly/inventory"
+	"mayfly/inventory/store"
+	"mayfly/policies/bundle"
+	"mayfly/tunnel/checkin"
+)
+
+// storeOfServe is the store as serve uses it: all of it goes to rebuild/boot.
+type storeOfServe = *store.Store
+
+// How often the list of servers is looked at, signed again without a change, and how long it is valid.
+const (
+	listInterval = 500 * time.Millisecond
+	listRenewal  = 30 * time.Second
+	listLife     = 2 * time.Minute
+)
+
+// publish keeps DIR/public/list.json true until ctx ends: signed again with every change, and before it gets old.
+func publish(ctx context.Context, d state, s *store.Store, keys *signer.Client, current func() *bundle.Bundle, log *slog.Logger) {
+	tick := time.NewTicker(listInterval)
+	defer tick.Stop()
+	var last []checkin.Server
+	var issued time.Time
+	said := ""
+	for {
+		now := time.Now()
+		servers, err := s.Servers(ctx)
+		if err == nil {
+			list := takers(current(), servers, now)
+			if issued.IsZero() || now.Sub(issued) >= listRenewal || !reflect.DeepEqual(list, last) {
+				if err = publishOnce(ctx, d, keys, current().Fleet, list, now); err == nil {
+					last, issued = list, now
+				}
+			}
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil && said != err.Error() {
+			log.Error("publishing the list of servers", "error", err)
+		}
+		said = ""
+		if err != nil {
+			said = err.Error()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func publishOnce(ctx context.Context, d state, keys *signer.Client, fleet string, servers []checkin.Server, now time.Time) error {
+	now = now.UTC().Truncate(time.Second)
+	signed, err := keys.List(ctx, checkin.List{Kind: checkin.Kind, Fleet: fleet, Issued: now, Expires: now.Add(listLife), Servers: servers})
+	if err != nil {
+		return fmt.Errorf("having the list signed: %w", err)
+	}
+	data, err := canonical.Marshal(signed)
+	if err != nil {
+		return fmt.Errorf("encoding the signed list: %w", err)
+	}
+	return durable.WriteFile(d.listFile(), data, 0o644)
+}
+
+// takers are the servers that have users: those that serve, and those that their users are leaving.
+func takers(b *bundle.Bundle, servers []store.Server, now time.Time) []checkin.Server {
+	known := map[string]store.Server{}
+	for _, s := range servers {
+		known[s.Name] = s
+	}
+	list := []checkin.Server{}
+	for _, x := range b.Inventory.Servers {
+		k := known[x.Name]
+		deadline := rotate.Deadline(k, time.Duration(b.Policy.Rotation.MaxAge))
+		if !deadline.IsZero() && !now.Before(deadline) {
+			continue
+		}
+		if k.State == inventory.Serving || k.State == inventory.Draining {
+			list = append(list, checkin.Server{Name: x.Name, Region: b.Inventory.RegionOf(x.Name), Address: x.Address.Addr(),
+				Register: rotate.RegisterPort, Draining: k.State == inventory.Draining})
+		}
+	}
+	return list
+}

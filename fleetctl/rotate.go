@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"time"
+
+	"mayfly/fleetctl/plan"
+	"mayfly/fleetctl/rotate"
+	"mayfly/internal/command"
+	"mayfly/internal/hint"
+	"mayfly/inventory"
+)
+
+var rotateVerb = command.Verb{
+	Name:    "rotate",
+	Args:    "--dir DIR [--all]",
+	Summary: "drain, wipe, rebuild, check and return servers",
+	Help: `Rebuilds every server that is due, and with --all every server: it drains (bounded), is switched off and read back as off,
+boots the release in use with a one-time ticket, joins, is checked from inside and outside, is watched, and serves again.
+Never more at once than max_parallel, and never so many that a region falls under its floor.
+
+Every step is in the journal before it happens. After Ctrl-C, a kill or a power cut, the next rotate goes on where this one
+was. A server that does not come up is tried again, then quarantined with the cause (exit code 1); --retry tries it again.
+
+` + "`fleetctl signer` and `fleetctl serve`" + ` have to run. One rotate runs at a time.
+
+Example:
+
+  fleetctl rotate --dir lab --all`,
+	Run: func(ctx context.Context, c *command.Call) error {
+		fs := c.Flags()
+		dir := dirFlag(fs)
+		asked := askedFlags(fs)
+		output := outputFlag(fs)
+		if err := c.Parse(fs); err != nil {
+			return err
+		}
+		if err := errors.Join(noArguments(fs), checkFormat(*output)); err != nil {
+			return err
+		}
+		d := state(*dir)
+		r, rules, closeStore, err := d.runner(ctx, c)
+		if err != nil {
+			return err
+		}
+		defer closeStore()
+		asked.apply(&rules)
+		if err := os.MkdirAll(d.machines(), 0o700); err != nil {
+			return fmt.Errorf("making the directory of machines: %w", err)
+		}
+		lock, err := rotate.TakeLock(d.lockFile())
+		if err != nil {
+			return err
+		}
+		result, err := d.rotate(ctx, r, rules)
+		err = errors.Join(err, lock.Release())
+		if result.Result == "" {
+			return refusedPlan(err)
+		}
+		var rows [][]string
+		for _, s := range result.Servers {
+			rows = append(rows, []string{s.Name, string(s.State), strconv.FormatUint(s.Epoch, 10), s.Release,
+				fmt.Sprintf("%.1f s", s.Seconds), fmt.Sprintf("%.1f s", s.Boot), s.Cause})
+		}
+		if e := show(c.Stdout, *output, result, []string{"SERVER", "STATE", "LIFE", "RELEASE", "OUT FOR", "BOOT", "CAUSE"}, rows); e != nil {
+			return errors.Join(err, e)
+		}
+		fmt.Fprintf(c.Stderr, "fleetctl: rotate: %s, %d servers rebuilt\n", result.Result, served(result))
+		return refusedPlan(err)
+	},
+}
+
+// rotate looks whether servers could join at all before it touches any.
+func (d state) rotate(ctx context.Context, r *rotate.Runner, rules plan.Rules) (rotate.Result, error) {
+	for _, name := range rules.Lost {
+		if _, ok := r.Bundle.Inventory.Server(name); !ok {
+			return rotate.Result{}, command.Usagef("--lost %s: no such server in the signed inventory", name)
+		}
+	}
+	// A plan first: what is refused, or not due, needs no controller.
+	if err := r.Store.Sync(ctx, r.Bundle.Inventory, time.Now()); err != nil {
+		return rotate.Result{}, err
+	}
+	if _, err := r.Plan(ctx, rules, time.Now()); err != nil {
+		return rotate.Result{}, err
+	}
+	k := r.Bundle.Inventory.Controller
+	if err := answers(ctx, netip.AddrPortFrom(k.Address, k.JoinPort)); err != nil {
+		return rotate.Result{}, hint.New(fmt.Errorf("servers could not join: %w", err), "start `fleetctl serve` first; nothing was touched")
+	}
+	socket := d.path("signer.sock")
+	conn, err := net.DialTimeout("unix", socket, controllerLimit)
+	if err != nil {
+		return rotate.Result{}, hint.New(fmt.Errorf("no tickets without the signer: %w", err), "start `fleetctl signer` first; nothing was touched")
+	}
+	if err := conn.Close(); err != nil {
+		return rotate.Result{}, err
+	}
+	return r.Run(ctx, rules)
+}
+
+// controllerLimit is how long the controller's own ports may take to answer.
+const controllerLimit = 5 * time.Second
+
+func answers(ctx context.Context, addr netip.AddrPort) error {
+	dialer := net.Dialer{Timeout: controllerLimit}
+	conn, err := dialer.DialContext(ctx, "tcp", addr.String())
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+func served(r rotate.Result) int {
+	n := 0
+	for _, s := range r.Servers {
+		if s.State == inventory.Serving {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"mayfly/fleetctl/signer"
+	"mayfly/internal/command"
+	"mayfly/policies/bundle"
+	"mayfly/policies/trust"
+	"mayfly/rebuild/boot"
+)
+
+var serveVerb = command.Verb{
+	Name:    "serve",
+	Args:    "--dir DIR",
+	Summary: "run the process that servers boot from, join and report to",
+	Help: `Serves releases (HTTP, everything in them is checked by hash and signature) and join, renewal and the servers' streams (TLS), on
+the controller's address and ports of the signed inventory; forwards drain orders and newer signed policies; and publishes the
+signed list of servers (DIR/public/list.json). ` + "`fleetctl signer`" + ` has to run.
+
+It says "fleetctl: serve: ready" on stderr when it listens. A newer bundle is taken over when it is signed; until then, and if
+it is refused, the old one stays in force.
+
+Example:
+
+  fleetctl serve --dir lab`,
+	Run: runServe,
+}
+
+func runServe(ctx context.Context, c *command.Call) error {
+	fs := c.Flags()
+	dir := dirFlag(fs)
+	if err := c.Parse(fs); err != nil {
+		return err
+	}
+	if err := noArguments(fs); err != nil {
+		return err
+	}
+	d, log := state(*dir), logger(c.Stderr)
+	t, _, err := d.trust()
+	if err != nil {
+		return err
+	}
+	p, err := openPolicy(d, t, log)
+	if err != nil {
+		return err
+	}
+	s, err := d.openStore(ctx)
+	if err != nil {
+		return err
+	}
+	err = serve(ctx, c, d, s, p, log)
+	return errors.Join(err, s.Close())
+}
+
+func serve(ctx context.Context, c *command.Call, d state, s storeOfServe, p *policy, log *slog.Logger) error {
+	b := p.current()
+	if err := s.Sync(ctx, b.Inventory, time.Now()); err != nil {
+		return err
+	}
+	keys := signer.Dial(string(d))
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		err := boot.Serve(ctx, boot.Config{Fleet: b.Inventory, Dir: string(d), Store: s, Signer: keys, Bundle: p.bytes, Log: log,
+			Ready: func() { fmt.Fprintln(c.Stderr, "fleetctl: serve: ready") }})
+		if ctx.Err() != nil {
+			return nil // asked to stop
+		}
+		return needsSigner(err)
+	})
+	g.Go(func() error { p.watch(ctx); return nil })
+	g.Go(func() error {
+		publish(ctx, d, s, keys, p.current, log)
+		return nil
+	})
+	return g.Wait()
+}
+
+// policyInterval is how often a newer bundle is looked for.
+const policyInterval = time.Second
+
+// policy is the signed bundle in force; a newer one replaces it when enough people have signed it.
+type policy struct {
+	d     state
+	trust *trust.Trust
+	log   *slog.Logger
+
+	mu         sync.Mutex // guards the rest
+	bundle     *bundle.Bundle
+	data, sigs []byte
+	refused    string // the last refusal, said once
+}
+
+func openPolicy(d state, t *trust.Trust, log *slog.Logger) (*policy, error) {
+	b, err := d.bundle(t, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	p := &policy{d: d, trust: t, log: log}
+	p.data, p.sigs, err = d.bundleBytes()
+	if err != nil {
+		return nil, err
+	}
+	// Read twice: believe the second reading only by its own signatures.
+	p.bundle, err = bundle.Open(t, p.data, p.sigs, time.Now(), b.Version)
+	return p, err
+}
+
+func (p *policy) current() *bundle.Bundle {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.bundle
+}
+
+// bytes are the bundle in force with its signatures, for servers, which check both by themselves.
+func (p *policy) bytes() (data, sigs []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.data, p.sigs
+}
+
+// watch takes over newer bundles until ctx ends.
+func (p *policy) watch(ctx context.Context) {
+	tick := time.NewTicker(policyInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			p.reload(time.Now())
+		}
+	}
+}
+
+func (p *policy) reload(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	data, sigs, err := p.d.bundleBytes()
+	if err == nil && bytes.Equal(data, p.data) && bytes.Equal(sigs, p.sigs) {
+		return
+	}
+	var b *bundle.Bundle
+	if err == nil {
+		b, err = bundle.Open(p.trust, data, sigs, now, p.bundle.Version)
+	}
+	if err != nil {
+		if p.refused != err.Error() {
+			p.refused = err.Error()
+			p.log.Warn("the old policy stays in force", "version", p.bundle.Version, "error", err)
+		}
+		return
+	}
+	p.log.Info("policy in force", "version", b.Version, "was", p.bundle.Version)
+	p.bundle, p.data, p.sigs, p.refused = b, data, sigs, ""
+}

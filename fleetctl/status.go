@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"mayfly/fleetctl/plan"
+	"mayfly/fleetctl/rotate"
+	"mayfly/internal/command"
+	"mayfly/inventory"
+	"mayfly/inventory/store"
+	"mayfly/policies/bundle"
+)
+
+var statusVerb = command.Verb{
+	Name:    "status",
+	Args:    "--dir DIR",
+	Summary: "show every server's state, age and deadline, and every region's capacity",
+	Help: `Reads the signed inventory and the store, and changes nothing. SERVING is the capacity of servers that take users now.
+
+Example:
+
+  fleetctl status --dir lab -o json`,
+	Run: func(ctx context.Context, c *command.Call) error {
+		fs := c.Flags()
+		dir := dirFlag(fs)
+		output := outputFlag(fs)
+		if err := c.Parse(fs); err != nil {
+			return err
+		}
+		if err := errors.Join(noArguments(fs), checkFormat(*output)); err != nil {
+			return err
+		}
+		d, now := state(*dir), time.Now()
+		t, _, err := d.trust()
+		if err != nil {
+			return err
+		}
+		b, err := d.bundle(t, now)
+		if err != nil {
+			return err
+		}
+		s, err := d.openStore(ctx)
+		if err != nil {
+			return err
+		}
+		servers, err := s.Servers(ctx)
+		if err = errors.Join(err, s.Close()); err != nil {
+			return err
+		}
+		report := newStatus(b, servers, now)
+		if *output == "json" {
+			return show(c.Stdout, *output, report, nil, nil)
+		}
+		return report.tables(c, servers, now)
+	},
+}
+
+// status is what `fleetctl status -o json` prints. Its fields stay.
+type status struct {
+	Servers []serverStatus `json:"servers"`
+	Regions []regionStatus `json:"regions"`
+}
+
+type serverStatus struct {
+	Name       string          `json:"name"`
+	Region     string          `json:"region"`
+	State      inventory.State `json:"state"`
+	Epoch      uint64          `json:"epoch"`
+	AgeSeconds int64           `json:"age_seconds"` // of the present life; 0 before the first and while it is off
+	Deadline   *time.Time      `json:"deadline"`    // null when it has none
+	Release    string          `json:"release"`
+	BootID     string          `json:"boot_id"`
+	Cause      string          `json:"cause"`
+}
+
+type regionStatus struct {
+	Name     string `json:"name"`
+	Capacity int    `json:"capacity"`
+	Serving  int    `json:"serving"`
+	Floor    int    `json:"floor"`
+}
+
+func newStatus(b *bundle.Bundle, servers []store.Server, now time.Time) status {
+	known := map[string]store.Server{}
+	for _, s := range servers {
+		known[s.Name] = s
+	}
+	fleet := b.Inventory
+	serving := map[string]int{}
+	r := status{Servers: []serverStatus{}, Regions: []regionStatus{}}
+	for _, x := range fleet.Servers {
+		k, ok := known[x.Name]
+		if !ok {
+			k = store.Server{Name: x.Name, State: inventory.New}
+		}
+		s := serverStatus{Name: x.Name, Region: fleet.RegionOf(x.Name), State: k.State, Epoch: k.Epoch, Release: k.Release, BootID: k.BootID, Cause: k.Cause}
+		deadline := rotate.Deadline(k, time.Duration(b.Policy.Rotation.MaxAge))
+		if !deadline.IsZero() {
+			s.Deadline = &deadline
+		}
+		if !k.BootedAt.IsZero() {
+			s.AgeSeconds = int64(now.Sub(k.BootedAt) / time.Second)
+		}
+		if k.State == inventory.Serving && (deadline.IsZero() || now.Before(deadline)) {
+			serving[s.Region] += x.Capacity
+		}
+		r.Servers = append(r.Servers, s)
+	}
+	for _, g := range fleet.Regions {
+		total := fleet.Capacity(g.Name)
+		r.Regions = append(r.Regions, regionStatus{g.Name, total, serving[g.Name], g.Floor.Of(total)})
+	}
+	return r
+}
+
+func (r status) tables(c *command.Call, servers []store.Server, now time.Time) error {
+	heard := map[string]time.Time{}
+	for _, s := range servers {
+		heard[s.Name] = s.HealthAt
+	}
+	var rows [][]string
+	for _, s := range r.Servers {
+		age, end := "-", "-"
+		if s.AgeSeconds > 0 {
+			age = (time.Duration(s.AgeSeconds) * time.Second).String()
+		}
+		if s.Deadline != nil {
+			end = left(*s.Deadline, now)
+		}
+		word := "never"
+		if at := heard[s.Name]; !at.IsZero() {
+			word = now.Sub(at).Round(time.Second).String() + " ago"
+			if now.Sub(at) > plan.FreshFor {
+				word = "silent, " + word
+			}
+		}
+		rows = append(rows, []string{s.Name, s.Region, string(s.State), strconv.FormatUint(s.Epoch, 10), age, end, s.Release, word, s.Cause})
+	}
+	if err := show(c.Stdout, "table", nil, []string{"SERVER", "REGION", "STATE", "LIFE", "AGE", "LEFT", "RELEASE", "HEARD", "CAUSE"}, rows); err != nil {
+		return err
+	}
+	if _, err := c.Stdout.Write([]byte("\n")); err != nil {
+		return err
+	}
+	rows = nil
+	for _, g := range r.Regions {
+		rows = append(rows, []string{g.Name, strconv.Itoa(g.Capacity), strconv.Itoa(g.Serving), strconv.Itoa(g.Floor)})
+	}
+	return show(c.Stdout, "table", nil, []string{"REGION", "CAPACITY", "SERVING", "FLOOR"}, rows)
+}
