@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// orphanLife is how long a machine may hold whose papers cannot be read.
+	orphanLife   = time.Hour
+	deadlineTick = time.Second
+	// lastDrain is how long before its end a machine that nobody drained lets its users go; never more than a tenth of its life.
+	lastDrain = time.Minute
+)
+
+// deadline is the end of life in CLOCK_BOOTTIME, which runs from the kernel's start, is never set, and does not stop in a
+// suspend. Nobody can extend it: it can only be shortened.
+type deadline struct{ at atomic.Int64 }
+
+func newDeadline() *deadline {
+	d := new(deadline)
+	d.at.Store(int64(orphanLife))
+	return d
+}
+
+// life replaces the bound of a machine without papers by the papers' own. It works once.
+func (d *deadline) life(life time.Duration) { d.at.CompareAndSwap(int64(orphanLife), int64(life)) }
+
+func (d *deadline) left(up time.Duration) time.Duration { return time.Duration(d.at.Load()) - up }
+
+// uptime is the time since the kernel started.
+func uptime() (time.Duration, error) {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		return 0, fmt.Errorf("reading CLOCK_BOOTTIME: %w", err)
+	}
+	return time.Duration(ts.Nano()), nil
+}
+
+// drainLead is how long before its end a life of this length lets its users go.
+func drainLead(life time.Duration) time.Duration { return min(lastDrain, life/10) }
+
+// watch calls soon once, a little before the end, and then end. A clock that cannot be read is the end.
+func (d *deadline) watch(ctx context.Context, now func() (time.Duration, error), soon func(time.Duration), end func(string)) {
+	tick := time.NewTicker(deadlineTick)
+	defer tick.Stop()
+	told := false
+	for {
+		up, err := now()
+		if err != nil {
+			end(err.Error())
+			return
+		}
+		left := d.left(up)
+		if left <= 0 {
+			end("end of life")
+			return
+		}
+		if !told && left <= drainLead(time.Duration(d.at.Load())) {
+			told = true
+			soon(left)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// hostTable is this program's own; the tunnel has another.
+const hostTable = "mayfly_host"
+
+// pass is one line of the input chain, whose policy is to drop. Zero fields match anything.
+type pass struct {
+	in      string     // interface
+	state   bool       // packets of connections that are there already
+	proto   byte       // IPPROTO_*
+	from    netip.Addr // IPv4
+	to      netip.Addr // IPv4
+	port    uint16     // destination
+	ping    bool       // ICMP echo requests, a bounded number
+	discard bool       // drop instead of accept
+	invalid bool       // packets that belong to no connection and begin none
+}
+
+// hostRules is what may come in: SSH from bastions only; WireGuard and registration from anywhere; from inside the tunnel the
+// resolver and the notice port on the tunnel's own address, and nothing of the host.
+func hostRules(bastions []netip.Addr, tunnel netip.Addr) []pass {
+	rules := []pass{
+		{in: "lo"},
+		{invalid: true, discard: true},
+		{state: true},
+	}
+	sorted := slices.Clone(bastions)
+	slices.SortFunc(sorted, netip.Addr.Compare)
+	for _, b := range slices.Compact(sorted) {
+		rules = append(rules, pass{in: outside, proto: unix.IPPROTO_TCP, from: b, port: sshPort})
+	}
+	rules = append(rules,
+		pass{in: outside, proto: unix.IPPROTO_ICMP, ping: true},
+		pass{in: outside, proto: unix.IPPROTO_UDP, port: tunnelPort},
+		pass{in: outside, proto: unix.IPPROTO_TCP, port: registerPort},
+	)
+	if tunnel.IsValid() {
+		rules = append(rules,
+			pass{in: tunnelInterface, proto: unix.IPPROTO_UDP, to: tunnel, port: dnsPort},
+			pass{in: tunnelInterface, proto: unix.IPPROTO_TCP, to: tunnel, port: dnsPort},
+			pass{in: tunnelInterface, proto: unix.IPPROTO_TCP, to: tunnel, port: noticePort},
+		)
+	}
+	return rules
+}
+
+// checkRules refuses a line that would match more than its author can have meant.
+func checkRules(rules []pass) error {
+	for i, r := range rules {
+		switch {
+		case r == pass{} || r == pass{in: outside} || r == pass{in: tunnelInterface}:
+			return fmt.Errorf("line %d of the packet filter lets everything in", i+1)
+		case (r.from.IsValid() && !r.from.Is4()) || (r.to.IsValid() && !r.to.Is4()):
+			return fmt.Errorf("line %d of the packet filter has an address that is not IPv4", i+1)
+		case r.port != 0 && r.proto != unix.IPPROTO_TCP && r.proto != unix.IPPROTO_UDP:
+			return fmt.Errorf("line %d of the packet filter has a port without a protocol", i+1)
+		case r.port == sshPort && !r.from.IsValid():
+			return fmt.Errorf("line %d of the packet filter opens SSH to everybody", i+1)
+		}
+	}
+	return nil
+}
+
+// applyRules replaces the host's table in one transaction.
+func applyRules(c *nftables.Conn, rules []pass) error {
+	if err := checkRules(rules); err != nil {
+		return err
+	}
+	table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: hostTable})
+	c.FlushTable(table)
+	drop := nftables.ChainPolicyDrop
+	input := c.AddChain(&nftables.Chain{
+		Name: "input", Table: table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookInput,
+		Priority: nftables.ChainPriorityFilter, Policy: &drop,
+	})
+	for _, r := range rules {
+		c.AddRule(&nftables.Rule{Table: table, Chain: input, Exprs: r.expressions()})
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("setting the packet filter: %w", err)
+	}
+	return nil
+}
+
+// expressions is the line as the kernel's instructions.
+func (r pass) expressions() []expr.Any {
+	var e []expr.Any
+	if r.in != "" {
+		name := make([]byte, unix.IFNAMSIZ)
+		copy(name, r.in)
+		e = append(e, &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, equal(name))
+	}
+	if r.state {
+		e = append(e, connection(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED)...)
+	}
+	if r.invalid {
+		e = append(e, connection(expr.CtStateBitINVALID)...)
+	}
+	if r.from.IsValid() || r.to.IsValid() || r.ping {
+		e = append(e, &expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, equal([]byte{unix.NFPROTO_IPV4}))
+	}
+	if r.from.IsValid() {
+		e = append(e, &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4}, equal(r.from.AsSlice()))
+	}
+	if r.to.IsValid() {
+		e = append(e, &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4}, equal(r.to.AsSlice()))
+	}
+	if r.proto != 0 {
+		e = append(e, &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, equal([]byte{r.proto}))
+	}
+	if r.port != 0 {
+		e = append(e, &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}, equal(binary.BigEndian.AppendUint16(nil, r.port)))
+	}
+	if r.ping {
+		e = append(e, &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1}, equal([]byte{8}), // echo request
+			&expr.Limit{Type: expr.LimitTypePkts, Rate: 20, Unit: expr.LimitTimeSecond, Burst: 10})
+	}
+	verdict := expr.VerdictAccept
+	if r.discard {
+		verdict = expr.VerdictDrop
+	}
+	return append(e, &expr.Verdict{Kind: verdict})
+}
+
+func equal(data []byte) expr.Any { return &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: data} }
+
+// connection matches any of the conntrack states.
+func connection(states uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(states), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
+	}
+}

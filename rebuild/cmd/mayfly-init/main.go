@@ -1,0 +1,271 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"sync"
+	"time"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"mayfly/internal/command"
+	"mayfly/internal/durable"
+	"mayfly/rebuild/join"
+)
+
+func main() {
+	if os.Getpid() != 1 {
+		os.Exit(notInit(context.Background(), os.Args[1:]))
+	}
+	con := &console{w: os.Stdout}
+	ctx, cancel := context.WithCancel(context.Background())
+	end := &ending{con: con, cancel: cancel}
+	limit := newDeadline()
+	b := &boot{con: con, end: end, limit: limit}
+	b.watchEnds(ctx)
+	if err := b.run(ctx); err != nil {
+		b.hold(ctx, err)
+	}
+	select {} // PID 1 must not end; stop switches off
+}
+
+// notInit answers a person who runs the program.
+func notInit(ctx context.Context, args []string) int {
+	return command.Program{
+		Name:    "mayfly-init",
+		Summary: "PID 1 of a mayfly server. The stub starts it on the verified root; it has no verbs of its own.",
+	}.Main(ctx, args, os.Stdin, os.Stdout, os.Stderr)
+}
+
+// boot is a machine on its way.
+type boot struct {
+	con    *console
+	end    *ending
+	limit  *deadline
+	papers *papers // nil until they are read
+	mu     sync.Mutex
+	live   *machine // nil until it has joined; guarded by mu
+}
+
+// watchEnds starts all that may end the machine: signals, the power button, the end of life.
+func (b *boot) watchEnds(ctx context.Context) {
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, unix.SIGTERM, unix.SIGINT, unix.SIGPWR)
+	signal.Ignore(unix.SIGHUP, unix.SIGPIPE)
+	go func() { b.end.stop((<-stop).String()) }()
+	go b.limit.watch(ctx, uptime, b.lastDrain, b.end.stop)
+}
+
+// lastDrain lets users go before the end, if nobody ordered it.
+func (b *boot) lastDrain(left time.Duration) {
+	b.mu.Lock()
+	m := b.live
+	b.mu.Unlock()
+	if m != nil {
+		m.beginDrain(context.Background(), left)
+	}
+}
+
+// run is the boot. Each stage is told as it begins.
+func (b *boot) run(ctx context.Context) error {
+	// The stub handed over its file descriptors; services and sessions shall not find more.
+	for _, s := range []struct {
+		name, code string
+		do         func() error
+	}{
+		{"mounts", codeMounts, mountAll},
+		{"modules", codeModules, loadModules},
+		{"papers", codePapers, b.readPapers},
+		{"network", codeNetwork, func() error { return configureNetwork(b.papers.ticket) }},
+		{"refusals", codeDisk, b.refusals},
+		{"packet filter", codeFirewall, b.firstRules},
+		{"lockdown", codeLockdown, func() error { return lockdown("/proc/sys", settings) }},
+	} {
+		b.con.stage("%s", s.name)
+		if err := s.do(); err != nil {
+			return coded(s.code, err)
+		}
+	}
+	if err := watchButtons("/dev/input", func() { go b.end.stop("power button") }); err != nil {
+		b.con.stage("power button: %v", err)
+	}
+	m, err := b.join(ctx)
+	if err != nil {
+		return err
+	}
+	return b.serve(ctx, m)
+}
+
+// coded gives an error of a stage the stage's reason code, if it has none.
+func coded(code string, err error) error {
+	if _, ok := errors.AsType[*refusal](err); ok {
+		return err
+	}
+	return refuse(code, "%w", err)
+}
+
+func (b *boot) readPapers() error {
+	p, err := readPapers(runDir, time.Now())
+	if err != nil {
+		return err
+	}
+	b.papers = p
+	b.limit.life(p.lifetime())
+	return nil
+}
+
+// refusals come when the network is there, so that the controller hears of them.
+func (b *boot) refusals() error {
+	if err := diskPresent(os.DirFS("/sys")); err != nil {
+		return err
+	}
+	swaps, err := os.ReadFile("/proc/swaps")
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return refuse(codeSwap, "%w", err)
+	}
+	if err == nil {
+		if err := swapActive(swaps); err != nil {
+			return err
+		}
+	}
+	return clockBefore(time.Now(), b.papers.statement.NotBefore)
+}
+
+// firstRules let nobody in: who may come is not known yet.
+func (b *boot) firstRules() error {
+	return applyRules(&nftables.Conn{}, []pass{{in: "lo"}, {invalid: true, discard: true}, {state: true}})
+}
+
+// join makes the keys and begins the life.
+func (b *boot) join(ctx context.Context) (*machine, error) {
+	b.con.stage("keys")
+	t := b.papers.ticket
+	k, err := makeKeys(t.ServerName())
+	if err != nil {
+		return nil, coded(codeKeys, err)
+	}
+	client, err := join.NewClient(t)
+	if err != nil {
+		return nil, coded(codeJoin, err)
+	}
+	r, err := newReaper()
+	if err != nil {
+		return nil, coded(codeServices, err)
+	}
+	children := make(chan os.Signal, 1)
+	signal.Notify(children, unix.SIGCHLD)
+	go r.run(children)
+	m := &machine{
+		con: b.con, papers: b.papers, keys: k, client: client, end: b.end.stop,
+		sup: newSupervisor(r.start), tunnel: newTunnelClient(tunnelControl), changed: make(chan struct{}, 1),
+	}
+	b.con.stage("join")
+	answer, err := joinController(ctx, client, join.Request{
+		Ticket: b.papers.data, Signature: b.papers.sig, CSR: k.csr, HostKey: k.host, TunnelKey: k.public, BootID: k.bootID,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := burn(runDir); err != nil {
+		return nil, coded(codeJoin, err)
+	}
+	b.con.stage("policy")
+	for _, do := range []func() error{
+		m.writeKeys,
+		func() error { return m.setCertificates(answer.Certificates, time.Now()) },
+		overlayAccounts,
+		func() error { return m.newPolicy(answer.Bundle, answer.BundleSig, time.Now()) },
+	} {
+		if err := do(); err != nil {
+			return nil, coded(codeServices, err)
+		}
+	}
+	b.mu.Lock()
+	b.live = m
+	b.mu.Unlock()
+	return m, nil
+}
+
+// serve starts the services and stays.
+func (b *boot) serve(ctx context.Context, m *machine) error {
+	b.con.stage("services")
+	f := m.bundle.Inventory
+	server, _ := f.Server(m.papers.ticket.Server)
+	config, err := tunnelConfiguration(f, server)
+	if err != nil {
+		return coded(codeServices, err)
+	}
+	if err := writeOwned(tunnelConf, config, 0o644, tunnelUID); err != nil {
+		return coded(codeServices, err)
+	}
+	if err := durable.WriteFile(unboundConf, resolverConfiguration(f, server), 0o644); err != nil {
+		return coded(codeServices, err)
+	}
+	if err := openTun("/dev/net/tun"); err != nil {
+		return coded(codeServices, err)
+	}
+	b.end.onServices(m.sup.wg.Wait)
+	for _, s := range []spec{sshdService(), tunnelService(), resolverService()} {
+		m.sup.run(ctx, s)
+	}
+	var wg sync.WaitGroup
+	m.watchServices(ctx, &wg, server)
+	wg.Go(func() { m.holdStream(ctx) })
+	wg.Go(func() { m.keepCertificates(ctx) })
+	wg.Go(func() { m.watchPolicy(ctx) })
+	wg.Go(func() { b.tellReady(ctx, m) })
+	wg.Wait()
+	return nil
+}
+
+// tellReady says once that every service answers.
+func (b *boot) tellReady(ctx context.Context, m *machine) {
+	for sleep(ctx, probeEvery/2) {
+		if _, ready := m.sup.all(); ready {
+			up, err := uptime()
+			if err != nil {
+				b.con.stage("ready")
+				return
+			}
+			b.con.stage("ready after %.1f s", up.Seconds())
+			return
+		}
+	}
+}
+
+// openTun lets the tunnel's user open the TUN device; what it may do there its capability says.
+func openTun(path string) error {
+	if err := os.Chown(path, tunnelUID, tunnelUID); err != nil {
+		return fmt.Errorf("giving the tunnel its device: %w", err)
+	}
+	return os.Chmod(path, 0o600)
+}
+
+// Bounds of holding.
+const (
+	reportAttempts = 5
+	reportPause    = 2 * time.Second
+)
+
+// hold says why, tells the controller, and waits to be switched off or for the deadline. There is no shell and no way on.
+func (b *boot) hold(ctx context.Context, err error) {
+	reason, detail := code(err)
+	b.con.stage("refused: %s: %s", reason, detail)
+	if b.papers == nil {
+		return
+	}
+	for range reportAttempts {
+		rerr := report(ctx, b.papers, err)
+		if _, answered := join.IsRefusal(rerr); rerr == nil || answered {
+			break
+		}
+		if !sleep(ctx, jitter(reportPause)) {
+			break
+		}
+	}
+	b.con.stage("held")
+}

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	modulesList = "/lib/mayfly/modules" // written by rebuild/image: a path a line, in load order
+	maxModules  = 128
+)
+
+// moduleOrder reads the list of modules strictly.
+func moduleOrder(data []byte) ([]string, error) {
+	var list []string
+	s := bufio.NewScanner(bytes.NewReader(data))
+	for s.Scan() {
+		line := s.Text()
+		switch {
+		case !strings.HasPrefix(line, "/") || path.Clean(line) != line || !strings.HasSuffix(line, ".ko"):
+			return nil, fmt.Errorf("%s: %q is no module's path", modulesList, line)
+		case len(list) >= maxModules:
+			return nil, fmt.Errorf("%s: more than %d modules", modulesList, maxModules)
+		}
+		list = append(list, line)
+	}
+	return list, s.Err()
+}
+
+func loadModules() error {
+	data, err := os.ReadFile(modulesList)
+	if err != nil {
+		return fmt.Errorf("loading modules: %w", err)
+	}
+	list, err := moduleOrder(data)
+	if err != nil {
+		return err
+	}
+	for _, m := range list {
+		if err := loadModule(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func loadModule(name string) (err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return fmt.Errorf("loading module: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := unix.FinitModule(int(f.Fd()), "", 0); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("loading module %s: %w", name, err)
+	}
+	return nil
+}

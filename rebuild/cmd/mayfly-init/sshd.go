@@ -1,0 +1,137 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"mayfly/policies"
+)
+
+const (
+	sshPort     = 22
+	sshdPath    = "/usr/sbin/sshd"
+	sshdConfig  = sshDir + "/sshd_config"
+	hostKeyFile = sshDir + "/host_key"
+	hostCert    = sshDir + "/host_key-cert.pub"
+)
+
+// hardwareKeys are the only types of users' keys.
+var hardwareKeys = []string{"sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com"}
+
+// known92 is what Debian 12's OpenSSH 9.2 knows of what a policy may name. It refuses to start with any other name.
+var known92 = map[string]bool{
+	"sntrup761x25519-sha512@openssh.com": true,
+	"curve25519-sha256":                  true,
+	"curve25519-sha256@libssh.org":       true,
+	"aes256-gcm@openssh.com":             true,
+	"aes128-gcm@openssh.com":             true,
+	"hmac-sha2-512-etm@openssh.com":      true,
+	"hmac-sha2-256-etm@openssh.com":      true,
+	"ssh-ed25519":                        true,
+	"ssh-ed25519-cert-v01@openssh.com":   true,
+	"sk-ssh-ed25519@openssh.com":         true,
+	"sk-ecdsa-sha2-nistp256@openssh.com": true,
+}
+
+// sshdAlgorithms is the strongest subset of a level that OpenSSH 9.2 supports. ML-KEM comes with 9.9: where the level names it,
+// the post-quantum exchange that 9.2 has takes its place.
+func sshdAlgorithms(level policies.Level) (policies.Algorithms, error) {
+	a, err := level.Algorithms()
+	if err != nil {
+		return policies.Algorithms{}, fmt.Errorf("choosing sshd's algorithms: %w", err)
+	}
+	kex := slices.Clone(a.KeyExchanges)
+	for i, k := range kex {
+		if k == "mlkem768x25519-sha256" {
+			kex[i] = "sntrup761x25519-sha512@openssh.com"
+		}
+	}
+	a.KeyExchanges = kex
+	a.PublicKeys = hardwareKeys
+	for _, list := range []*[]string{&a.KeyExchanges, &a.Ciphers, &a.MACs, &a.HostKeys, &a.PublicKeys} {
+		*list = slices.DeleteFunc(slices.Clone(*list), func(name string) bool { return !known92[name] })
+		if len(*list) == 0 {
+			return policies.Algorithms{}, errors.New("choosing sshd's algorithms: OpenSSH 9.2 knows none of a list; an empty list would be its default")
+		}
+	}
+	return a, nil
+}
+
+// sshdSettings is what sshd_config is rendered from.
+type sshdSettings struct {
+	listen     netip.Addr
+	algorithms policies.Algorithms
+	engineers  []engineer
+	bastions   []netip.Addr
+	dir        string // of host key, certificate and authorized keys
+}
+
+// sshdConfiguration renders sshd_config. Without anybody who may log in, it denies everybody: sshd allows all users when no
+// AllowUsers line is there.
+func sshdConfiguration(s sshdSettings) []byte {
+	var b strings.Builder
+	line := func(key string, values ...string) { fmt.Fprintf(&b, "%s %s\n", key, strings.Join(values, " ")) }
+	list := func(key string, values []string) { line(key, strings.Join(values, ",")) }
+
+	line("Port", fmt.Sprint(sshPort))
+	line("AddressFamily", "inet")
+	line("ListenAddress", s.listen.String())
+	line("HostKey", s.dir+"/host_key")
+	line("HostCertificate", s.dir+"/host_key-cert.pub")
+	line("PidFile", "none")
+
+	list("HostKeyAlgorithms", s.algorithms.HostKeys)
+	list("KexAlgorithms", s.algorithms.KeyExchanges)
+	list("Ciphers", s.algorithms.Ciphers)
+	list("MACs", s.algorithms.MACs)
+	list("PubkeyAcceptedAlgorithms", s.algorithms.PublicKeys)
+	line("CASignatureAlgorithms", "ssh-ed25519")
+	line("RekeyLimit", "1G", "1h")
+	line("Compression", "no")
+
+	line("AuthenticationMethods", "publickey")
+	line("PubkeyAuthentication", "yes")
+	line("PubkeyAuthOptions", "touch-required")
+	line("AuthorizedKeysFile", s.dir+"/authorized_keys/%u")
+	line("StrictModes", "yes")
+	for _, off := range []string{"PasswordAuthentication", "KbdInteractiveAuthentication", "HostbasedAuthentication", "GSSAPIAuthentication",
+		"KerberosAuthentication", "PermitEmptyPasswords", "PermitRootLogin", "UsePAM", "UseDNS", "PermitUserRC", "PermitUserEnvironment",
+		"AllowAgentForwarding", "AllowTcpForwarding", "AllowStreamLocalForwarding", "X11Forwarding", "PermitTunnel", "GatewayPorts",
+		"PrintMotd", "PrintLastLog", "ExposeAuthInfo"} {
+		line(off, "no")
+	}
+	line("DisableForwarding", "yes")
+	line("PermitOpen", "none")
+	line("PermitListen", "none")
+
+	line("LogLevel", "QUIET")
+	line("Banner", "none")
+	line("VersionAddendum", "none")
+	line("LoginGraceTime", "30")
+	line("MaxAuthTries", "6") // an agent may hold several keys
+	line("MaxSessions", "8")
+	line("MaxStartups", "16:30:64")
+	line("ClientAliveInterval", "30")
+	line("ClientAliveCountMax", "3")
+	line("TCPKeepAlive", "yes")
+
+	var who []string
+	for _, e := range s.engineers {
+		for _, a := range s.bastions {
+			who = append(who, e.name+"@"+a.String())
+		}
+	}
+	if len(who) == 0 {
+		line("DenyUsers", "*")
+	} else {
+		line("AllowUsers", who...)
+	}
+	return []byte(b.String())
+}
+
+func sshdService() spec {
+	return spec{name: "sshd", path: sshdPath, args: []string{"-D", "-e", "-f", sshdConfig}}
+}

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"reflect"
+	"sync"
+	"time"
+
+	"mayfly/rebuild/join"
+)
+
+const (
+	firstStreamPause = 500 * time.Millisecond
+	maxStreamPause   = 10 * time.Second
+	streamWrite      = 10 * time.Second
+	healthLook       = 250 * time.Millisecond
+)
+
+// holdStream keeps one stream to the controller while the machine lives. It is opened anew after each renewal.
+func (m *machine) holdStream(ctx context.Context) {
+	pause := firstStreamPause
+	for ctx.Err() == nil {
+		began := time.Now()
+		_ = m.oneStream(ctx) // why it ended is nobody's to read: the next one follows
+		if time.Since(began) > maxStreamPause {
+			pause = firstStreamPause
+		}
+		if !sleep(ctx, jitter(pause)) {
+			return
+		}
+		pause = min(2*pause, maxStreamPause)
+	}
+}
+
+func (m *machine) oneStream(ctx context.Context) error {
+	pair, renewed := m.pairNow()
+	conn, err := m.client.Stream(ctx, pair)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	var readErr error
+	wg.Go(func() {
+		defer cancel()
+		readErr = m.readOrders(ctx, conn)
+	})
+	writeErr := m.writeHealth(ctx, conn, renewed)
+	cancel()
+	err = errors.Join(writeErr, conn.Close())
+	wg.Wait()
+	return errors.Join(err, readErr)
+}
+
+// writeHealth sends health on every change and at least each HealthInterval, and the end of a drain, until ctx ends or
+// the certificates are renewed.
+func (m *machine) writeHealth(ctx context.Context, conn *tls.Conn, renewed <-chan struct{}) error {
+	var last join.Health
+	var sent time.Time
+	toldDrained := false
+	tick := time.NewTicker(healthLook)
+	defer tick.Stop()
+	for {
+		health, drained := m.health()
+		if sent.IsZero() || !reflect.DeepEqual(health, last) || time.Since(sent) >= join.HealthInterval-healthLook {
+			if err := send(conn, join.FromServer{Health: &health}); err != nil {
+				return err
+			}
+			last, sent = health, time.Now()
+		}
+		if drained != nil && !toldDrained {
+			if err := send(conn, join.FromServer{Drained: drained}); err != nil {
+				return err
+			}
+			toldDrained = true
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-renewed:
+			return nil
+		case <-m.changed:
+		case <-tick.C:
+		}
+	}
+}
+
+func send(conn *tls.Conn, f join.FromServer) error {
+	if err := conn.SetWriteDeadline(time.Now().Add(streamWrite)); err != nil {
+		return fmt.Errorf("setting a deadline: %w", err)
+	}
+	return join.WriteFrame(conn, f)
+}
+
+// readOrders takes what the controller says. It is believed as far as it goes: a drain can only take users away, and a policy
+// is verified like the first one.
+func (m *machine) readOrders(ctx context.Context, conn *tls.Conn) error {
+	frames := join.NewFrames(conn, join.MaxToServer)
+	for {
+		order, err := frames.ToServer()
+		if err != nil {
+			return err
+		}
+		switch {
+		case order.Drain != nil:
+			m.beginDrain(ctx, order.Drain.Limit)
+		case order.Policy != nil:
+			if err := m.newPolicy(order.Policy.Bundle, order.Policy.BundleSig, time.Now()); err != nil {
+				reason, _ := code(err)
+				m.con.stage("policy refused: %s", reason)
+			}
+		}
+	}
+}
