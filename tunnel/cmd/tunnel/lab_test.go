@@ -235,19 +235,26 @@ func (l *lab) trust() {
 		l.t.Fatal(err)
 	}
 	l.caPEM = caPEM
-	_, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	if l.listKey, err = ssh.NewSignerFromKey(private); err != nil {
-		l.t.Fatal(err)
-	}
+	l.listKey = newKey(l.t)
 	l.config = checkin.ClientConfig{
 		Fleet: "test", Domain: domain, CA: string(caPEM), Checkin: "10.77.0.1:7445", Name: "checkin." + domain,
 		ListKeys: []string{trust.FormatKey(l.listKey.PublicKey())},
 	}
 	pair := l.certificate("checkin."+domain, filepath.Join(l.dir, "checkin"))
 	l.serveHTTP("core", l.config.Checkin, checkin.Handler(filepath.Join(l.dir, "list.json")), &tls.Config{Certificates: []tls.Certificate{pair}})
+}
+
+func newKey(t *testing.T) ssh.Signer {
+	t.Helper()
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signer
 }
 
 // certificate writes PATH.pem and PATH.key for name.
