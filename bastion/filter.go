@@ -1,7 +1,9 @@
 package bastion
 
 import (
+	"encoding/binary"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -61,12 +63,28 @@ func listFilter(prefixes []netip.Prefix) ([]bpf.RawInstruction, error) {
 	return raw, nil
 }
 
+// chunk is how many comparisons share one "accept", so that conditional jumps reach it.
+const chunk = 128
+
+// matchV4 compares, for each prefix length, the masked source with each prefix: one instruction a prefix.
 func matchV4(prefixes []netip.Prefix) []bpf.Instruction {
-	var program []bpf.Instruction
+	byLength := make(map[int][]uint32)
 	for _, p := range prefixes {
 		address := p.Addr().As4()
-		program = append(program, matchWord(sourceV4, address[:], p.Bits(), 1)...)
-		program = append(program, bpf.RetConstant{Val: accept})
+		byLength[p.Bits()] = append(byLength[p.Bits()], binary.BigEndian.Uint32(address[:]))
+	}
+	var program []bpf.Instruction
+	for _, bits := range slices.Sorted(maps.Keys(byLength)) {
+		if bits == 0 {
+			return []bpf.Instruction{bpf.RetConstant{Val: accept}}
+		}
+		program = append(program, loadWord(sourceV4, bits)...)
+		for values := range slices.Chunk(byLength[bits], chunk) {
+			for i, value := range values {
+				program = append(program, bpf.JumpIf{Cond: bpf.JumpEqual, Val: value, SkipTrue: uint8(len(values) - i)})
+			}
+			program = append(program, bpf.Jump{Skip: 1}, bpf.RetConstant{Val: accept})
+		}
 	}
 	return append(program, bpf.RetConstant{Val: drop})
 }
@@ -93,15 +111,16 @@ func matchV6(prefixes []netip.Prefix) []bpf.Instruction {
 
 // matchWord goes on if the first bits of the word at the offset are those of want, and else skips.
 func matchWord(offset uint32, want []byte, bits int, skip uint8) []bpf.Instruction {
-	if bits == 0 {
-		return nil
-	}
-	value := uint32(want[0])<<24 | uint32(want[1])<<16 | uint32(want[2])<<8 | uint32(want[3])
+	return append(loadWord(offset, bits), bpf.JumpIf{Cond: bpf.JumpEqual, Val: binary.BigEndian.Uint32(want), SkipFalse: skip})
+}
+
+// loadWord loads the first bits, at least one, of the word at the offset.
+func loadWord(offset uint32, bits int) []bpf.Instruction {
 	program := []bpf.Instruction{bpf.LoadAbsolute{Off: offset, Size: 4}}
 	if bits < 32 {
 		program = append(program, bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: ^uint32(0) << (32 - bits)})
 	}
-	return append(program, bpf.JumpIf{Cond: bpf.JumpEqual, Val: value, SkipFalse: skip})
+	return program
 }
 
 // widest sorts prefixes and leaves out those that lie inside another.

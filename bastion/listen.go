@@ -60,13 +60,27 @@ func listen(ctx context.Context, address netip.AddrPort, filter []bpf.RawInstruc
 	return &listener{l.(*net.TCPListener)}, nil
 }
 
-// swap replaces the filter; the kernel does it at once for all segments.
+// swap replaces the filter; the kernel does it at once for all segments. While two large filters do not fit into the socket's
+// memory, everything is dropped for a moment: clients send their SYN again.
 func (l *listener) swap(filter []bpf.RawInstruction) error {
 	raw, err := l.SyscallConn()
-	if err != nil {
-		return fmt.Errorf("swapping address filter: %w", err)
+	if err == nil {
+		err = control(raw, func(fd int) error {
+			err := attachFilter(fd, filter)
+			if !errors.Is(err, unix.ENOMEM) {
+				return err
+			}
+			nobody, err := listFilter(nil)
+			if err != nil {
+				return err
+			}
+			if err := attachFilter(fd, nobody); err != nil {
+				return err
+			}
+			return attachFilter(fd, filter)
+		})
 	}
-	if err := control(raw, func(fd int) error { return attachFilter(fd, filter) }); err != nil {
+	if err != nil {
 		return fmt.Errorf("swapping address filter: %w", err)
 	}
 	return nil

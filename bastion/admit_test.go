@@ -1,0 +1,428 @@
+package bastion
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/net/bpf"
+
+	"mayfly/policies"
+	"mayfly/policies/bundle"
+	"mayfly/testenv/softkey"
+)
+
+// dialFrom connects from a loopback address of choice.
+func dialFrom(ctx context.Context, source, to string) (net.Conn, error) {
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}}
+	return dialer.DialContext(ctx, "tcp", to)
+}
+
+// TestUnlistedAddressGetsNoAnswer sees the kernel drop the SYN: no SYN-ACK, no reset, nothing until the caller gives up.
+func TestUnlistedAddressGetsNoAnswer(t *testing.T) {
+	f := newFixture(t)
+	f.start()
+	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+	defer cancel()
+	if conn, err := dialFrom(ctx, "127.0.0.66", f.address); err == nil {
+		conn.Close()
+		t.Fatal("connected")
+	} else if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, os.ErrDeadlineExceeded) && !isTimeout(err) {
+		t.Errorf("got %v, want a timeout", err)
+	}
+	if got := string(f.next(eventRefused).Record); !strings.Contains(got, string(droppedByFilter)) {
+		t.Errorf("refusal record: %s", got)
+	}
+	listed, err := dialFrom(t.Context(), "127.0.0.3", f.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed.Close()
+	if r := f.closing(); r.Reason != leftEarly || !strings.Contains(r.Source, "127.0.0.3:") {
+		t.Errorf("listed address: %+v", r)
+	}
+}
+
+func isTimeout(err error) bool {
+	var n net.Error
+	return errors.As(err, &n) && n.Timeout()
+}
+
+// TestFilterOnIPv6 sees the filter on a dual-stack socket: IPv6 and IPv4 sources each by their own prefixes.
+func TestFilterOnIPv6(t *testing.T) {
+	for _, test := range []struct {
+		allow      string
+		four, sixs bool
+	}{{"::1/128", false, true}, {"::/127", false, true}, {"::2/127", false, false}, {"127.0.0.1/32", true, false}, {"2001:db8::/32", false, false}} {
+		filter, err := listFilter([]netip.Prefix{netip.MustParsePrefix(test.allow)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := listen(t.Context(), netip.MustParseAddrPort("[::]:0"), filter)
+		if err != nil {
+			t.Skipf("no IPv6 here: %v", err)
+		}
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		for _, try := range []struct {
+			source, to string
+			want       bool
+		}{{"127.0.0.1", "127.0.0.1:" + port, test.four}, {"::1", "[::1]:" + port, test.sixs}} {
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			conn, err := dialFrom(ctx, try.source, try.to)
+			if err == nil {
+				conn.Close()
+			}
+			if got := err == nil; got != try.want {
+				t.Errorf("list %s, source %s: connected %v, want %v (%v)", test.allow, try.source, got, try.want, err)
+			}
+			cancel()
+		}
+		l.Close()
+	}
+}
+
+// run interprets a filter as the kernel does, for the few instructions that listFilter uses.
+func run(t *testing.T, program []bpf.RawInstruction, source netip.Addr) bool {
+	t.Helper()
+	header, etherType := make([]byte, 40), uint32(etherTypeV6)
+	if source.Is4() {
+		etherType = etherTypeV4
+		a := source.As4()
+		copy(header[12:], a[:])
+	} else {
+		a := source.As16()
+		copy(header[8:], a[:])
+	}
+	var a uint32
+	for pc := 0; pc < len(program); pc++ {
+		switch in := program[pc].Disassemble().(type) {
+		case bpf.LoadExtension:
+			a = etherType
+		case bpf.LoadAbsolute:
+			a = binary.BigEndian.Uint32(header[in.Off-netOffset:])
+		case bpf.ALUOpConstant:
+			a &= in.Val
+		case bpf.Jump:
+			pc += int(in.Skip)
+		case bpf.JumpIf:
+			if (a == in.Val) == (in.Cond == bpf.JumpEqual) {
+				pc += int(in.SkipTrue)
+			} else {
+				pc += int(in.SkipFalse)
+			}
+		case bpf.RetConstant:
+			return in.Val != drop
+		default:
+			t.Fatalf("instruction %d: %#v", pc, in)
+		}
+	}
+	t.Fatal("ran off the end")
+	return false
+}
+
+// TestFilterIsTheList compares filters with netip on random lists and addresses near their edges.
+func TestFilterIsTheList(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	address := func() netip.Addr {
+		if random.IntN(2) == 0 {
+			return netip.AddrFrom4([4]byte{byte(random.IntN(3)), byte(random.IntN(256)), byte(random.IntN(4)), byte(random.IntN(256))})
+		}
+		a := [16]byte{0: 0x20, 1: 1, 5: byte(random.IntN(3)), 9: byte(random.IntN(3)), 15: byte(random.IntN(256))}
+		return netip.AddrFrom16(a)
+	}
+	for range 300 {
+		var list []netip.Prefix
+		var probes []netip.Addr
+		for range random.IntN(40) {
+			a := address()
+			p := netip.PrefixFrom(a, random.IntN(a.BitLen()+1)).Masked()
+			list = append(list, p)
+			probes = append(probes, p.Addr(), p.Addr().Prev(), a, a.Next())
+		}
+		for range 40 {
+			probes = append(probes, address())
+		}
+		program, err := listFilter(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, probe := range probes {
+			if !probe.IsValid() {
+				continue
+			}
+			want := false
+			for _, p := range list {
+				want = want || p.Contains(probe)
+			}
+			if got := run(t, program, probe); got != want {
+				t.Fatalf("list %v, source %v: got %v, want %v", list, probe, got, want)
+			}
+		}
+	}
+}
+
+func TestFilterIsBounded(t *testing.T) {
+	var four, six []netip.Prefix
+	for i := range 5000 {
+		four = append(four, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 7), byte(i << 1), 1}), 32))
+		six = append(six, netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 1, 15: 1, 6: byte(i >> 8), 7: byte(i)}), 128))
+	}
+	for _, list := range [][]netip.Prefix{four, six} {
+		if _, err := listFilter(list); err == nil {
+			t.Error("a filter that the kernel cannot take was compiled")
+		}
+	}
+	for _, list := range [][]netip.Prefix{four[:1000], six[:100]} { // a policy takes 1000
+		program, err := listFilter(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !run(t, program, list[99].Addr()) || run(t, program, netip.MustParseAddr("127.0.0.1")) {
+			t.Error("a large filter is not its list")
+		}
+		l, err := listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"), program)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		for range 3 {
+			if err := l.swap(program); err != nil {
+				t.Errorf("swapping %d instructions: %v", len(program), err)
+			}
+		}
+	}
+	empty, err := listFilter(nil)
+	if err != nil || run(t, empty, netip.MustParseAddr("127.0.0.1")) {
+		t.Errorf("an empty list lets in: %v", err)
+	}
+}
+
+func TestStartupCaps(t *testing.T) {
+	for _, test := range []struct {
+		name             string
+		total, perSource int
+		want             policies.Reason
+	}{{"total", 2, 2, startupsFull}, {"per source", 8, 2, sourceStartupsFull}} {
+		t.Run(test.name, func(t *testing.T) {
+			f := newFixture(t)
+			f.policy.SSH.MaxStartups, f.policy.SSH.MaxPerSource = test.total, test.perSource
+			f.writeBundle(2)
+			f.start()
+			var held []net.Conn
+			for range 2 {
+				conn, err := net.Dial("tcp", f.address)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				if _, err := conn.Read(make([]byte, 8)); err != nil { // it greets: it has its place
+					t.Fatal(err)
+				}
+				held = append(held, conn)
+			}
+			third, err := net.Dial("tcp", f.address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer third.Close()
+			if n, err := third.Read(make([]byte, 8)); err == nil {
+				t.Errorf("the third connection was greeted with %d bytes", n)
+			}
+			if got := string(f.next(eventRefused).Record); !strings.Contains(got, string(test.want)) || !strings.Contains(got, "127.0.0.1/32") {
+				t.Errorf("refusal record: %s, want %s", got, test.want)
+			}
+			if test.want == sourceStartupsFull { // another source has its own places
+				other, err := dialFrom(t.Context(), "127.0.0.2", f.address)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer other.Close()
+				if _, err := other.Read(make([]byte, 8)); err != nil {
+					t.Errorf("another source: %v", err)
+				}
+				return
+			}
+			held[0].Close()
+			f.closing()
+			f.login("anna", f.anna.Signer(softkey.Always)) // the place is free again
+		})
+	}
+}
+
+func TestSessionCaps(t *testing.T) {
+	f := newFixture(t)
+	f.policy.SSH.MaxPerEngineer, f.policy.SSH.MaxSessions = 1, 2
+	f.policy.Engineers = append(f.policy.Engineers, policies.Engineer{Name: "cleo"})
+	cleo, err := softkey.New(constant{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.policy.Engineers[2].Keys = []policies.Key{{Public: cleo.Authorized(), Evidence: "test:softkey"}}
+	f.writeBundle(2)
+	f.start()
+	first := f.login("anna", f.anna.Signer(softkey.Always))
+	if _, err := f.client("anna", f.anna.Signer(softkey.Always)); err == nil {
+		t.Error("a second session of one engineer")
+	}
+	if r := f.closing(); r.Reason != engineerFull {
+		t.Errorf("got %s, want %s", r.Reason, engineerFull)
+	}
+	f.login("bert", f.bert.Signer(softkey.Always))
+	if _, err := f.client("cleo", cleo.Signer(softkey.Always)); err == nil {
+		t.Error("a third session")
+	}
+	if r := f.closing(); r.Reason != sessionsFull {
+		t.Errorf("got %s, want %s", r.Reason, sessionsFull)
+	}
+	first.Close()
+	f.closing()
+	f.login("cleo", cleo.Signer(softkey.Always))
+}
+
+// quietLog takes records in a bubble, where there is no file.
+type quietLog struct{ closings []closingRecord }
+
+func (q *quietLog) Append(_ string, record any) error {
+	if r, ok := record.(closingRecord); ok {
+		q.closings = append(q.closings, r)
+	}
+	return nil
+}
+
+// TestSlowHandshake sees a client that sends a byte now and then cut at the deadline, to the second.
+func TestSlowHandshake(t *testing.T) {
+	f := newFixture(t)
+	keys, err := loadHostKeys(f.config.HostKey, f.config.HostCertificate, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		policy := f.policy
+		policy.SSH.HandshakeDeadline = policies.Duration(10 * time.Second)
+		r, err := rule(&bundle.Bundle{Policy: policy, Inventory: f.fleet}, keys)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys.certificate.ValidAfter = 0 // a bubble's clock begins in 2000
+		log := &quietLog{}
+		s := &Server{log: slog.New(slog.DiscardHandler), audit: log}
+		s.ruling.Store(r)
+		here, there := net.Pipe()
+		go func() { // the slow client
+			defer there.Close()
+			buffer := make([]byte, 64)
+			if _, err := there.Read(buffer); err != nil {
+				return
+			}
+			for _, b := range []byte("SSH-2.0-slow-and-slower-and-slower-still") {
+				if _, err := there.Write([]byte{b}); err != nil {
+					return
+				}
+				time.Sleep(time.Second)
+			}
+		}()
+		began, left := time.Now(), 0
+		s.visit(t.Context(), here, netip.MustParseAddrPort("127.0.0.1:1"), func() { left++ })
+		if got := time.Since(began); got != 10*time.Second {
+			t.Errorf("cut after %v, want 10s", got)
+		}
+		if len(log.closings) != 1 || left == 0 {
+			t.Fatalf("%d closing records, place left %d times", len(log.closings), left)
+		}
+		if got := log.closings[0]; got.Reason != handshakeTimeout || got.Outcome != "refused" {
+			t.Errorf("record: %+v", got)
+		}
+	})
+}
+
+// TestSlowAuthentication sees the deadline hold after the key exchange as well, on a real socket.
+func TestSlowAuthentication(t *testing.T) {
+	f := newFixture(t)
+	f.policy.SSH.HandshakeDeadline = policies.Duration(time.Second)
+	f.writeBundle(2)
+	f.start()
+	slow := &patient{Signer: f.anna.Signer(softkey.Always), until: make(chan struct{})}
+	done := make(chan error, 1)
+	go func() {
+		client, err := f.client("anna", slow)
+		if err == nil {
+			client.Close()
+		}
+		done <- err
+	}()
+	if r := f.closing(); r.Reason != handshakeTimeout || r.User != "anna" {
+		t.Errorf("record: %+v", r)
+	}
+	close(slow.until)
+	if err := <-done; err == nil {
+		t.Error("logged in after the deadline")
+	}
+}
+
+// patient signs only when it is told to.
+type patient struct {
+	ssh.Signer
+	until chan struct{}
+}
+
+func (p *patient) Sign(r io.Reader, data []byte) (*ssh.Signature, error) {
+	<-p.until
+	return p.Signer.Sign(r, data)
+}
+
+func TestRefusalsAreCounted(t *testing.T) {
+	var r refusals
+	var written []refusalRecord
+	write := func(record refusalRecord) { written = append(written, record) }
+	start := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	one := netip.MustParsePrefix("192.0.2.1/32")
+	r.add(one, startupsFull, 1, start)
+	r.flush(start.Add(time.Second), write)
+	for i := range 1000 {
+		r.add(one, startupsFull, 1, start.Add(2*time.Second))
+		r.flush(start.Add(2*time.Second+time.Duration(i)*time.Millisecond), write)
+	}
+	r.flush(start.Add(time.Minute), write)
+	r.flush(start.Add(2*time.Minute), write)
+	if len(written) != 2 || written[0].Count != 1 || written[1].Count != 1001 || written[1].Network != "192.0.2.1/32" {
+		t.Errorf("written: %+v", written)
+	}
+	for i := range 3 * maxCounted {
+		r.add(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32), startupsFull, 1, start)
+	}
+	if len(r.counts) > maxCounted+1 {
+		t.Errorf("%d counts, want at most %d", len(r.counts), maxCounted+1)
+	}
+}
+
+func TestNetworkOfASource(t *testing.T) {
+	for _, test := range []struct{ source, want string }{
+		{"192.0.2.7", "192.0.2.7/32"}, {"2001:db8:1:2:3::4", "2001:db8:1:2::/64"},
+	} {
+		if got := network(netip.MustParseAddr(test.source)).String(); got != test.want {
+			t.Errorf("network of %s: got %s, want %s", test.source, got, test.want)
+		}
+	}
+	conn := mapped{}
+	if got := sourceOf(conn).Addr(); got != netip.MustParseAddr("192.0.2.1") {
+		t.Errorf("mapped address: got %s", got)
+	}
+}
+
+// mapped is a connection from an IPv4 address in IPv6 form.
+type mapped struct{ net.Conn }
+
+func (mapped) RemoteAddr() net.Addr {
+	return &net.TCPAddr{IP: net.ParseIP("::ffff:192.0.2.1"), Port: 1}
+}
