@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -319,7 +320,9 @@ func TestSlowHandshake(t *testing.T) {
 		s := &Server{log: slog.New(slog.DiscardHandler), audit: log}
 		s.ruling.Store(r)
 		here, there := net.Pipe()
-		go func() { // the slow client
+		var slow sync.WaitGroup
+		defer slow.Wait()
+		slow.Go(func() {
 			defer there.Close()
 			buffer := make([]byte, 64)
 			if _, err := there.Read(buffer); err != nil {
@@ -331,7 +334,7 @@ func TestSlowHandshake(t *testing.T) {
 				}
 				time.Sleep(time.Second)
 			}
-		}()
+		})
 		began, left := time.Now(), 0
 		s.visit(t.Context(), here, netip.MustParseAddrPort("127.0.0.1:1"), func() { left++ })
 		if got := time.Since(began); got != 10*time.Second {

@@ -87,7 +87,7 @@ func checkCertificate(c *ssh.Certificate, key ssh.PublicKey, now time.Time) erro
 
 // valid says whether clients will accept the certificate now; everything else about it was checked when it was loaded.
 func (h *hostKeys) valid(now time.Time) bool {
-	return now.Unix() >= int64(h.certificate.ValidAfter) && now.Before(h.validBefore())
+	return now.Unix() >= 0 && uint64(now.Unix()) >= h.certificate.ValidAfter && now.Before(h.validBefore())
 }
 
 // validBefore is the certificate's end; far away for one that has none.
