@@ -222,7 +222,7 @@ func (q *QEMU) arguments(ctx context.Context, boot Boot) ([]string, error) {
 		"-pidfile", filepath.Join(q.dir, pidFile),
 		"-nodefaults", "-no-user-config", "-display", "none",
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-		"-machine", "q35,accel=" + accel, "-cpu", "max", "-smp", "1",
+		"-machine", "q35,sata=off,accel=" + accel, "-cpu", "max", "-smp", "1",
 		"-m", strconv.Itoa(q.server.Power.MemoryMiB),
 		"-netdev", netdev + ",id=net0",
 		"-device", "virtio-net-pci,netdev=net0,romfile=,mac=" + q.server.Power.MAC,
