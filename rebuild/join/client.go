@@ -96,7 +96,7 @@ func (c *Client) connect(ctx context.Context, cert *tls.Certificate, protocol st
 }
 
 // post makes one request over a connection of its own.
-func post[A any](ctx context.Context, c *Client, cert *tls.Certificate, path string, body any) (answer A, err error) {
+func post[A any](ctx context.Context, c *Client, cert *tls.Certificate, path string, body any) (A, error) {
 	var none A
 	data, err := Encode(body)
 	if err != nil {
@@ -106,11 +106,8 @@ func post[A any](ctx context.Context, c *Client, cert *tls.Certificate, path str
 	if err != nil {
 		return none, err
 	}
-	defer func() {
-		if cerr := conn.Close(); cerr != nil && err == nil {
-			err = fmt.Errorf("closing the connection to the controller: %w", cerr)
-		}
-	}()
+	// The transport closes it once the answer is read; this is for the ways that do not come so far.
+	defer func() { _ = conn.Close() }()
 	ctx, cancel := context.WithTimeout(ctx, RequestTimeout)
 	defer cancel()
 	once := &http.Transport{
