@@ -1,0 +1,311 @@
+package bastion
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"mayfly/internal/hint"
+	"mayfly/policies"
+	"mayfly/policies/bundle"
+	"mayfly/testenv/softkey"
+)
+
+// newPolicy raises the version, writes the bundle and waits until the bastion has taken or refused it.
+func (f *fixture) newPolicy(signers int) policyRecord {
+	f.t.Helper()
+	f.writeBundle(signers)
+	return f.reloaded()
+}
+
+// reloaded asks for a reload and waits for its record.
+func (f *fixture) reloaded() policyRecord {
+	f.t.Helper()
+	f.reload <- syscall.SIGHUP
+	var r policyRecord
+	if err := json.Unmarshal(f.next(eventPolicy).Record, &r); err != nil {
+		f.t.Fatal(err)
+	}
+	return r
+}
+
+// TestPolicyCutsSessions takes away, one after the other, a port, an engineer, and an address.
+func TestPolicyCutsSessions(t *testing.T) {
+	f := newFixture(t)
+	f.target("10.77.0.11:22", echo)
+	f.target("10.77.0.12:22", echo)
+	f.target("10.77.0.13:22", echo)
+	f.start()
+	anna := f.login("anna", f.anna.Signer(softkey.Always))
+	kept, err := anna.Dial("tcp", "se-1:22")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost, err := anna.Dial("tcp", "se-2:22")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bert := f.login("bert", f.bert.Signer(softkey.Always))
+	if _, err := bert.Dial("tcp", "nl-1:22"); err != nil {
+		t.Fatal(err)
+	}
+
+	f.policy.Version, f.policy.Grants[0].Servers = 2, []string{"se-1"}
+	if r := f.newPolicy(2); r.Outcome != "in_force" || r.Version != 2 || r.Cut != 1 {
+		t.Errorf("record: %+v", r)
+	}
+	if _, err := io.Copy(io.Discard, lost); err != nil {
+		t.Errorf("the target that was taken away: %v", err)
+	}
+	io.WriteString(kept, "x")
+	if _, err := io.ReadFull(kept, make([]byte, 1)); err != nil {
+		t.Errorf("the target that was kept: %v", err)
+	}
+
+	f.policy.Version = 3
+	f.policy.Engineers[1].Keys[0].Public = softwareKey(t)
+	if r := f.newPolicy(2); r.Cut != 1 {
+		t.Errorf("record: %+v", r)
+	}
+	if r := f.closing(); r.User != "bert" || r.Ended != endPolicy || r.Reason != policies.KeyUnknown || len(r.Targets) != 1 || r.Targets[0].Ended != endPolicy {
+		t.Errorf("record: %+v", r)
+	}
+	bert.Wait()
+
+	f.policy.Version, f.policy.SSH.Allow = 4, []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}
+	if r := f.newPolicy(2); r.Cut != 1 {
+		t.Errorf("record: %+v", r)
+	}
+	r := f.closing()
+	if r.User != "anna" || r.Ended != endPolicy || r.Reason != policies.AddressNotListed || len(r.Targets) != 2 {
+		t.Errorf("record: %+v", r)
+	}
+	for _, target := range r.Targets {
+		want := policies.AddressNotListed
+		if target.Server == "se-2" {
+			want = policies.TargetNotGranted
+		}
+		if target.Reason != want || target.Ended != endPolicy {
+			t.Errorf("target: %+v, want %s", target, want)
+		}
+	}
+	// The kernel's filter changed with it.
+	if conn, err := dialFrom(t.Context(), "127.0.0.2", f.address); err != nil {
+		t.Error(err)
+	} else {
+		conn.Close()
+	}
+}
+
+// softwareKey is another key of a hardware key's type.
+func softwareKey(t *testing.T) string {
+	t.Helper()
+	key, err := softkey.New(constant{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key.Authorized()
+}
+
+// TestBadPolicyKeepsTheOld writes bundles that must not take effect, while an engineer is in and others come.
+func TestBadPolicyKeepsTheOld(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		spoil func(*fixture)
+		want  string
+	}{
+		{"one signature", func(f *fixture) { f.policy.Version = 6; f.writeBundle(1) }, bundle.Unsigned},
+		{"older version", func(f *fixture) { f.policy.Version = 4; f.writeBundle(2) }, bundle.Older},
+		{"altered", func(f *fixture) {
+			f.policy.Version = 6
+			f.writeBundle(2)
+			data, err := os.ReadFile(f.config.Bundle)
+			if err != nil {
+				f.t.Fatal(err)
+			}
+			f.write(f.config.Bundle, []byte(strings.Replace(string(data), `"anna"`, `"anne"`, 1)), 0o644)
+		}, bundle.Unsigned},
+		{"gone", func(f *fixture) { os.Remove(f.config.Bundle) }, "reading policy bundle"},
+		{"signatures gone", func(f *fixture) { os.Remove(f.config.Bundle + ".sig") }, bundle.Unsigned},
+		{"host certificate of another key", func(f *fixture) {
+			f.writeCertificate(ssh.Certificate{Key: f.hostCA.PublicKey(), CertType: ssh.HostCert, ValidPrincipals: []string{"x"}, ValidBefore: ssh.CertTimeInfinity})
+		}, "another key"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f := newFixture(t)
+			f.policy.Version = 5
+			f.writeBundle(2)
+			f.start()
+			client := f.login("anna", f.anna.Signer(softkey.Always))
+			test.spoil(f)
+			if r := f.reloaded(); r.Outcome != "kept_old" || r.Version != 5 || !strings.Contains(r.Detail, test.want) {
+				t.Errorf("record: %+v, want %s", r, test.want)
+			}
+			if _, _, err := client.SendRequest("keepalive@openssh.com", true, nil); err != nil {
+				t.Errorf("the session that was in: %v", err)
+			}
+			f.login("bert", f.bert.Signer(softkey.Always))
+		})
+	}
+}
+
+// TestChangedFilesAreNoticed waits for the poll instead of a signal.
+func TestChangedFilesAreNoticed(t *testing.T) {
+	f := newFixture(t)
+	f.start()
+	f.policy.Version = 2
+	f.writeBundle(2)
+	var r policyRecord
+	if err := json.Unmarshal(f.next(eventPolicy).Record, &r); err != nil || r.Version != 2 || r.Outcome != "in_force" {
+		t.Errorf("record: %+v, %v", r, err)
+	}
+	f.writeHostKeys(time.Now().Add(3 * time.Hour))
+	if err := json.Unmarshal(f.next(eventPolicy).Record, &r); err != nil || r.CertificateExpires.Before(time.Now().Add(2*time.Hour)) {
+		t.Errorf("record: %+v, %v", r, err)
+	}
+}
+
+// TestNoWayBack starts again with an older bundle than was in force.
+func TestNoWayBack(t *testing.T) {
+	f := newFixture(t)
+	f.policy.Version = 7
+	f.writeBundle(2)
+	if err := rememberVersion(f.config, 8); err != nil {
+		t.Fatal(err)
+	}
+	_, err := newServer(f.config, nil, nil, time.Now())
+	var refusal *bundle.Refusal
+	if !errors.As(err, &refusal) || refusal.Reason != bundle.Older || hint.Of(err) == "" {
+		t.Errorf("got %v, hint %q, want %s", err, hint.Of(err), bundle.Older)
+	}
+}
+
+// TestExpiredCertificateIsNotServed sees connections refused once the host certificate has run out.
+func TestExpiredCertificateIsNotServed(t *testing.T) {
+	f := newFixture(t)
+	f.start()
+	r := *f.server.ruling.Load()
+	keys := *r.keys
+	expired := *keys.certificate
+	expired.ValidBefore = uint64(time.Now().Add(-time.Second).Unix())
+	keys.certificate, r.keys = &expired, &keys
+	f.server.ruling.Store(&r)
+	if client, err := f.client("anna", f.anna.Signer(softkey.Always)); err == nil {
+		client.Close()
+		t.Error("logged in")
+	}
+	if r := f.closing(); r.Reason != certificateExpired {
+		t.Errorf("record: %+v", r)
+	}
+}
+
+// TestRefusedAtStart checks what must not be served, each with a hint.
+func TestRefusedAtStart(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		spoil func(*fixture)
+		want  string
+	}{
+		{"expired host certificate", func(f *fixture) { f.writeHostKeys(time.Now().Add(-time.Second)) }, "expired"},
+		{"no host certificate", func(f *fixture) { os.Remove(f.config.HostCertificate) }, "host certificate"},
+		{"a user's certificate", func(f *fixture) {
+			f.writeCertificate(ssh.Certificate{Key: f.hostKey.PublicKey(), CertType: ssh.UserCert, ValidPrincipals: []string{"x"}, ValidBefore: ssh.CertTimeInfinity})
+		}, "not a host certificate"},
+		{"a certificate for every host", func(f *fixture) {
+			f.writeCertificate(ssh.Certificate{Key: f.hostKey.PublicKey(), CertType: ssh.HostCert, ValidBefore: ssh.CertTimeInfinity})
+		}, "names no host"},
+		{"world-readable host key", func(f *fixture) { os.Chmod(f.config.HostKey, 0o644) }, "0644"},
+		{"no host key", func(f *fixture) { os.Remove(f.config.HostKey) }, "host key"},
+		{"no bundle", func(f *fixture) { os.Remove(f.config.Bundle) }, "policy bundle"},
+		{"one signature", func(f *fixture) { f.writeBundle(1) }, bundle.Unsigned},
+		{"no trust", func(f *fixture) { os.Remove(f.config.Trust) }, "trust policy"},
+		{"address of another machine", func(f *fixture) { f.config.Listen = netip.MustParseAddrPort("192.0.2.1:22") }, "listening on 192.0.2.1:22"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f := newFixture(t)
+			test.spoil(f)
+			s, err := newServer(f.config, nil, nil, time.Now())
+			if err == nil {
+				err = s.serve(t.Context(), nil, nil)
+			}
+			if err == nil || !strings.Contains(err.Error(), test.want) || hint.Of(err) == "" {
+				t.Errorf("got %v, hint %q, want %q and a hint", err, hint.Of(err), test.want)
+			}
+		})
+	}
+}
+
+// TestAlgorithmsAreNeverEmpty pins what is offered at each level.
+func TestAlgorithmsAreNeverEmpty(t *testing.T) {
+	f := newFixture(t)
+	keys, err := loadHostKeys(f.config.HostKey, f.config.HostCertificate, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for level, kex := range map[policies.Level]string{
+		"pq-only":      "mlkem768x25519-sha256",
+		"pq-preferred": "mlkem768x25519-sha256 curve25519-sha256 curve25519-sha256@libssh.org",
+	} {
+		c, err := baseConfig(level, keys)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(c.KeyExchanges, " "); got != kex {
+			t.Errorf("%s: key exchanges %s, want %s", level, got, kex)
+		}
+		if got, want := strings.Join(c.Ciphers, " "), "aes256-gcm@openssh.com aes128-gcm@openssh.com"; got != want {
+			t.Errorf("%s: ciphers %s, want %s", level, got, want)
+		}
+		if len(c.MACs) == 0 || len(c.PublicKeyAuthAlgorithms) == 0 || c.MaxAuthTries <= 0 || c.NoClientAuth || c.PasswordCallback != nil || c.KeyboardInteractiveCallback != nil {
+			t.Errorf("%s: %+v", level, c)
+		}
+	}
+	if _, err := baseConfig("", keys); err == nil {
+		t.Error("no level was taken for one")
+	}
+}
+
+// TestPQOnlyClientWithoutIt sees a client without a post-quantum key exchange refused at pq-only.
+func TestPQOnlyClientWithoutIt(t *testing.T) {
+	f := newFixture(t)
+	f.policy.SSH.Level = "pq-only"
+	f.writeBundle(2)
+	f.start()
+	config := &ssh.ClientConfig{User: "anna", HostKeyCallback: f.checkHost(), Config: ssh.Config{KeyExchanges: []string{"curve25519-sha256"}}}
+	if _, err := ssh.Dial("tcp", f.address, config); err == nil {
+		t.Error("keys exchanged")
+	}
+	if r := f.closing(); r.Reason != noCommonAlgorithm {
+		t.Errorf("record: %+v", r)
+	}
+	f.login("anna", f.anna.Signer(softkey.Always))
+}
+
+// TestStopClosesEverything stops with a session open: its record is written and nothing is left.
+func TestStopClosesEverything(t *testing.T) {
+	f := newFixture(t)
+	f.target("10.77.0.11:22", echo)
+	t.Cleanup(func() { // after the bastion has stopped
+		if r := f.closing(); r.Ended != endStopping || len(r.Targets) != 1 || r.Targets[0].Ended != endStopping {
+			t.Errorf("record: %+v", r)
+		}
+		f.next(eventStop)
+	})
+	f.start()
+	client, err := f.client("anna", f.anna.Signer(softkey.Always))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Dial("tcp", "se-1:22"); err != nil {
+		t.Fatal(err)
+	}
+	go client.Wait()
+}
