@@ -301,9 +301,10 @@ func (f *fixture) verifyLog() {
 // leftOver fails if the test leaves goroutines of the bastion behind.
 func leftOver(t *testing.T, before int) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	for runtime.NumGoroutine() > before && time.Now().Before(deadline) {
-		runtime.Gosched()
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	for deadline := time.Now().Add(patience); runtime.NumGoroutine() > before && time.Now().Before(deadline); {
+		<-poll.C
 	}
 	buffer := make([]byte, 1<<20)
 	stacks := string(buffer[:runtime.Stack(buffer, true)])

@@ -257,8 +257,9 @@ func TestClosedChannelFreesTheTarget(t *testing.T) {
 // freed waits until no target is open.
 func (f *fixture) freed() {
 	f.t.Helper()
-	deadline := time.Now().Add(patience)
-	for time.Now().Before(deadline) {
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-poll.C {
 		open := 0
 		for _, v := range f.server.sessions.list() {
 			open += len(v.openTargets())

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/pem"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/crypto/ssh"
+
+	"mayfly/internal/sshsig"
+	"mayfly/inventory"
+	"mayfly/policies"
+	"mayfly/policies/bundle"
+	"mayfly/policies/trust"
+	"mayfly/testenv/softkey"
+)
+
+var update = flag.Bool("update", false, "write golden files")
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"bastion": main})
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:   "testdata/script",
+		Setup: func(env *testscript.Env) error { return writeFleet(env.WorkDir) },
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"waitfor": waitFor,
+		},
+	})
+}
+
+// waitFor FILE TEXT waits until a file holds a text.
+func waitFor(ts *testscript.TestScript, _ bool, args []string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for ; ctx.Err() == nil; <-poll.C {
+		if data, err := os.ReadFile(ts.MkAbs(args[0])); err == nil && strings.Contains(string(data), args[1]) {
+			return
+		}
+	}
+	ts.Fatalf("%s never held %q", args[0], args[1])
+}
+
+const fleetTOML = `
+name = "lab"
+domain = "lab.internal"
+test = true
+[network]
+management = ["10.77.0.0/24"]
+gateway = "10.77.0.1"
+[controller]
+address = "10.77.0.1"
+boot_port = 80
+join_port = 443
+checkin_port = 8443
+[[bastion]]
+name = "bastion"
+address = "10.77.0.2"
+port = 22
+[[region]]
+name = "se"
+[[rack]]
+name = "se-a"
+region = "se"
+[[server]]
+name = "se-1"
+rack = "se-a"
+role = "vpn"
+address = "10.77.0.11/24"
+capacity = 1000
+tunnel = "10.64.1.0/24"
+power = { driver = "qemu", tap = "tap1", mac = "52:54:00:00:00:11", memory_mib = 512 }
+`
+
+const policyTOML = `
+version = %d
+expires = 2999-01-01T00:00:00Z
+[ssh]
+level = "pq-preferred"
+allow = ["127.0.0.0/8", "2001:db8::/32"]
+[hardware]
+test_roots = ["softkey"]
+[[engineer]]
+name = "anna"
+[[engineer.key]]
+public = "%s"
+evidence = "test:softkey"
+[[grant]]
+engineers = ["anna"]
+servers = ["*"]
+ports = [22]
+[rotation]
+max_age = "24h"
+max_parallel = 1
+drain_limit = "1m"
+boot_limit = "1m"
+`
+
+// writeFleet writes what a bastion serves by, and one bundle each of version 1 and 2, and version 2 with one signature.
+func writeFleet(dir string) error {
+	var approvers []ssh.Signer
+	tr := trust.Trust{Kind: "mayfly-trust/1", Fleet: "lab", Test: true, Version: 1, Threshold: 2}
+	var keys []string
+	for range 4 {
+		_, private, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			return err
+		}
+		signer, err := ssh.NewSignerFromKey(private)
+		if err != nil {
+			return err
+		}
+		approvers = append(approvers, signer)
+		keys = append(keys, trust.FormatKey(signer.PublicKey()))
+	}
+	tr.Approvers = []trust.Person{{Name: "carl", Keys: keys[:1]}, {Name: "dora", Keys: keys[1:2]}}
+	tr.TicketKeys, tr.ListKeys = keys[2:3], keys[3:]
+	data, err := tr.Marshal()
+	if err != nil {
+		return err
+	}
+	anna, err := softkey.New(rand.Reader)
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		os.WriteFile(filepath.Join(dir, "trust.json"), data, 0o644),
+		writeHostKey(dir),
+		writeBundle(dir, "bundle.json", 1, anna, approvers[:2]),
+		writeBundle(dir, "newer.json", 2, anna, approvers[:2]),
+		writeBundle(dir, "halfsigned.json", 3, anna, approvers[:1]),
+	)
+}
+
+func writeBundle(dir, name string, version int, anna *softkey.Key, approvers []ssh.Signer) error {
+	fleet, err := inventory.Parse("fleet.toml", []byte(fleetTOML))
+	if err != nil {
+		return err
+	}
+	policy, err := policies.Parse("policy.toml", fmt.Appendf(nil, policyTOML, version, anna.Authorized()))
+	if err != nil {
+		return err
+	}
+	data, err := bundle.Make(fleet, policy, time.Now())
+	if err != nil {
+		return err
+	}
+	var signatures []byte
+	for _, approver := range approvers {
+		signature, err := sshsig.Sign(approver, bundle.Namespace, data)
+		if err != nil {
+			return err
+		}
+		signatures = append(signatures, signature...)
+	}
+	return errors.Join(os.WriteFile(filepath.Join(dir, name), data, 0o644), os.WriteFile(filepath.Join(dir, name+".sig"), signatures, 0o644))
+}
+
+func writeHostKey(dir string) error {
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return err
+	}
+	signer, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		return err
+	}
+	block, err := ssh.MarshalPrivateKey(private, "")
+	if err != nil {
+		return err
+	}
+	certificate := ssh.Certificate{Key: signer.PublicKey(), CertType: ssh.HostCert, ValidPrincipals: []string{"bastion.lab.internal"},
+		ValidBefore: uint64(time.Now().Add(time.Hour).Unix())}
+	if err := certificate.SignCert(rand.Reader, signer); err != nil {
+		return err
+	}
+	old := certificate
+	old.ValidBefore = uint64(time.Now().Add(-time.Hour).Unix())
+	if err := old.SignCert(rand.Reader, signer); err != nil {
+		return err
+	}
+	return errors.Join(
+		os.WriteFile(filepath.Join(dir, "host_key"), pem.EncodeToMemory(block), 0o600),
+		os.WriteFile(filepath.Join(dir, "host_key-cert.pub"), ssh.MarshalAuthorizedKey(&certificate), 0o644),
+		os.WriteFile(filepath.Join(dir, "expired-cert.pub"), ssh.MarshalAuthorizedKey(&old), 0o644),
+	)
+}
+
+// TestDependencies holds the reviewed list of packages that are linked into the bastion and are not the standard library's.
+func TestDependencies(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Fields(string(out))
+	slices.Sort(lines)
+	got := strings.Join(lines, "\n") + "\n"
+	const golden = "testdata/dependencies.txt"
+	if *update {
+		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("dependencies changed; review them, then run with -update. got:\n%swant:\n%s", got, want)
+	}
+}
