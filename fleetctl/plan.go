@@ -164,4 +164,3 @@ func (d state) runner(ctx context.Context, c *command.Call) (*rotate.Runner, pla
 		Talk:     c.Stderr,
 	}, rotate.Rules(b.Policy.Rotation, &rel.Statement), closeStore, nil
 }
-

@@ -237,13 +237,14 @@ func (l *life) on(ctx context.Context, s store.Server) error {
 	t, err := ticket.New(l.Bundle.Inventory, s.Name, ticket.Life{Epoch: s.Epoch, Release: l.Release.Digest, Path: l.Release.Path,
 		CA: l.CA, NotAfter: notAfter, MaxAge: l.rules.MaxAge})
 	if err != nil {
-		return &failure{"ticket", err.Error()}
+		return err
 	}
 	asking, cancel := context.WithTimeout(ctx, ticketLimit)
 	data, sig, err := l.Tickets.Ticket(asking, t)
 	cancel()
 	if err != nil {
-		return &failure{"ticket", err.Error()}
+		// No fault of the server's: the run stops, and goes on when the signer does.
+		return fmt.Errorf("having the ticket of %s signed: %w", s.Name, err)
 	}
 	l.at("put-ticket")
 	if err := l.Store.SetRelease(ctx, s.Name, s.Epoch, strconv.FormatUint(l.Release.Statement.Version, 10)); err != nil {

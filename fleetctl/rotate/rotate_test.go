@@ -1,0 +1,170 @@
+package rotate
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"mayfly/internal/hint"
+	"mayfly/inventory"
+	"mayfly/policies"
+)
+
+func TestRun(t *testing.T) {
+	b := testBundle("se-1", "se-2", "nl-1")
+	dir, w := serving(t, b)
+	r := testRunner(t, dir, b)
+	defer r.Store.Close()
+	result, err := r.Run(t.Context(), all(b))
+	if err != nil || result.Result != "done" || len(result.Servers) != 3 {
+		t.Fatalf("got %+v, %v", result, err)
+	}
+	for _, s := range result.Servers {
+		if s.State != inventory.Serving || s.Epoch != 2 || s.Release != "7" {
+			t.Errorf("got %+v, want it serving in life 2 with release 7", s)
+		}
+		if n := w.boots(t, s.Name); n != 2 {
+			t.Errorf("%s: got %d boots, want 2: one to come up, one for this run", s.Name, n)
+		}
+	}
+	if low := w.lowest["se"]; low < 1000 {
+		t.Errorf("region se fell to %d, under its floor of 1000", low)
+	}
+	// Everything is young now.
+	result, err = r.Run(t.Context(), Rules(b.Policy.Rotation, nil))
+	if err != nil || result.Result != "nothing due" {
+		t.Errorf("got %+v, %v, want nothing due", result, err)
+	}
+}
+
+// TestQuarantine: a server that does not come up is tried once more and kept out with its first cause, and the other server of
+// its region, whose removal would break the floor, is not touched.
+func TestQuarantine(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		hurt func(w *world)
+		want string
+	}{
+		{"refused", func(w *world) { w.deny["se-1"] = "release_unsigned" }, "release_unsigned: as the test says (console: mayfly-stub: refused"},
+		{"silent", func(w *world) { w.dead["se-1"] = true }, "boot_limit: has not joined within 100ms"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := testBundle("se-1", "se-2")
+			dir, w := serving(t, b)
+			b.Policy.Rotation.BootLimit = policies.Duration(100 * time.Millisecond)
+			b.Policy.Rotation.DrainLimit = policies.Duration(time.Millisecond)
+			w.mu.Lock()
+			c.hurt(w)
+			w.mu.Unlock()
+			r := testRunner(t, dir, b)
+			r.Stuck = 50 * time.Millisecond
+			defer r.Store.Close()
+			rules := all(b)
+			if c.name == "silent" {
+				rules.Lost = []string{"se-1"} // it cannot drain either
+			}
+			result, err := r.Run(t.Context(), rules)
+			if err == nil || !strings.Contains(err.Error(), "quarantined") || hint.Of(err) == "" {
+				t.Fatalf("got %+v, %v, want an error with a hint", result, err)
+			}
+			s, err := r.Store.Server(t.Context(), "se-1")
+			if err != nil || s.State != inventory.Quarantined || !strings.Contains(s.Cause, c.want) {
+				t.Errorf("got %s (%s), %v, want quarantined with %q", s.State, s.Cause, err, c.want)
+			}
+			if n := w.boots(t, "se-1"); n != 3 {
+				t.Errorf("got %d boots, want 3: one to come up, one, one more", n)
+			}
+			if w.machine(t, "se-1").On {
+				t.Error("a quarantined machine is on")
+			}
+			if n := w.boots(t, "se-2"); n != 1 {
+				t.Errorf("se-2 was touched: %d boots, want 1", n)
+			}
+			if s, err := r.Store.Server(t.Context(), "se-2"); err != nil || s.State != inventory.Serving {
+				t.Errorf("got se-2 %s, %v, want serving", s.State, err)
+			}
+			// Mended, it comes back when somebody asks.
+			w.mu.Lock()
+			clear(w.deny)
+			clear(w.dead)
+			w.mu.Unlock()
+			b.Policy.Rotation.BootLimit = policies.Duration(30 * time.Second)
+			rules = Rules(b.Policy.Rotation, nil)
+			rules.Retry = true
+			if result, err := r.Run(t.Context(), rules); err != nil || result.Result != "done" {
+				t.Errorf("got %+v, %v, want done", result, err)
+			}
+		})
+	}
+}
+
+// TestInterrupted: Ctrl-C leaves a run that the next one finishes.
+func TestInterrupted(t *testing.T) {
+	b := testBundle("se-1", "se-2")
+	dir, w := serving(t, b)
+	r := testRunner(t, dir, b)
+	defer r.Store.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	r.point = func(name string) {
+		if name == "boot effect" {
+			cancel()
+		}
+	}
+	result, err := r.Run(ctx, all(b))
+	if !errors.Is(err, ErrInterrupted) || result.Result != "interrupted" || !strings.Contains(err.Error(), "se-1 is booting") || hint.Of(err) == "" {
+		t.Fatalf("got %+v, %v (hint %q)", result, err, hint.Of(err))
+	}
+	r.point = nil
+	result, err = r.Run(t.Context(), all(b))
+	if err != nil || !result.Resumed || result.Result != "done" {
+		t.Fatalf("got %+v, %v, want the run resumed and done", result, err)
+	}
+	for _, name := range []string{"se-1", "se-2"} {
+		if n := w.boots(t, name); n != 2 {
+			t.Errorf("%s: got %d boots, want 2", name, n)
+		}
+	}
+}
+
+func TestRefusedTouchesNothing(t *testing.T) {
+	b := testBundle("se-1", "se-2")
+	dir, w := serving(t, b)
+	b.Inventory.Regions[0].Floor.Mbps = 1500
+	r := testRunner(t, dir, b)
+	defer r.Store.Close()
+	_, err := r.Run(t.Context(), all(b))
+	var refused *Refused
+	if !errors.As(err, &refused) || !strings.Contains(err.Error(), "under the floor of 1500") {
+		t.Fatalf("got %v, want a refusal with the arithmetic", err)
+	}
+	if _, open, err := r.Store.OpenRun(t.Context()); open || err != nil {
+		t.Errorf("got an open run (%v), %v", open, err)
+	}
+	if n := w.boots(t, "se-1"); n != 1 {
+		t.Errorf("got %d boots, want 1", n)
+	}
+}
+
+func TestLock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "rotate.lock")
+	l, err := TakeLock(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := TakeLock(path); err == nil || !strings.Contains(err.Error(), "runs already (process ") || hint.Of(err) == "" {
+		t.Errorf("got %v, want who holds it and a hint", err)
+	}
+	if err := l.Release(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := TakeLock(path)
+	if err != nil {
+		t.Fatalf("after release: %v", err)
+	}
+	if err := again.Release(); err != nil {
+		t.Fatal(err)
+	}
+}
