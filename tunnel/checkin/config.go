@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"strings"
 
 	"mayfly/internal/hint"
 )
@@ -24,7 +25,7 @@ func ParseConfig(data []byte) (ClientConfig, error) {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&c); err != nil {
-		return c, fmt.Errorf("line %d: %w", line(data, dec.InputOffset()), err)
+		return c, fmt.Errorf("line %d: %w", line(data, place(data, err, dec.InputOffset())), err)
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return c, fmt.Errorf("line %d: more after the configuration", line(data, dec.InputOffset()))
@@ -61,6 +62,25 @@ func LoadConfig(path string) (ClientConfig, error) {
 		return c, hint.New(fmt.Errorf("%s: %w", path, err), "take the fleet's public/client.json, which fleetctl init writes")
 	}
 	return c, nil
+}
+
+// place is where in data a decoding error was met.
+func place(data []byte, err error, fallback int64) int64 {
+	var kind *json.UnmarshalTypeError
+	var syntax *json.SyntaxError
+	switch {
+	case errors.As(err, &kind):
+		return kind.Offset
+	case errors.As(err, &syntax):
+		return syntax.Offset
+	}
+	// The library tells the name of an unknown field, but not its place.
+	if name, found := strings.CutPrefix(err.Error(), "json: unknown field "); found {
+		if i := bytes.Index(data, []byte(name)); i >= 0 {
+			return int64(i)
+		}
+	}
+	return fallback
 }
 
 func line(data []byte, offset int64) int {

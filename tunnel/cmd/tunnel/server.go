@@ -10,7 +10,7 @@ import (
 
 // memoryLimit is where the garbage collector of a server begins to work harder. The data plane's buffers grow with what is in
 // flight and shrink only when they are collected; a server has its whole system in RAM.
-const memoryLimit = 96 << 20
+const memoryLimit = 160 << 20
 
 var serverVerb = command.Verb{
 	Name:    "server",

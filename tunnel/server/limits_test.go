@@ -1,0 +1,72 @@
+package server
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+)
+
+func TestAllowance(t *testing.T) {
+	s := newSources()
+	a, b := netip.MustParseAddr("198.51.100.7"), netip.MustParseAddr("198.51.100.8")
+	for i := range RegisterBurst {
+		if !s.allow(a, start) {
+			t.Fatalf("registration %d is refused", i+1)
+		}
+	}
+	if s.allow(a, start) || !s.allow(b, start) {
+		t.Error("want the one source at its limit and not the other")
+	}
+	if !s.allow(a, start.Add(RegisterEvery)) || s.allow(a, start.Add(RegisterEvery)) {
+		t.Error("want one more after RegisterEvery")
+	}
+	s.sweep(start.Add(2 * RegisterBurst * RegisterEvery))
+	if len(s.table) != 0 {
+		t.Errorf("%d sources remembered, want none", len(s.table))
+	}
+}
+
+func TestConnections(t *testing.T) {
+	s := newSources()
+	a := netip.MustParseAddr("2001:db8::1")
+	neighbour := netip.MustParseAddr("2001:db8::ffff") // the same /64
+	for range MaxConnectionsPerSource {
+		if !s.connect(a, start) {
+			t.Fatal("refused too early")
+		}
+	}
+	if s.connect(neighbour, start) {
+		t.Error("a /64 is one source")
+	}
+	s.disconnect(a)
+	if !s.connect(neighbour, start) {
+		t.Error("a place that was given back stays taken")
+	}
+	for i := 0; s.open < MaxConnections; i++ {
+		if !s.connect(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), start) {
+			t.Fatal("refused under the total")
+		}
+	}
+	if s.connect(netip.MustParseAddr("192.0.2.1"), start) {
+		t.Error("over the total")
+	}
+}
+
+func TestSourcesAreBounded(t *testing.T) {
+	s := newSources()
+	for i := range MaxSources {
+		if !s.allow(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), start) {
+			t.Fatal("refused too early")
+		}
+	}
+	stranger := netip.MustParseAddr("192.0.2.1")
+	if s.allow(stranger, start) {
+		t.Error("the table grows over its bound")
+	}
+	if !s.allow(stranger, start.Add(RegisterEvery)) || len(s.table) > MaxSources {
+		t.Error("want room again when the others have their whole allowance")
+	}
+	if s.connect(netip.Addr{}, start.Add(time.Hour)) == false {
+		t.Error("an unknown source is a source like another")
+	}
+}
