@@ -334,3 +334,6 @@ func startOf(pid int) uint64 {
 	}
 	return start
 }
+
+// Running lists every program that carries a mark of the environment, written down or not.
+func (t Table) Running() ([]Record, error) { return t.find() }

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+// programs are what the environment runs, by package.
+var programs = map[string]string{
+	"fleetctl":     "./fleetctl",
+	"bastion":      "./bastion/cmd/bastion",
+	"tunnel":       "./tunnel/cmd/tunnel",
+	"testenv":      "./testenv",
+	"wireguard-go": "golang.zx2c4.com/wireguard", // the stock client's, where the kernel has no WireGuard
+}
+
+// build builds the programs into bin, unless a user's process did already.
+func (e *environment) build(ctx context.Context, talk io.Writer) error {
+	if os.Getenv(envCaller) != "" {
+		return nil
+	}
+	began := time.Now()
+	fmt.Fprintf(talk, "testenv: building the programs …\n")
+	if err := os.MkdirAll(e.path("bin"), 0o755); err != nil {
+		return fmt.Errorf("making the programs' directory: %w", err)
+	}
+	for name, pkg := range programs {
+		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-o", e.bin(name), pkg)
+		cmd.Dir = e.module
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if _, err := outputOf(cmd, nil); err != nil {
+			return fmt.Errorf("building %s: %w", name, err)
+		}
+	}
+	fmt.Fprintf(talk, "testenv: built the programs in %s\n", took(began))
+	return nil
+}
+
+func goEnv(ctx context.Context, name string) (string, error) {
+	out, err := outputOf(exec.CommandContext(ctx, "go", "env", name), nil)
+	if err != nil {
+		return "", fmt.Errorf("asking go for %s: %w", name, err)
+	}
+	return strings.TrimSpace(out), nil
+}
+
+// took is how long ago something began, for a person.
+func took(began time.Time) string {
+	return fmt.Sprintf("%.1f s", time.Since(began).Seconds())
+}

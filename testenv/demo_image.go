@@ -1,0 +1,255 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"mayfly/internal/canonical"
+	"mayfly/policies/trust"
+	"mayfly/testenv/dnsroot"
+	"mayfly/testenv/softkey"
+)
+
+// envTestCache names a directory in which tests share packages and images.
+const envTestCache = "MAYFLY_TEST_CACHE"
+
+// approvers of the lab, who hold software keys.
+var approvers = []string{"ana", "bo", "cy"}
+
+const threshold = 2
+
+// keys are the engineers' software keys.
+type keys struct{ alice, bob *softkey.Key }
+
+// releaseVersion is the lab's release.
+const releaseVersion = "1"
+
+// image makes the fleet's files and trust, locks today's packages, and builds the image twice. A release statement names its fleet,
+// so `fleetctl init` has to come first; the step "trust" looks at what it made.
+func (d *demo) image(ctx context.Context) error {
+	if err := d.makeFleet(ctx); err != nil {
+		return err
+	}
+	packages := d.e.path("packages")
+	if shared := os.Getenv(envTestCache); shared != "" {
+		packages = filepath.Join(shared, "packages")
+	}
+	if err := d.must("packages locked by hash", func() (string, error) {
+		if _, err := d.e.output(ctx, d.e.bin("fleetctl"), "image", "lock", "--packages", packages, "--out", d.e.path("image.lock")); err != nil {
+			return "", err
+		}
+		data, err := os.ReadFile(d.e.path("image.lock"))
+		if err != nil {
+			return "", err
+		}
+		if !strings.Contains(string(data), "linux-image") || !strings.Contains(string(data), "openssh-server") {
+			return "", errors.New("the lock file names neither a kernel nor an SSH server")
+		}
+		return fmt.Sprintf("%d lines, %d bytes", strings.Count(string(data), "\n"), len(data)), nil
+	}); err != nil {
+		return err
+	}
+	return d.must("image built twice, the same bit for bit", func() (string, error) {
+		out, err := d.fleetctl(ctx, "image", "build", "--lock", d.e.path("image.lock"), "--packages", packages, "--version", releaseVersion,
+			"--source", d.e.module, "--twice", "-o", "json")
+		if err != nil {
+			return "", err
+		}
+		var built struct {
+			Same    bool `json:"built_twice_the_same"`
+			Release struct {
+				Root, Stub, Kernel struct {
+					Size   int64
+					SHA256 string
+				}
+			}
+		}
+		if err := json.Unmarshal([]byte(out), &built); err != nil {
+			return "", fmt.Errorf("reading what fleetctl printed: %w", err)
+		}
+		if !built.Same {
+			return "", errors.New("fleetctl does not say that both builds are the same")
+		}
+		r := built.Release
+		return fmt.Sprintf("kernel %.1f MB, stub %.1f MB, root %.1f MB, root's hash %.16s…", mb(r.Kernel.Size), mb(r.Stub.Size), mb(r.Root.Size), r.Root.SHA256), nil
+	})
+}
+
+func mb(n int64) float64 { return float64(n) / 1e6 }
+
+// makeFleet lays keys, DNS zone, fleet.toml and policy.toml, makes the lab, and runs `fleetctl init`.
+func (d *demo) makeFleet(ctx context.Context) error {
+	if err := d.e.build(ctx, d.c.Stderr); err != nil {
+		return err
+	}
+	for _, dir := range []string{d.e.fleet(), d.e.path("keys"), d.e.path("dns"), d.e.path("bastion"), d.e.path("ssh"), d.e.path("run")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("making the environment: %w", err)
+		}
+	}
+	var taps []string
+	for _, m := range machines {
+		taps = append(taps, m.Tap)
+	}
+	if err := d.e.lab.Create(taps); err != nil {
+		return fmt.Errorf("making the network: %w", err)
+	}
+	now := time.Now()
+	zone, err := dnsroot.Sign(zoneRecords(), rootServer, now)
+	if err != nil {
+		return fmt.Errorf("making the DNS root: %w", err)
+	}
+	fleet, err := fleetText(zone.Anchor)
+	if err != nil {
+		return err
+	}
+	if err := d.engineers(); err != nil {
+		return err
+	}
+	policy, err := policyText(d.clients.alice.Authorized(), d.clients.bob.Authorized(), now)
+	if err != nil {
+		return err
+	}
+	for path, data := range map[string][]byte{
+		d.e.path("dns", "root.zone"): zone.Zone, d.e.fleet("fleet.toml"): fleet, d.e.fleet("policy.toml"): policy,
+	} {
+		if err := d.write(path, data, 0o644); err != nil {
+			return err
+		}
+	}
+	args := []string{"init", "--threshold", fmt.Sprint(threshold)}
+	for _, name := range approvers {
+		if err := softwareKey(d.e.path("keys", name), name+" (software test key)"); err != nil {
+			return err
+		}
+		args = append(args, "--approver", name+"="+d.e.path("keys", name)+".pub")
+	}
+	_, err = d.fleetctl(ctx, args...)
+	return err
+}
+
+// engineers makes the engineers' software authenticators.
+func (d *demo) engineers() error {
+	for name, key := range map[string]**softkey.Key{engineer: &d.clients.alice, colleague: &d.clients.bob} {
+		k, err := softkey.New(rand.Reader)
+		if err != nil {
+			return err
+		}
+		if err := k.Save(d.e.path("keys", name)); err != nil {
+			return err
+		}
+		*key = k
+	}
+	return nil
+}
+
+// softwareKey writes an Ed25519 key pair in OpenSSH's form, 0600.
+func softwareKey(path, comment string) error {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return fmt.Errorf("making key %s: %w", path, err)
+	}
+	block, err := ssh.MarshalPrivateKey(private, comment)
+	if err != nil {
+		return fmt.Errorf("making key %s: %w", path, err)
+	}
+	key, err := ssh.NewPublicKey(public)
+	if err != nil {
+		return fmt.Errorf("making key %s: %w", path, err)
+	}
+	line := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key))) + " " + comment + "\n"
+	if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
+		return fmt.Errorf("making key %s: %w", path, err)
+	}
+	if err := os.WriteFile(path+".pub", []byte(line), 0o644); err != nil {
+		return fmt.Errorf("making key %s: %w", path, err)
+	}
+	return nil
+}
+
+// trust signs release and policy with two of three people, and sees that less is refused.
+func (d *demo) trust(ctx context.Context) error {
+	d.r.check("trust policy: 2 of 3 people, marked as test", func() (string, error) {
+		data, err := os.ReadFile(d.e.fleet("trust.json"))
+		if err != nil {
+			return "", err
+		}
+		t, err := trust.Parse(data)
+		if err != nil {
+			return "", err
+		}
+		if len(t.Approvers) != len(approvers) || t.Threshold != threshold || !t.Test {
+			return "", fmt.Errorf("got %d approvers, threshold %d, test %v", len(t.Approvers), t.Threshold, t.Test)
+		}
+		again, err := canonical.Marshal(t)
+		if err != nil || !slices.Equal(again, data) {
+			return "", fmt.Errorf("trust.json is not in canonical form: %v", err)
+		}
+		return "ana, bo and cy hold software keys; trust.json says test", nil
+	})
+	release := d.e.fleet("public", "releases", releaseVersion)
+	sign := func(what []string, name string) (string, error) {
+		return d.fleetctl(ctx, append(what, "--key", d.e.path("keys", name))...)
+	}
+	image := []string{"image", "sign", "--release", releaseVersion}
+	if _, err := sign(image, "ana"); err != nil {
+		return err
+	}
+	d.r.check("a release with one signature is refused", func() (string, error) {
+		return d.refusedBy(ctx, "image", "verify", "--release", release)
+	})
+	d.r.check("a second signature of the same person is refused", func() (string, error) {
+		return d.refusedBy(ctx, append(image, "--key", d.e.path("keys", "ana"))...)
+	})
+	if err := d.must("release signed by two of three, and in use", func() (string, error) {
+		if _, err := sign(image, "bo"); err != nil {
+			return "", err
+		}
+		if _, err := d.fleetctl(ctx, "image", "verify", "--release", release); err != nil {
+			return "", err
+		}
+		out, err := d.fleetctl(ctx, "image", "use", releaseVersion)
+		return strings.TrimSpace(out), err
+	}); err != nil {
+		return err
+	}
+	if _, err := d.fleetctl(ctx, "policy", "check"); err != nil {
+		return err
+	}
+	if _, err := d.fleetctl(ctx, "policy", "bundle"); err != nil {
+		return err
+	}
+	if _, err := sign([]string{"policy", "sign"}, "bo"); err != nil {
+		return err
+	}
+	d.r.check("a policy with one signature does not load", func() (string, error) {
+		return d.refusedBy(ctx, "plan")
+	})
+	return d.must("policy signed by two of three, and loads", func() (string, error) {
+		if _, err := sign([]string{"policy", "sign"}, "cy"); err != nil {
+			return "", err
+		}
+		out, err := d.fleetctl(ctx, "plan", "-o", "json")
+		if err != nil {
+			return "", err
+		}
+		for _, m := range machines {
+			if !strings.Contains(out, m.Name) {
+				return "", fmt.Errorf("the plan does not name %s", m.Name)
+			}
+		}
+		return "bo and cy signed; the first plan names all servers", nil
+	})
+}

@@ -1,0 +1,321 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"mayfly/internal/audit"
+	"mayfly/testenv/netlab"
+	"mayfly/testenv/rawssh"
+)
+
+// sshCommand is OpenSSH's client inside the client's namespace, with an agent and nothing of this machine's configuration.
+func (d *demo) sshCommand(ctx context.Context, agent string, args ...string) *exec.Cmd {
+	cmd := d.e.command(ctx, "ssh", append([]string{"-F", d.sshConfig(), "-o", "BatchMode=yes", "-o", "ConnectTimeout=20"}, args...)...)
+	if agent != "" {
+		cmd.Env = append(cmd.Env, "SSH_AUTH_SOCK="+d.agentSocket(agent))
+	} else {
+		cmd.Env = append(cmd.Env, "SSH_AUTH_SOCK=")
+	}
+	return cmd
+}
+
+// ssh runs a command on a server through the bastion.
+func (d *demo) ssh(ctx context.Context, server, stdin, command string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, sshLimit)
+	defer cancel()
+	cmd := d.sshCommand(ctx, engineer, server, command)
+	cmd.Stdin = strings.NewReader(stdin)
+	return outputOf(cmd, d.e.lab.Client.Start)
+}
+
+// login logs in for real, and then sees each of the refusals happen for its own reason.
+func (d *demo) login(ctx context.Context) error {
+	for _, m := range machines {
+		if err := d.must("ssh -J to "+m.Name+" with a security key", func() (string, error) {
+			out, err := d.ssh(ctx, m.Name, "", "hostname; id -un")
+			if err != nil {
+				return "", err
+			}
+			if got, want := strings.Fields(out), []string{m.Name, engineer}; strings.Join(got, " ") != strings.Join(want, " ") {
+				return "", fmt.Errorf("got host and user %q, want %q", got, want)
+			}
+			return "host and user are right; no question was asked", nil
+		}); err != nil {
+			return err
+		}
+	}
+	d.r.check("hosts are believed by the SSH host CA alone", func() (string, error) { return d.hostCA(ctx) })
+	d.r.check("no disk, no swap, nothing writable but RAM", func() (string, error) {
+		var said []string
+		for _, m := range machines {
+			s, err := d.inMemory(ctx, m.Name)
+			if err != nil {
+				return "", fmt.Errorf("%s: %w", m.Name, err)
+			}
+			said = append(said, m.Name+": "+s)
+		}
+		return strings.Join(said, "; "), nil
+	})
+
+	for _, refusal := range d.refusals() {
+		d.r.check("refused: "+refusal.name, func() (string, error) {
+			if err := d.markAudit(); err != nil {
+				return "", err
+			}
+			said, err := refusal.try(ctx)
+			if err != nil {
+				return "", err
+			}
+			if err := d.awaitReason(ctx, refusal.reason); err != nil {
+				return "", err
+			}
+			return fmt.Sprintf("audit: %s; the client: %s", refusal.reason, said), nil
+		})
+	}
+	d.r.check("audit log: unbroken chain, one closing record a login", func() (string, error) { return d.auditHolds() })
+	return nil
+}
+
+type refusal struct {
+	name, reason string
+	try          func(context.Context) (string, error)
+}
+
+func (d *demo) refusals() []refusal {
+	at := netip.AddrPortFrom(netlab.Bastion, bastionPort).String()
+	ssh := func(agent string, args ...string) func(context.Context) (string, error) {
+		return func(ctx context.Context) (string, error) {
+			ctx, cancel := context.WithTimeout(ctx, sshLimit)
+			defer cancel()
+			_, err := outputOf(d.sshCommand(ctx, agent, args...), d.e.lab.Client.Start)
+			var f *failure
+			if !errors.As(err, &f) || f.code != 255 {
+				return "", fmt.Errorf("ssh: got exit %d, want 255: %w", exitCode(err), orDone(err))
+			}
+			return lastLine(f.said), nil
+		}
+	}
+	return []refusal{
+		{"an address off the list", "dropped_by_filter", func(ctx context.Context) (string, error) {
+			ctx, cancel := context.WithTimeout(ctx, silentLimit)
+			defer cancel()
+			conn, err := d.e.lab.Client.DialContext(ctx, "tcp", at, netlab.OffList)
+			if err == nil {
+				conn.Close()
+				return "", errors.New("the connection was made")
+			}
+			var timeout net.Error
+			if !errors.As(err, &timeout) || !timeout.Timeout() {
+				return "", fmt.Errorf("the SYN got an answer: %w", err)
+			}
+			return fmt.Sprintf("no answer to its SYN in %s", silentLimit), nil
+		}},
+		{"a client without a key", "no_key", ssh("", "-o", "IdentityFile=none", "-o", "IdentitiesOnly=yes", bastionName, "-W", "se-1:22")},
+		{"a password", "method_password", func(ctx context.Context) (string, error) {
+			ctx, cancel := context.WithTimeout(ctx, sshLimit)
+			defer cancel()
+			conn, err := d.e.lab.Client.DialContext(ctx, "tcp", at, netlab.Engineer)
+			if err != nil {
+				return "", err
+			}
+			defer conn.Close()
+			if err := conn.SetDeadline(time.Now().Add(sshLimit)); err != nil {
+				return "", err
+			}
+			client, err := rawssh.Handshake(conn, rawssh.Offer{})
+			if err != nil {
+				return "", err
+			}
+			if err := client.Service(); err != nil {
+				return "", err
+			}
+			reply, err := client.Password(engineer, "correct horse battery staple")
+			if err != nil {
+				return "disconnected: " + err.Error(), nil
+			}
+			if reply.Success {
+				return "", errors.New("the password was taken")
+			}
+			return "may go on with " + strings.Join(reply.Methods, ","), nil
+		}},
+		{"user root", "user_root", ssh(engineer, "-l", "root", bastionName, "-W", "se-1:22")},
+		{"a plain software key", "key_not_hardware", ssh("", "-o", "IdentitiesOnly=yes", "-i", d.e.path("keys", "ana"), bastionName, "-W", "se-1:22")},
+		{"a security key without a touch", "key_no_touch", ssh("untouched", bastionName, "-W", "se-1:22")},
+		{"a server not granted", "target_not_granted", ssh(colleague, "-l", colleague, bastionName, "-W", "se-1:22")},
+		{"a port not granted", "port_not_granted", ssh(engineer, bastionName, "-W", "se-1:80")},
+	}
+}
+
+// hostCA sees that ssh was given nothing to believe but the CA, and that a host without its certificate is not believed.
+func (d *demo) hostCA(ctx context.Context) (string, error) {
+	known, err := os.ReadFile(d.e.fleet("public", "known_hosts"))
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(known)) {
+		if strings.TrimSpace(line) != "" && !strings.HasPrefix(line, "@cert-authority ") && !strings.HasPrefix(line, "#") {
+			return "", fmt.Errorf("known_hosts holds a plain key: %q", line)
+		}
+	}
+	// A client that knows another CA must not go on.
+	other := d.e.path("ssh", "other_known_hosts")
+	wrong, err := os.ReadFile(d.e.path("keys", "ana.pub"))
+	if err != nil {
+		return "", err
+	}
+	if err := d.write(other, append([]byte("@cert-authority * "), wrong...), 0o644); err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, sshLimit)
+	defer cancel()
+	_, err = outputOf(d.sshCommand(ctx, engineer, "-o", "UserKnownHostsFile="+other, "-o", "GlobalKnownHostsFile=none", bastionName, "-W", "se-1:22"), d.e.lab.Client.Start)
+	var f *failure
+	if !errors.As(err, &f) || !strings.Contains(strings.ToLower(f.said), "host key verification failed") {
+		return "", fmt.Errorf("a client with another CA: want host key verification to fail: %w", orDone(err))
+	}
+	return "known_hosts holds the CA only; a client with another CA refuses the bastion", nil
+}
+
+// inMemory sees that a server has no block device but the one its root is looped from, no swap, and no core dumps to anywhere.
+func (d *demo) inMemory(ctx context.Context, server string) (string, error) {
+	out, err := d.ssh(ctx, server, "", "ls /sys/block; echo --; cat /proc/swaps; echo --; cat /proc/sys/kernel/core_pattern; echo --; cat /proc/mounts")
+	if err != nil {
+		return "", err
+	}
+	parts := strings.Split(out, "--\n")
+	if len(parts) != 4 {
+		return "", fmt.Errorf("it said %q", out)
+	}
+	for _, device := range strings.Fields(parts[0]) {
+		if !strings.HasPrefix(device, "loop") {
+			return "", fmt.Errorf("it has block device %s", device)
+		}
+	}
+	if lines := strings.Count(strings.TrimSpace(parts[1]), "\n"); lines > 0 {
+		return "", fmt.Errorf("it has swap: %q", parts[1])
+	}
+	memory := map[string]bool{"tmpfs": true, "devtmpfs": true, "proc": true, "sysfs": true, "devpts": true, "rootfs": true, "ramfs": true, "cgroup2": true, "securityfs": true}
+	root := ""
+	for line := range strings.Lines(parts[3]) {
+		f := strings.Fields(line)
+		if len(f) < 4 {
+			continue
+		}
+		readOnly := strings.HasPrefix(f[3]+",", "ro,")
+		if f[1] == "/" && f[2] != "rootfs" {
+			root = f[2]
+		}
+		if !memory[f[2]] && !readOnly {
+			return "", fmt.Errorf("%s is a writable %s", f[1], f[2])
+		}
+	}
+	return fmt.Sprintf("root %s, read-only, core pattern %s", root, strings.TrimSpace(parts[2])), nil
+}
+
+// markAudit remembers where the audit log ends now.
+func (d *demo) markAudit() error {
+	info, err := os.Stat(d.auditFile())
+	if err != nil {
+		return fmt.Errorf("looking at the audit log: %w", err)
+	}
+	d.audit = info.Size()
+	return nil
+}
+
+// awaitReason waits until the audit log, after the mark, gives the reason.
+func (d *demo) awaitReason(ctx context.Context, reason string) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		fresh, err := d.freshAudit()
+		if err != nil {
+			return err
+		}
+		if bytes.Contains(fresh, []byte(`"reason":"`+reason+`"`)) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the audit log does not say %s; since then it says:\n%s", reason, fresh)
+		case <-tick.C:
+		}
+	}
+}
+
+func (d *demo) freshAudit() ([]byte, error) {
+	f, err := os.Open(d.auditFile())
+	if err != nil {
+		return nil, fmt.Errorf("reading the audit log: %w", err)
+	}
+	defer f.Close()
+	fresh, err := io.ReadAll(io.NewSectionReader(f, d.audit, 1<<30))
+	if err != nil {
+		return nil, fmt.Errorf("reading the audit log: %w", err)
+	}
+	return fresh, nil
+}
+
+// auditHolds verifies the whole log and counts closing records.
+func (d *demo) auditHolds() (string, error) {
+	data, err := os.ReadFile(d.auditFile())
+	if err != nil {
+		return "", err
+	}
+	n, err := audit.Verify(bytes.NewReader(data))
+	if err != nil {
+		return "", err
+	}
+	logins, closed := map[string]int{}, map[string]int{}
+	accepted, test := 0, 0
+	for line := range bytes.Lines(data) {
+		var r struct {
+			Event  string
+			Record struct {
+				Connection, Outcome string
+				Test                bool
+			}
+		}
+		if err := json.Unmarshal(line, &r); err != nil {
+			return "", fmt.Errorf("reading the audit log: %w", err)
+		}
+		switch r.Event {
+		case "login":
+			logins[r.Record.Connection]++
+		case "connection":
+			closed[r.Record.Connection]++
+			if r.Record.Outcome == "accepted" {
+				accepted++
+				if r.Record.Test {
+					test++
+				}
+			}
+		}
+	}
+	for id, k := range closed {
+		if k != 1 {
+			return "", fmt.Errorf("connection %s has %d closing records", id, k)
+		}
+	}
+	if accepted == 0 || test != accepted {
+		return "", fmt.Errorf("of %d accepted logins %d are marked as made with a test key", accepted, test)
+	}
+	return fmt.Sprintf("%d records, %d accepted and %d refused connections closed, every login marked as a test key's", n, accepted, len(closed)-accepted), nil
+}
+
+func lastLine(s string) string {
+	s = strings.TrimSpace(s)
+	return s[strings.LastIndexByte(s, '\n')+1:]
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+
+	"mayfly/internal/command"
+	"mayfly/internal/hint"
+	"mayfly/testenv/debian"
+)
+
+// What this program hands to itself through sudo.
+const (
+	envCaller = "MAYFLY_TESTENV_CALLER" // set: a user's program runs this one as root, and its stdin is a lifeline
+)
+
+// keptEnvironment is what a Go build and a person's terminal need on the other side of sudo, which has a PATH of its own.
+var keptEnvironment = []string{"GOPROXY", "GONOSUMDB", "GOSUMDB", "GONOPROXY", "GOPRIVATE", "GOFLAGS", "GOTOOLCHAIN", "GOMAXPROCS",
+	"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "CI", "TERM", "LANG", "TMPDIR", envTestCache}
+
+// asRoot makes sure that the verb runs as root with its needs met. When this process is a user's, it builds the programs, runs itself
+// again through sudo, and done is true: err is then the verb's outcome.
+func (e *environment) asRoot(ctx context.Context, c *command.Call, verb string, needs []debian.Need) (done bool, err error) {
+	if err := (debian.System{}).Sweep(); err != nil {
+		return false, err
+	}
+	missing := debian.Missing(needs)
+	if debian.Root() {
+		if len(missing) > 0 {
+			fmt.Fprintf(c.Stderr, "testenv: not found: %s; installing with apt-get\n", debian.Describe(missing))
+			if err := (debian.System{}).Install(ctx, missing, c.Stderr); err != nil {
+				return false, hint.New(err, "%s", debian.Line(missing))
+			}
+			if still := debian.Missing(needs); len(still) > 0 {
+				return false, hint.New(fmt.Errorf("still not found after installing: %s", debian.Describe(still)), "%s", debian.Line(still))
+			}
+		}
+		if os.Getenv(envCaller) == "" {
+			return false, nil
+		}
+		return false, nil
+	}
+	if !debian.Sudo(ctx) {
+		if len(missing) > 0 {
+			return true, hint.New(fmt.Errorf("not found: %s; and neither root nor sudo without a password to install with", debian.Describe(missing)),
+				"%s", debian.Line(missing))
+		}
+		return true, hint.New(errors.New("network namespaces and taps need root, and sudo asks for a password here"),
+			"sudo -v && go run ./testenv %s", verb)
+	}
+	if err := e.build(ctx, c.Stderr); err != nil {
+		return true, err
+	}
+	return true, e.throughSudo(ctx, c, verb)
+}
+
+// throughSudo runs the built program again as root. sudo does not hand on every signal, so the child holds a lifeline: a pipe as
+// its stdin that closes when this process ends or is asked to.
+func (e *environment) throughSudo(ctx context.Context, c *command.Call, verb string) error {
+	args := []string{"-n", "env", envCaller + "=1", "PATH=" + debian.Path(os.Getenv("PATH"))}
+	for _, name := range []string{"GOCACHE", "GOMODCACHE", "GOROOT", "GOPATH"} {
+		value, err := goEnv(ctx, name)
+		if err != nil {
+			return err
+		}
+		args = append(args, name+"="+value)
+	}
+	for _, name := range keptEnvironment {
+		if value, ok := os.LookupEnv(name); ok {
+			args = append(args, name+"="+value)
+		}
+	}
+	args = append(args, e.bin("testenv"))
+	args = append(args, strings.Fields(verb)...)
+	args = append(args, c.Args...)
+	cmd := exec.Command("sudo", args...)
+	cmd.Dir = e.module
+	cmd.Stdout, cmd.Stderr = c.Stdout, c.Stderr
+	lifeline, err := cmd.StdinPipe()
+	if err != nil {
+		return fmt.Errorf("running through sudo: %w", err)
+	}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("running through sudo: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { lifeline.Close() })
+	defer stop()
+	err = cmd.Wait()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return &alreadySaid{code: exit.ExitCode()}
+	}
+	if err != nil {
+		return fmt.Errorf("running through sudo: %w", err)
+	}
+	return nil
+}
+
+// alreadySaid is the outcome of the program's other self, which told the person already.
+type alreadySaid struct{ code int }
+
+func (a *alreadySaid) Error() string { return fmt.Sprintf("ended with exit status %d", a.code) }
+
+// Refused keeps the other self's exit code 3.
+func (a *alreadySaid) Refused() bool { return a.code == command.Refused }
+
+// lifeline returns a context that ends when the user's process at the other end of stdin has ended.
+func lifeline(ctx context.Context, stdin io.Reader) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	if os.Getenv(envCaller) == "" || stdin == nil {
+		return ctx, cancel
+	}
+	go func() {
+		_, _ = io.Copy(io.Discard, stdin) // until it closes, for whatever reason
+		cancel()
+	}()
+	return ctx, cancel
+}

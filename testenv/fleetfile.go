@@ -1,0 +1,163 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"text/template"
+	"time"
+
+	"mayfly/testenv/netlab"
+)
+
+// machine is one server of the environment's fleet.
+type machine struct {
+	Name, Rack, Region, Address, Tunnel, Tap, MAC string
+}
+
+// machines of the fleet: region se has two and a floor of one, region nl has one and no floor.
+var machines = []machine{
+	{"se-1", "se-rack-1", "se", "10.77.0.11/24", "10.64.1.0/24", "tap-se-1", "52:54:00:4d:46:11"},
+	{"se-2", "se-rack-2", "se", "10.77.0.12/24", "10.64.2.0/24", "tap-se-2", "52:54:00:4d:46:12"},
+	{"nl-1", "nl-rack-1", "nl", "10.77.0.13/24", "10.64.3.0/24", "tap-nl-1", "52:54:00:4d:46:13"},
+}
+
+const (
+	fleetName    = "lab"
+	fleetDomain  = "lab.mayfly.internal"
+	bastionName  = "bastion-1"
+	bastionPort  = 2222
+	capacity     = 1000
+	floorOfSE    = 1000
+	memoryMiB    = 512
+	rootServer   = "a.root-lab."
+	webName      = "web.target-lab"
+	engineer     = "alice"
+	colleague    = "bob" // granted nl-1 only
+	testEvidence = "test:softkey"
+	webPort      = 80
+)
+
+// zoneRecords are the lab's whole public DNS.
+func zoneRecords() []string {
+	return []string{
+		`root-lab. 300 IN TXT "the lab's own root"`,
+		fmt.Sprintf("%s 300 IN A %s", rootServer, netlab.DNSRoot),
+		`target-lab. 300 IN TXT "what lies behind the fleet"`,
+		fmt.Sprintf("%s. 300 IN A %s", webName, netlab.WebTarget),
+	}
+}
+
+var fleetTemplate = template.Must(template.New("fleet").Parse(`# Made by testenv: three servers on one machine. A test fleet: software keys count.
+name = "{{.Name}}"
+domain = "{{.Domain}}"
+test = true
+
+[network]
+management = ["{{.Management}}"]
+gateway = "{{.Gateway}}"
+
+[controller]
+address = "{{.Gateway}}"
+boot_port = 8080
+join_port = 8443
+checkin_port = 8444
+
+[dns]
+trust_anchors = ["{{.Anchor}}"]
+
+[[dns.root]]
+name = "{{.RootServer}}"
+address = "{{.DNSRoot}}"
+
+[[bastion]]
+name = "{{.Bastion}}"
+address = "{{.BastionAddress}}"
+port = {{.BastionPort}}
+
+[[region]]
+name = "se"
+floor = {{.Floor}}
+
+[[region]]
+name = "nl"
+floor = 0
+{{range .Machines}}
+[[rack]]
+name = "{{.Rack}}"
+region = "{{.Region}}"
+{{end}}{{range .Machines}}
+[[server]]
+name = "{{.Name}}"
+rack = "{{.Rack}}"
+role = "vpn"
+address = "{{.Address}}"
+capacity = {{$.Capacity}}
+tunnel = "{{.Tunnel}}"
+power = { driver = "qemu", tap = "{{.Tap}}", mac = "{{.MAC}}", memory_mib = {{$.Memory}} }
+{{end}}`))
+
+// fleetText is fleet.toml with the anchor of the lab's DNS root.
+func fleetText(anchor string) ([]byte, error) {
+	return render(fleetTemplate, map[string]any{
+		"Name": fleetName, "Domain": fleetDomain, "Management": netlab.Management, "Gateway": netlab.Controller, "Anchor": anchor,
+		"RootServer": rootServer, "DNSRoot": netlab.DNSRoot, "Bastion": bastionName, "BastionAddress": netlab.Bastion,
+		"BastionPort": bastionPort, "Floor": floorOfSE, "Machines": machines, "Capacity": capacity, "Memory": memoryMiB,
+	})
+}
+
+var policyTemplate = template.Must(template.New("policy").Parse(`# Made by testenv.
+version = 1
+expires = {{.Expires}}
+
+[ssh]
+level = "pq-preferred"
+allow = ["{{.Allowed}}/32"]
+
+[hardware]
+test_roots = ["softkey"]
+{{range .Engineers}}
+[[engineer]]
+name = "{{.Name}}"
+
+[[engineer.key]]
+public = "{{.Key}}"
+evidence = "{{$.Evidence}}"
+{{end}}
+[[grant]]
+engineers = ["{{.Engineer}}"]
+servers = ["*"]
+ports = [22]
+
+[[grant]]
+engineers = ["{{.Colleague}}"]
+servers = ["region:nl"]
+ports = [22]
+
+[rotation]
+max_age = "24h"
+max_parallel = 2
+drain_limit = "20s"
+boot_limit = "3m"
+bake = "2s"
+retries = 1
+
+[image]
+min_version = 1
+`))
+
+// policyText is policy.toml. The engineers' keys are software keys of the test root "softkey".
+func policyText(alice, bob string, now time.Time) ([]byte, error) {
+	type person struct{ Name, Key string }
+	return render(policyTemplate, map[string]any{
+		"Expires": now.Add(7 * 24 * time.Hour).UTC().Format(time.RFC3339), "Allowed": netlab.Engineer,
+		"Engineers": []person{{engineer, alice}, {colleague, bob}}, "Evidence": testEvidence, "Engineer": engineer, "Colleague": colleague,
+	})
+}
+
+func render(t *template.Template, data any) ([]byte, error) {
+	var out bytes.Buffer
+	if err := t.Execute(&out, data); err != nil {
+		return nil, fmt.Errorf("writing the %s file: %w", t.Name(), err)
+	}
+	return out.Bytes(), nil
+}

@@ -1,0 +1,230 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"mayfly/internal/command"
+	"mayfly/internal/hint"
+	"mayfly/testenv/netlab"
+)
+
+var upVerb = command.Verb{
+	Name:    "up",
+	Summary: "bring up a whole fleet and leave it running",
+	Help: `Builds and signs an image, starts controller, bastion and three servers, and prints what to try. Repeated, it prints that again.
+"testenv down" takes everything away.`,
+	Run: runUp,
+}
+
+func runUp(ctx context.Context, c *command.Call) (err error) {
+	fs := c.Flags()
+	if err := c.Parse(fs); err != nil {
+		return err
+	}
+	if fs.NArg() > 0 {
+		return command.Usagef("up takes no arguments")
+	}
+	ctx, cancel := lifeline(ctx, c.Stdin)
+	defer cancel()
+	e, done, err := open(ctx, c, "up", demoNeeds)
+	if done || err != nil {
+		return err
+	}
+	defer e.release()
+	if e.isUp() {
+		if running, err := e.table.Running(); err != nil || len(running) > 0 {
+			return errors.Join(err, e.printWhatToTry(c))
+		}
+		// The machine was restarted under it: nothing runs, and what was in memory is gone.
+		if _, err := e.remove(); err != nil {
+			return err
+		}
+		if err := e.take(); err != nil {
+			return err
+		}
+	}
+	d := newDemo(e, c)
+	defer func() {
+		if err != nil {
+			d.say("ending everything that was started …")
+			_, removeErr := e.remove()
+			err = errors.Join(err, removeErr)
+		}
+	}()
+	for _, s := range []struct {
+		name string
+		run  func(context.Context) error
+	}{{"image", d.image}, {"trust", d.trust}, {"up", d.up}, {"forward", d.forward}} {
+		if err := d.step(ctx, s.name, s.run); err != nil {
+			return fmt.Errorf("step %s: %w", s.name, err)
+		}
+	}
+	if d.r.passed() != len(d.r.Checks) {
+		return errors.New("not every check passed")
+	}
+	if err := e.markUp(); err != nil {
+		return err
+	}
+	return e.printWhatToTry(c)
+}
+
+// forward opens a loopback port of this machine that leads to the bastion, and writes an ssh_config for it.
+func (d *demo) forward(ctx context.Context) error {
+	e := d.e
+	_, err := d.daemon(ctx, "forward", netlab.Namespace{}, ready, d.background(e.bin("testenv"), "part", "forward",
+		"--to", netip.AddrPortFrom(netlab.Bastion, bastionPort).String(), "--namespace", e.lab.Client.Name, "--from", netlab.Engineer.String(),
+		"--port-file", e.path("run", "forward")))
+	if err != nil {
+		return err
+	}
+	address, err := os.ReadFile(e.path("run", "forward"))
+	if err != nil {
+		return fmt.Errorf("reading the forwarder's port: %w", err)
+	}
+	_, err = d.fleetctl(ctx, "ssh-config", "--user", engineer, "--bastion", string(address), "-o", e.sshConfig())
+	if err != nil {
+		return err
+	}
+	// The config names the agent, so that the ssh line is short.
+	text, err := os.ReadFile(e.sshConfig())
+	if err != nil {
+		return fmt.Errorf("reading ssh_config: %w", err)
+	}
+	text = append([]byte(fmt.Sprintf("IdentityAgent \"%s\"\n\n", d.agentSocket(engineer))), text...)
+	return d.write(e.sshConfig(), text, 0o644)
+}
+
+func (e *environment) sshConfig() string { return e.path("ssh_config") }
+
+func (e *environment) printWhatToTry(c *command.Call) error {
+	sudo := ""
+	if e.owner.set {
+		sudo = "sudo "
+	}
+	_, err := fmt.Fprintf(c.Stdout, `The fleet is up. Try:
+
+  ssh -F %[1]s/ssh_config se-1
+  %[2]s%[1]s/bin/fleetctl status --dir %[1]s/fleet
+  %[2]sip netns exec %[3]s %[1]s/bin/fleetctl rotate --all --dir %[1]s/fleet
+  %[2]sip netns exec %[4]s %[1]s/bin/tunnel client --config %[1]s/fleet/public/client.json --route %[5]s --resolv-conf /tmp/resolv.conf
+  go run ./testenv down
+`, shorten(e.dir), sudo, e.lab.Core.Name, e.lab.Client.Name, netlab.Targets)
+	return err
+}
+
+// shorten is a path relative to the working directory, where that is below it.
+func shorten(path string) string {
+	wd, err := os.Getwd()
+	if err != nil {
+		return path
+	}
+	if wd, err = filepath.EvalSymlinks(wd); err != nil {
+		return path
+	}
+	if rel, err := filepath.Rel(wd, path); err == nil && !strings.HasPrefix(rel, "..") {
+		return rel
+	}
+	return path
+}
+
+var downVerb = command.Verb{
+	Name:    "down",
+	Summary: "end everything that up or demo started, and remove it",
+	Help:    "Ends the programs, takes the network namespaces away and removes the state directory. Safe to repeat.",
+	Run: func(ctx context.Context, c *command.Call) error {
+		flags := c.Flags()
+		if err := c.Parse(flags); err != nil {
+			return err
+		}
+		if flags.NArg() > 0 {
+			return command.Usagef("down takes no arguments")
+		}
+		e, err := newEnvironment()
+		if err != nil {
+			return err
+		}
+		if _, err := os.Stat(e.dir); errors.Is(err, fs.ErrNotExist) && !e.anyNamespace() {
+			fmt.Fprintln(c.Stdout, "nothing is up")
+			return nil
+		}
+		if done, err := e.asRoot(ctx, c, "down", nil); done || err != nil {
+			return err
+		}
+		if err := e.take(); err != nil {
+			return err
+		}
+		defer e.release()
+		n, err := e.remove()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(c.Stdout, "down: %d programs ended\n", n)
+		return nil
+	},
+}
+
+func (e *environment) anyNamespace() bool {
+	for _, n := range e.lab.Namespaces() {
+		if n.Exists() {
+			return true
+		}
+	}
+	return false
+}
+
+var statusVerb = command.Verb{
+	Name:    "status",
+	Args:    "[-o table|json]",
+	Summary: "say what of the environment runs",
+	Help:    "It changes nothing. `fleetctl status` says how the servers are.",
+	Run: func(_ context.Context, c *command.Call) error {
+		flags := c.Flags()
+		output := flags.String("o", "table", "`form`: table or json")
+		if err := c.Parse(flags); err != nil {
+			return err
+		}
+		if flags.NArg() > 0 || (*output != "table" && *output != "json") {
+			return command.Usagef("status takes -o table or -o json")
+		}
+		e, err := newEnvironment()
+		if err != nil {
+			return err
+		}
+		records, err := e.table.Records()
+		if err != nil {
+			return hint.New(err, "as root?")
+		}
+		type running struct {
+			Name string `json:"name"`
+			PID  int    `json:"pid"`
+		}
+		state := struct {
+			Up       bool      `json:"up"`
+			Network  bool      `json:"network"`
+			Programs []running `json:"programs"`
+		}{e.isUp(), e.anyNamespace(), []running{}}
+		for _, r := range records {
+			state.Programs = append(state.Programs, running{r.Name, r.PID})
+		}
+		if *output == "json" {
+			return json.NewEncoder(c.Stdout).Encode(state)
+		}
+		if !state.Up && len(state.Programs) == 0 && !state.Network {
+			_, err := fmt.Fprintln(c.Stdout, "nothing is up")
+			return err
+		}
+		fmt.Fprintf(c.Stdout, "up: %v, network: %v\n", state.Up, state.Network)
+		for _, p := range state.Programs {
+			fmt.Fprintf(c.Stdout, "%-16s %d\n", p.Name, p.PID)
+		}
+		return nil
+	},
+}
