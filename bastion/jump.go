@@ -313,12 +313,19 @@ func machineAddresses() ([]netip.Addr, error) {
 	return own, nil
 }
 
-func dialTCP(ctx context.Context, address netip.AddrPort) (halfCloser, error) {
-	dialer := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveInterval, Count: keepAliveCount}}
-	dialer.SetMultipathTCP(false)
-	conn, err := dialer.DialContext(ctx, "tcp", address.String())
-	if err != nil {
-		return nil, err
+// dialingFrom dials from the address that the bastion listens on: servers accept SSH from the inventory's bastion addresses only, and
+// a host may have others. With an unspecified or loopback address the system chooses.
+func dialingFrom(own netip.Addr) func(context.Context, netip.AddrPort) (halfCloser, error) {
+	return func(ctx context.Context, address netip.AddrPort) (halfCloser, error) {
+		dialer := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveInterval, Count: keepAliveCount}}
+		if own := own.Unmap(); !own.IsUnspecified() && !own.IsLoopback() && own.Is4() == address.Addr().Unmap().Is4() {
+			dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(own, 0))
+		}
+		dialer.SetMultipathTCP(false)
+		conn, err := dialer.DialContext(ctx, "tcp", address.String())
+		if err != nil {
+			return nil, err
+		}
+		return conn.(*net.TCPConn), nil
 	}
-	return conn.(*net.TCPConn), nil
 }

@@ -61,7 +61,7 @@ func Serve(ctx context.Context, c Config, log *slog.Logger, reload <-chan os.Sig
 
 // newServer loads everything that a bastion serves by.
 func newServer(c Config, log *slog.Logger, records auditLog, now time.Time) (*Server, error) {
-	s := &Server{config: c, log: log, audit: records, dial: dialTCP, ownAddresses: machineAddresses, loaded: c.stamp()}
+	s := &Server{config: c, log: log, audit: records, dial: dialingFrom(c.Listen.Addr()), ownAddresses: machineAddresses, loaded: c.stamp()}
 	seen, err := seenVersion(c)
 	if err != nil {
 		return nil, err
