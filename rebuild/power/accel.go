@@ -52,7 +52,7 @@ func probeKVM(ctx context.Context, accel string) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, kvmDeadline)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, qemuProgram, "-accel", accel, "-machine", "pc", "-nodefaults", "-no-user-config", "-display", "none",
+	cmd := exec.CommandContext(ctx, qemuProgram, "-machine", "q35,accel="+accel, "-cpu", "max", "-nodefaults", "-no-user-config", "-display", "none",
 		"-device", "isa-debug-exit,iobase=0xf4,iosize=1", "-bios", file)
 	// A process that hangs in the kernel does not end when it is killed: its end is not waited for.
 	ended := make(chan error, 1)
