@@ -55,7 +55,8 @@ type boot struct {
 func (b *boot) watchEnds(ctx context.Context) {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, unix.SIGTERM, unix.SIGINT, unix.SIGPWR)
-	signal.Ignore(unix.SIGHUP, unix.SIGPIPE)
+	// Handled and not ignored: what PID 1 ignores, every program after it would ignore.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGPIPE)
 	go func() { b.end.stop((<-stop).String()) }()
 	go b.limit.watch(ctx, uptime, b.lastDrain, b.end.stop)
 }
