@@ -31,8 +31,8 @@ const (
 	MaxBytes = 16 << 10
 	// MaxSignatureBytes bounds its signature file.
 	MaxSignatureBytes = 8 << 10
-	// MaxAge is the longest life that a ticket may give.
-	MaxAge = 7 * 24 * time.Hour
+	// MaxAge is the longest life that a ticket may give, as long as the longest max_age of a policy.
+	MaxAge = 30 * 24 * time.Hour
 	// MaxWindow is the longest time between making a ticket and joining with it.
 	MaxWindow = time.Hour
 )
