@@ -1,9 +1,11 @@
 package bastion
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"mayfly/policies"
 )
@@ -35,6 +37,29 @@ func network(source netip.Addr) netip.Prefix {
 		return netip.Prefix{} // an invalid address: all of them count as one
 	}
 	return p
+}
+
+// admit decides on the address once more, since a segment may have passed an older filter, and takes a start-up place.
+func (s *Server) admit(conn *net.TCPConn, now time.Time) (leave func(), ok bool) {
+	r := s.ruling.Load()
+	source := sourceOf(conn).Addr()
+	from := network(source)
+	verdict := r.bundle.Policy.Admit(source, now)
+	why := verdict.Reason
+	if verdict.Allow {
+		if leave, why = s.startups.enter(from, r.limits); why == "" {
+			if err := release(conn); err != nil {
+				s.log.Warn("taking the address filter off a connection", "error", err)
+			}
+			return leave, true
+		}
+	}
+	s.refusals.add(from, why, 1, now)
+	// No farewell: the peer gets a reset, and the kernel keeps nothing.
+	if err := errors.Join(conn.SetLinger(0), conn.Close()); err != nil {
+		s.log.Debug("closing a refused connection", "error", err)
+	}
+	return nil, false
 }
 
 // startups counts connections that have not authenticated yet. Its table is bounded by the total.

@@ -12,7 +12,7 @@
 //	jump       direct-tcpip to an inventory name, and nothing else
 //	record     what the audit log says
 //
-// beside server.go (the accept loop and a connection's life), policy.go (signed policy bundles, loaded and reloaded) and
+// beside server.go (the accept loop), visit.go (a connection's life), policy.go (signed policy bundles, loaded and reloaded) and
 // config.go.
 //
 // Invariants. Every decision is made by package policies, after proof of possession. Nothing that a client merely claims

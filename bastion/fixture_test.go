@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -97,6 +98,7 @@ type fixture struct {
 
 	server  *Server
 	spy     *spy
+	waiting []entry // records that nobody has asked for yet
 	address string
 	reload  chan os.Signal
 
@@ -124,7 +126,8 @@ func authorized(key ssh.PublicKey) string {
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	f := &fixture{t: t, dir: t.TempDir(), approvers: []ssh.Signer{newSigner(t), newSigner(t), newSigner(t)},
-		hostKey: newSigner(t), hostCA: newSigner(t), reload: make(chan os.Signal, 1), targets: map[netip.AddrPort]string{}}
+		hostKey: newSigner(t), hostCA: newSigner(t), reload: make(chan os.Signal, 1),
+		spy: &spy{entries: make(chan entry, 1024)}, targets: map[netip.AddrPort]string{}}
 	for _, key := range []**softkey.Key{&f.anna, &f.bert} {
 		var err error
 		if *key, err = softkey.New(rand.Reader); err != nil {
@@ -258,7 +261,7 @@ func (f *fixture) start() {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.spy = &spy{log: log, entries: make(chan entry, 1024)}
+	f.spy.log = log
 	f.server, err = newServer(f.config, slog.New(slog.NewTextHandler(testWriter{t}, nil)), f.spy, time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -366,9 +369,15 @@ func echo(conn *net.TCPConn) {
 	conn.CloseWrite()
 }
 
-// next waits for the next record of an event; others are passed over.
+// next waits for the next record of an event, in the order of that event; others wait for their own call.
 func (f *fixture) next(event string) entry {
 	f.t.Helper()
+	for i, e := range f.waiting {
+		if e.Event == event {
+			f.waiting = slices.Delete(f.waiting, i, i+1)
+			return e
+		}
+	}
 	timeout := time.After(patience)
 	for {
 		select {
@@ -376,8 +385,9 @@ func (f *fixture) next(event string) entry {
 			if e.Event == event {
 				return e
 			}
+			f.waiting = append(f.waiting, e)
 		case <-timeout:
-			f.t.Fatalf("no record %q within %v", event, patience)
+			f.t.Fatalf("no record %q within %v; others: %+v", event, patience, f.waiting)
 		}
 	}
 }

@@ -52,6 +52,18 @@ func rule(b *bundle.Bundle, keys *hostKeys) (*ruling, error) {
 
 // load reads trust, bundle, host key and certificate from the configured files.
 func load(c Config, minVersion uint64, now time.Time) (*ruling, error) {
+	b, err := loadBundle(c, minVersion, now)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := loadHostKeys(c.HostKey, c.HostCertificate, now)
+	if err != nil {
+		return nil, err
+	}
+	return rule(b, keys)
+}
+
+func loadBundle(c Config, minVersion uint64, now time.Time) (*bundle.Bundle, error) {
 	t, err := loadTrust(c.Trust)
 	if err != nil {
 		return nil, err
@@ -71,11 +83,7 @@ func load(c Config, minVersion uint64, now time.Time) (*ruling, error) {
 	if err != nil {
 		return nil, hint.New(fmt.Errorf("opening policy bundle %s: %w", c.Bundle, err), "%s", bundleHint(err))
 	}
-	keys, err := loadHostKeys(c.HostKey, c.HostCertificate, now)
-	if err != nil {
-		return nil, err
-	}
-	return rule(b, keys)
+	return b, nil
 }
 
 func loadTrust(path string) (*trust.Trust, error) {
@@ -196,30 +204,43 @@ func (s *Server) watch(ctx context.Context, reload <-chan os.Signal) {
 	}
 }
 
-// reload takes a new policy or host certificate, or keeps the old ones.
+// reload takes what is new and good, and keeps the old of the rest: a host certificate that has run out must not hold up a policy
+// that takes somebody's key away, and the other way round.
 func (s *Server) reload(now time.Time) {
 	old := s.ruling.Load()
-	next, err := load(s.config, old.bundle.Version, now)
-	if err == nil {
-		err = s.listener.swap(next.filter)
+	next, err := s.next(old, now)
+	if swapErr := s.listener.swap(next.filter); swapErr != nil {
+		// Admission after accept still goes by the new list; what the old filter lets through is turned away there.
+		err = errors.Join(err, swapErr, s.listener.swap(old.filter))
 	}
-	if err == nil {
-		err = rememberVersion(s.config, next.bundle.Version)
-	}
-	if err != nil {
-		s.log.Error("the new policy is refused, the old one stays in force", "version", old.bundle.Version, "error", err, "hint", hint.Of(err))
-		if swapErr := s.listener.swap(old.filter); swapErr != nil {
-			s.log.Error("the old address filter could not be put back", "error", swapErr)
-		}
-		record := old.record("kept_old")
-		record.Detail = escape(err.Error(), maxDetail)
-		s.append(eventPolicy, record)
-		return
+	if next.bundle.Version != old.bundle.Version {
+		err = errors.Join(err, rememberVersion(s.config, next.bundle.Version))
 	}
 	s.ruling.Store(next)
-	cut := s.sessions.decideAgain(next, now)
 	record := next.record("in_force")
-	record.Cut = cut
+	record.Cut = s.sessions.decideAgain(next, now)
+	if err != nil {
+		record.Outcome, record.Detail = "kept_old", escape(err.Error(), maxDetail)
+		s.log.Error("not all of the new policy and host certificate is in force", "version", next.bundle.Version, "error", err, "hint", hint.Of(err))
+	} else {
+		s.log.Info("policy in force", "version", next.bundle.Version, "expires", next.bundle.Expires, "cut", record.Cut)
+	}
 	s.append(eventPolicy, record)
-	s.log.Info("policy in force", "version", next.bundle.Version, "expires", next.bundle.Expires, "cut", cut)
+}
+
+// next is the ruling of the files as they are now; what cannot be loaded is as in the old one, and the error says why.
+func (s *Server) next(old *ruling, now time.Time) (*ruling, error) {
+	b, err := loadBundle(s.config, old.bundle.Version, now)
+	if err != nil {
+		b = old.bundle
+	}
+	keys, keysErr := loadHostKeys(s.config.HostKey, s.config.HostCertificate, now)
+	if keysErr != nil {
+		keys, err = old.keys, errors.Join(err, keysErr)
+	}
+	next, ruleErr := rule(b, keys)
+	if ruleErr != nil {
+		return old, errors.Join(err, ruleErr)
+	}
+	return next, err
 }

@@ -157,6 +157,21 @@ func TestBadPolicyKeepsTheOld(t *testing.T) {
 	}
 }
 
+// TestBadCertificateHoldsUpNoPolicy takes a key away while the host certificate's file is bad.
+func TestBadCertificateHoldsUpNoPolicy(t *testing.T) {
+	f := newFixture(t)
+	f.start()
+	client := f.login("bert", f.bert.Signer(softkey.Always))
+	f.write(f.config.HostCertificate, []byte("junk"), 0o644)
+	f.policy.Version = 2
+	f.policy.Engineers[1].Keys[0].Public = softwareKey(t)
+	if r := f.newPolicy(2); r.Outcome != "kept_old" || r.Version != 2 || r.Cut != 1 || !strings.Contains(r.Detail, "host certificate") {
+		t.Errorf("record: %+v", r)
+	}
+	client.Wait()
+	f.login("anna", f.anna.Signer(softkey.Always)) // under the old certificate, which is good
+}
+
 // TestChangedFilesAreNoticed waits for the poll instead of a signal.
 func TestChangedFilesAreNoticed(t *testing.T) {
 	f := newFixture(t)
