@@ -13,6 +13,7 @@ import (
 	"mayfly/internal/durable"
 	"mayfly/internal/hint"
 	"mayfly/policies/bundle"
+	"mayfly/policies/trust"
 )
 
 var policyBundleVerb = command.Verb{
@@ -23,7 +24,8 @@ var policyBundleVerb = command.Verb{
 the policy's. It takes effect once enough people have signed it. A version that is not higher than that of a bundle in
 force is refused: raise version in policy.toml.
 
-While the new bundle gathers its signatures the old one is no longer there for a process that starts; those that run keep it.
+Where a signed bundle is in force already, the new one waits in DIR/bundle-next.json until enough people have signed it, and
+then takes its place; the old one stays in force until then.
 
 Example:
 
@@ -52,28 +54,89 @@ func runPolicyBundle(ctx context.Context, c *command.Call) error {
 	if t.Fleet != f.Name {
 		return hint.New(fmt.Errorf("fleet.toml is of fleet %s, the trust policy of %s", f.Name, t.Fleet), "--dir names the fleet's own directory")
 	}
-	if old, sigs, err := d.bundleBytes(); err == nil {
-		if people, err := t.Approved(bundle.Namespace, old, sigs); err == nil {
-			var b bundle.Bundle
-			if err := canonical.Parse(old, bundle.MaxSize, &b); err == nil && p.Version <= b.Version {
-				return command.Refuse(hint.New(fmt.Errorf("policy version %d is not higher than %d, signed by %d people", p.Version, b.Version, len(people)),
-					"raise version in %s", d.policyFile()))
-			}
-		}
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	path := d.bundleFile()
+	inForce, err := d.inForce(t)
+	if err != nil {
 		return err
+	}
+	if inForce > 0 {
+		path = d.nextFile()
+	}
+	if p.Version <= inForce {
+		return command.Refuse(hint.New(fmt.Errorf("policy version %d is not higher than %d, which is signed", p.Version, inForce),
+			"raise version in %s", d.policyFile()))
 	}
 	data, err := bundle.Make(f, p, now)
 	if err != nil {
 		return err
 	}
-	if err := os.Remove(signatures(d.bundleFile())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("removing the old signatures: %w", err)
+	if err := remove(signatures(path)); err != nil {
+		return err
+	}
+	if err := durable.WriteFile(path, data, 0o644); err != nil {
+		return err
+	}
+	fmt.Fprintf(c.Stdout, "%s: version %d, until %s\n", path, p.Version, p.Expires.Format(time.RFC3339))
+	fmt.Fprintf(c.Stderr, "fleetctl: next: `fleetctl policy sign` by %d people\n", t.Threshold)
+	return nil
+}
+
+// inForce is the version of the signed bundle, expired or not; 0 when enough people have not signed one yet.
+func (d state) inForce(t *trust.Trust) (uint64, error) {
+	data, sigs, err := d.bundleBytes()
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	if _, err := t.Approved(bundle.Namespace, data, sigs); err != nil {
+		return 0, nil
+	}
+	var b bundle.Bundle
+	if err := canonical.Parse(data, bundle.MaxSize, &b); err != nil {
+		return 0, fmt.Errorf("%s: signed, and yet: %w", d.bundleFile(), err)
+	}
+	return b.Version, nil
+}
+
+// install puts the next bundle in the place of the one in force. Signatures over other bytes count for nothing and harm nothing,
+// so the signatures of both are there before the bundle changes: at every moment what is there is signed.
+func (d state) install() error {
+	data, err := read(d.nextFile(), "`fleetctl policy bundle` makes it")
+	if err != nil {
+		return err
+	}
+	next, err := read(signatures(d.nextFile()), "`fleetctl policy sign` makes it")
+	if err != nil {
+		return err
+	}
+	old, err := readOptional(signatures(d.bundleFile()))
+	if err != nil {
+		return err
+	}
+	if len(old) > maxOldSignatures {
+		old = nil
+	}
+	if err := durable.WriteFile(signatures(d.bundleFile()), append(next, old...), 0o644); err != nil {
+		return err
 	}
 	if err := durable.WriteFile(d.bundleFile(), data, 0o644); err != nil {
 		return err
 	}
-	fmt.Fprintf(c.Stdout, "%s: version %d, until %s\n", d.bundleFile(), p.Version, p.Expires.Format(time.RFC3339))
-	fmt.Fprintf(c.Stderr, "fleetctl: next: `fleetctl policy sign` by %d people\n", t.Threshold)
+	if err := durable.WriteFile(signatures(d.bundleFile()), next, 0o644); err != nil {
+		return err
+	}
+	return errors.Join(remove(d.nextFile()), remove(signatures(d.nextFile())))
+}
+
+// maxOldSignatures bounds what is carried along for a moment, in bytes.
+const maxOldSignatures = 64 << 10
+
+// remove removes a file that may be missing.
+func remove(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing what is replaced: %w", err)
+	}
 	return nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"time"
 
 	"mayfly/internal/canonical"
@@ -15,7 +16,8 @@ var policySignVerb = command.Verb{
 	Name:    "policy sign",
 	Args:    "--dir DIR --key FILE",
 	Summary: "add one person's signature to the policy bundle",
-	Help: `Shows what DIR/bundle.json says and adds a signature over its exact bytes to DIR/bundle.json.sig. FILE is an approver's
+	Help: `Shows what DIR/bundle.json (or DIR/bundle-next.json, where a newer one waits for signatures) says, and adds a signature over its
+exact bytes. With enough signatures a waiting one takes the old one's place. FILE is an approver's
 private key (mode 0600), or the public key of one that an ssh-agent holds: then touch the hardware key when it blinks.
 
 A second signature of the same person is refused: the threshold counts people.
@@ -41,24 +43,34 @@ Example:
 		if err != nil {
 			return err
 		}
-		data, _, err := d.bundleBytes()
+		path := d.bundleFile()
+		if _, err := os.Stat(d.nextFile()); err == nil {
+			path = d.nextFile()
+		}
+		data, err := read(path, "`fleetctl policy bundle` makes it")
 		if err != nil {
 			return err
 		}
 		var b bundle.Bundle
 		if err := canonical.Parse(data, bundle.MaxSize, &b); err != nil {
-			return command.Refuse(hint.New(fmt.Errorf("%s: %w", d.bundleFile(), err), "`fleetctl policy bundle` makes it anew"))
+			return command.Refuse(hint.New(fmt.Errorf("%s: %w", path, err), "`fleetctl policy bundle` makes it anew"))
 		}
 		if b.Fleet != t.Fleet {
-			return command.Refuse(fmt.Errorf("%s is of fleet %q, the trust policy of %q", d.bundleFile(), b.Fleet, t.Fleet))
+			return command.Refuse(fmt.Errorf("%s is of fleet %q, the trust policy of %q", path, b.Fleet, t.Fleet))
 		}
 		fmt.Fprintf(c.Stderr, "fleetctl: policy %d of fleet %s: %d servers, %d engineers, %d grants, until %s\n",
 			b.Version, b.Fleet, len(b.Inventory.Servers), len(b.Policy.Engineers), len(b.Policy.Grants), b.Expires.Format(time.RFC3339))
-		a, err := approve(t, bundle.Namespace, d.bundleFile(), data, *key)
+		a, err := approve(t, bundle.Namespace, path, data, *key)
 		if err != nil {
 			return err
 		}
-		a.report(c, t, d.bundleFile())
+		a.report(c, t, path)
+		if path == d.nextFile() && len(a.people) >= t.Threshold {
+			if err := d.install(); err != nil {
+				return err
+			}
+			fmt.Fprintf(c.Stdout, "policy %d is in force\n", b.Version)
+		}
 		return nil
 	},
 }

@@ -33,6 +33,7 @@ func (d state) fleetFile() string      { return d.path("fleet.toml") }
 func (d state) policyFile() string     { return d.path("policy.toml") }
 func (d state) trustFile() string      { return d.path("trust.json") }
 func (d state) bundleFile() string     { return d.path("bundle.json") }
+func (d state) nextFile() string       { return d.path("bundle-next.json") }
 func (d state) storeFile() string      { return d.path("store.db") }
 func (d state) lockFile() string       { return d.path("rotate.lock") }
 func (d state) machines() string       { return d.path("machines") }

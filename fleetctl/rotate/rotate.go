@@ -118,7 +118,7 @@ func (r *Runner) Run(ctx context.Context, rules plan.Rules) (Result, error) {
 			return result, fmt.Errorf("reading the plan of run %d: %w", open.ID, err)
 		}
 		result.Run, result.Resumed = open.ID, true
-		r.sayf("run %d goes on", open.ID)
+		r.sayf("run %d goes on: it finishes what it began; what else is due waits for the next rotate", open.ID)
 	} else {
 		p, err := r.Plan(ctx, rules, time.Now())
 		if err != nil {
@@ -149,8 +149,11 @@ func (r *Runner) Run(ctx context.Context, rules plan.Rules) (Result, error) {
 		}
 	}
 	err = r.loop(ctx, rules, &result)
-	if err != nil {
+	if errors.Is(err, ErrInterrupted) {
 		return result, err
+	}
+	if err != nil {
+		return result, fmt.Errorf("run %d is not finished, the next rotate goes on with it: %w", result.Run, err)
 	}
 	r.at("end-run")
 	if err := r.Store.EndRun(context.WithoutCancel(ctx), result.Run, result.Result, time.Now()); err != nil {
