@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -35,13 +36,13 @@ func (childFatal) Fatal(args ...any) { fmt.Fprintln(os.Stderr, args...); os.Exit
 func child(dir, killAt string) int {
 	n, err := strconv.ParseInt(killAt, 10, 64)
 	if err != nil {
-		childFatal{}.Fatal(err)
+		n = -1 // the name of a point
 	}
 	b := testBundle("se-1", "se-2")
 	r := testRunner(childFatal{}, dir, b)
 	var count atomic.Int64
 	r.point = func(name string) {
-		if count.Add(1) == n {
+		if count.Add(1) == n || name == killAt {
 			fmt.Fprintln(os.Stdout, name)
 			if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {
 				childFatal{}.Fatal(err)
@@ -55,6 +56,54 @@ func child(dir, killAt string) int {
 	}
 	fmt.Println(result.Result)
 	return 0
+}
+
+// TestMachineEndsMeanwhile: the controller dies right after a boot, and the machine too. Whether the journal knows that it ran or
+// not, its epoch is not booted again.
+func TestMachineEndsMeanwhile(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []string{"boot effect over", "recorded boot done"} {
+		t.Run(at, func(t *testing.T) {
+			b := testBundle("se-1", "se-2")
+			dir, w := serving(t, b)
+			w.mu.Lock()
+			w.dead["se-1"] = true // it does not join before it ends
+			w.mu.Unlock()
+			r := testRunner(t, dir, b)
+			defer r.Store.Close()
+			start := func(kill string) ([]byte, error) {
+				cmd := exec.CommandContext(t.Context(), exe)
+				cmd.Env = append(os.Environ(), childDir+"="+dir, childKill+"="+kill)
+				return cmd.CombinedOutput()
+			}
+			if out, err := start(at); err == nil {
+				t.Fatalf("was not killed: %s", out)
+			}
+			s, err := r.Store.Server(t.Context(), "se-1")
+			if err != nil || s.State != inventory.Booting {
+				t.Fatalf("got %s, %v, want booting", s.State, err)
+			}
+			if err := (fakeMachine{filepath.Join(dir, "se-1.machine")}).Off(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			w.mu.Lock()
+			clear(w.dead)
+			w.mu.Unlock()
+			if out, err := start("0"); err != nil {
+				t.Fatalf("the second rotate: %v: %s", err, out)
+			}
+			again, err := r.Store.Server(t.Context(), "se-1")
+			if err != nil || again.State != inventory.Serving || again.Epoch != s.Epoch+1 {
+				t.Errorf("got %s in life %d, %v, want serving in life %d", again.State, again.Epoch, err, s.Epoch+1)
+			}
+			if n := w.boots(t, "se-1"); n != 3 {
+				t.Errorf("got %d boots, want 3", n)
+			}
+		})
+	}
 }
 
 // TestKilledAnywhere kills a rotate at every point of its journal, starts another, and looks: everything serves, and each

@@ -64,7 +64,7 @@ func TestQuarantine(t *testing.T) {
 			defer r.Store.Close()
 			rules := all(b)
 			if c.name == "silent" {
-				rules.Lost = []string{"se-1"} // it cannot drain either
+				rules.Lost = []string{"se-1"} // and is not asked to drain
 			}
 			result, err := r.Run(t.Context(), rules)
 			if err == nil || !strings.Contains(err.Error(), "quarantined") || hint.Of(err) == "" {

@@ -158,8 +158,8 @@ type world struct {
 	stop  context.CancelFunc
 	done  sync.WaitGroup
 
-	mu     sync.Mutex // guards the rest
-	dead   map[string]bool
+	mu     sync.Mutex        // guards the rest
+	dead   map[string]bool   // boots that never join
 	deny   map[string]string // server → reason of its boot's report
 	err    error
 	lowest map[string]int // least capacity seen serving, by region
@@ -223,7 +223,7 @@ func (w *world) turn(ctx context.Context) error {
 func (w *world) server(ctx context.Context, s store.Server) error {
 	m := fakeMachine{filepath.Join(w.dir, s.Name+".machine")}
 	got, err := m.load()
-	if err != nil || !got.On || got.Epoch != s.Epoch || w.dead[s.Name] {
+	if err != nil || !got.On || got.Epoch != s.Epoch || w.dead[s.Name] && s.State == inventory.Booting {
 		return err
 	}
 	now := time.Now()
