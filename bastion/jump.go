@@ -153,7 +153,7 @@ func (v *visit) jump(ctx context.Context, nc ssh.NewChannel) {
 		v.decideAgain(newer, time.Now())
 	}
 	// Written down before anything goes to the server, durably.
-	if err := v.server.audit.Append(eventTarget, v.targetRecord(o)); err != nil {
+	if err := v.server.audit.Append(eventTarget, v.openingRecord(o)); err != nil {
 		v.server.log.Error("the audit log cannot be written: new targets are denied", "error", err)
 		o.finish(endRefused, auditUnavailable)
 		v.refuse(nc, what, auditUnavailable, err.Error())

@@ -53,22 +53,29 @@ func (v *visit) loginRecord() loginRecord {
 	}
 }
 
-// targetRecord is a target that is about to be opened, or was.
-type targetRecord struct {
-	Connection string          `json:"connection,omitempty"` // in the event "target"
-	User       string          `json:"user,omitempty"`
-	Server     string          `json:"server"`
-	Address    string          `json:"address"`
-	Port       uint16          `json:"port"`
-	Up         int64           `json:"bytes_up"`   // from the engineer to the server
-	Down       int64           `json:"bytes_down"` // from the server to the engineer
-	Seconds    float64         `json:"seconds"`
-	Ended      string          `json:"ended,omitempty"`
-	Reason     policies.Reason `json:"reason,omitempty"`
+// openingRecord is an allowed target that is about to be dialled.
+type openingRecord struct {
+	Connection string `json:"connection"`
+	User       string `json:"user"`
+	Server     string `json:"server"`
+	Address    string `json:"address"`
+	Port       uint16 `json:"port"`
 }
 
-func (v *visit) targetRecord(o *opened) targetRecord {
-	return targetRecord{
+// targetRecord is a target in the closing record.
+type targetRecord struct {
+	Server  string          `json:"server"`
+	Address string          `json:"address"`
+	Port    uint16          `json:"port"`
+	Up      int64           `json:"bytes_up"`   // from the engineer to the server
+	Down    int64           `json:"bytes_down"` // from the server to the engineer
+	Seconds float64         `json:"seconds"`
+	Ended   string          `json:"ended,omitempty"`
+	Reason  policies.Reason `json:"reason,omitempty"`
+}
+
+func (v *visit) openingRecord(o *opened) openingRecord {
+	return openingRecord{
 		Connection: v.id, User: escape(v.login.User, maxText),
 		Server: o.target.Server, Address: o.address.Addr().String(), Port: o.target.Port,
 	}
