@@ -59,7 +59,7 @@ type demo struct {
 func runDemo(ctx context.Context, c *command.Call) (err error) {
 	fs := c.Flags()
 	output := fs.String("o", "table", "`form` of the report: table or json")
-	keep := fs.Bool("keep", false, "leave everything running at the end; `testenv down` takes it away")
+	keep := fs.Bool("keep", false, "leave everything running at the end, failed or not; down takes it away")
 	if err := c.Parse(fs); err != nil {
 		return err
 	}
@@ -79,8 +79,8 @@ func runDemo(ctx context.Context, c *command.Call) (err error) {
 	}
 	d := newDemo(e, c)
 	defer func() {
-		if *keep && err == nil {
-			err = e.markUp()
+		if *keep && ctx.Err() == nil {
+			err = errors.Join(err, e.markUp())
 			return
 		}
 		d.say("ending everything that was started …")
