@@ -1,0 +1,231 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"mayfly/internal/command"
+	"mayfly/testenv/debian"
+)
+
+// testNeeds are what tests use beside what the demo uses.
+var testNeeds = slices.Concat(demoNeeds, []debian.Need{
+	{Name: "gcc", Package: "gcc"}, // for the race detector
+	{Name: "/usr/include/stdlib.h", Package: "libc6-dev"},
+	{Name: "iperf3", Package: "iperf3"},
+	{Name: "unshare", Package: "util-linux"},
+	{Name: "git", Package: "git"},
+})
+
+// testLimit is for one `go test`; all of it stays under 20 minutes on two cores.
+const testLimit = "18m"
+
+var testVerb = command.Verb{
+	Name:    "test",
+	Args:    "[GO TEST FLAG...]",
+	Summary: "run every check and test",
+	Help: `Runs go vet, staticcheck, a build without cgo, and all tests with the race detector; the tests of whole fleets, in QEMU, come last and
+alone. It prints go test's own lines, and at the end what was skipped and why. As root with CI=true a skipped test is a failure.
+Flags go to go test, for example -short or -run=NAME.`,
+	Run: runTest,
+}
+
+func runTest(ctx context.Context, c *command.Call) error {
+	if len(c.Args) > 0 && (c.Args[0] == "-h" || c.Args[0] == "--help") {
+		return c.Parse(c.Flags())
+	}
+	ctx, cancel := lifeline(ctx, c.Stdin)
+	defer cancel()
+	began := time.Now()
+	e, err := newEnvironment()
+	if err != nil {
+		return err
+	}
+	if done, err := e.asRoot(ctx, c, "test", testNeeds); done || err != nil {
+		return err
+	}
+	cache, err := os.MkdirTemp("", "mayfly-test-")
+	if err != nil {
+		return fmt.Errorf("making the tests' cache: %w", err)
+	}
+	defer os.RemoveAll(cache)
+	env := append(os.Environ(), "PATH="+debian.Path(os.Getenv("PATH")), envTestCache+"="+cache)
+	if e.owner.set {
+		env = append(env, "GOFLAGS="+strings.TrimSpace(os.Getenv("GOFLAGS")+" -buildvcs=false")) // the clone is another user's
+		defer e.giveCaches(ctx)
+	}
+	results := &results{out: c.Stdout}
+	run := func(extra []string, args ...string) error {
+		fmt.Fprintf(c.Stdout, "testenv: %s\n", strings.Join(args, " "))
+		cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+		cmd.Dir, cmd.Env = e.module, append(slices.Clone(env), extra...)
+		// go test hands no signal on to the tests that it runs: they get it themselves.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
+		cmd.WaitDelay = commandWait
+		cmd.Stderr = c.Stderr
+		if args[1] != "test" {
+			cmd.Stdout = c.Stdout
+			return cmd.Run()
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			return err
+		}
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		return errors.Join(results.read(out), cmd.Wait())
+	}
+	for _, step := range []struct {
+		env  []string
+		args []string
+	}{
+		{nil, []string{"go", "vet", "./..."}},
+		{nil, []string{"go", "tool", "staticcheck", "./..."}},
+		{[]string{"CGO_ENABLED=0"}, []string{"go", "build", "./..."}},
+	} {
+		if err := run(step.env, step.args...); err != nil {
+			return fmt.Errorf("%s: %w", strings.Join(step.args, " "), err)
+		}
+	}
+	packages, err := e.packages(ctx, env)
+	if err != nil {
+		return err
+	}
+	test := append([]string{"go", "test", "-race", "-json", "-timeout=" + testLimit}, c.Args...)
+	err = run(nil, append(slices.Clone(test), packages...)...)
+	if ctx.Err() == nil {
+		err = errors.Join(err, run(nil, append(slices.Clone(test), "./testenv")...))
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	results.summary(c.Stdout)
+	fmt.Fprintf(c.Stdout, "testenv: %d tests passed, %d failed, %d skipped, %s in all\n", results.passed, results.failed, len(results.skipped), took(began))
+	if err != nil || results.failed > 0 {
+		return errors.Join(errors.New("tests failed"), err)
+	}
+	if len(results.skipped) > 0 && debian.Root() && os.Getenv("CI") == "true" {
+		return fmt.Errorf("%d tests were skipped, and as root in CI none may be", len(results.skipped))
+	}
+	return nil
+}
+
+// packages are all packages but this one, whose tests run machines and want the processors for themselves.
+func (e *environment) packages(ctx context.Context, env []string) ([]string, error) {
+	cmd := exec.CommandContext(ctx, "go", "list", "./...")
+	cmd.Dir, cmd.Env = e.module, env
+	out, err := outputOf(cmd, nil)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(strings.Fields(out), func(p string) bool { return p == "mayfly/testenv" }), nil
+}
+
+// giveCaches hands what root put into the user's Go caches back to the user.
+func (e *environment) giveCaches(ctx context.Context) {
+	for _, name := range []string{"GOCACHE", "GOMODCACHE"} {
+		if dir, err := goEnv(ctx, name); err == nil && filepath.IsAbs(dir) {
+			_ = e.owner.give(dir) // the build cache mends itself
+		}
+	}
+}
+
+// event is a line of `go test -json` (go doc test2json).
+type event struct {
+	Action  string
+	Package string
+	Test    string
+	Output  string
+}
+
+// results is what tests did. It prints go test's own lines: of packages, of results, and all that a failed test said.
+type results struct {
+	out            io.Writer
+	passed, failed int
+	skipped        []string
+	said           map[string][]string // by package and test, until its result is known
+	failing        map[string]bool     // packages with a failed test
+}
+
+// maxKept bounds the lines kept of one test.
+const maxKept = 2000
+
+func (r *results) read(in io.Reader) error {
+	if r.said == nil {
+		r.said, r.failing = map[string][]string{}, map[string]bool{}
+	}
+	scanner := bufio.NewScanner(in)
+	scanner.Buffer(nil, 1<<20)
+	for scanner.Scan() {
+		var e event
+		if err := json.Unmarshal(scanner.Bytes(), &e); err != nil {
+			fmt.Fprintln(r.out, scanner.Text()) // a build's error, for example
+			continue
+		}
+		r.note(e)
+	}
+	return scanner.Err()
+}
+
+func (r *results) note(e event) {
+	key := e.Package + " " + e.Test
+	switch e.Action {
+	case "output":
+		switch trimmed := strings.TrimSpace(e.Output); {
+		case e.Test == "":
+			if trimmed != "PASS" && trimmed != "" {
+				fmt.Fprint(r.out, e.Output)
+			}
+		case strings.HasPrefix(trimmed, "--- ") && !strings.Contains(e.Test, "/"):
+			fmt.Fprint(r.out, e.Output)
+		case strings.HasPrefix(trimmed, "=== "):
+		case len(r.said[key]) < maxKept:
+			r.said[key] = append(r.said[key], e.Output)
+		}
+	case "build-output":
+		fmt.Fprint(r.out, e.Output)
+	case "pass", "fail", "skip":
+		if e.Test == "" {
+			if e.Action == "fail" && !r.failing[e.Package] {
+				r.failed++ // it did not build, or ended before a test did
+			}
+			return
+		}
+		switch e.Action {
+		case "pass":
+			r.passed++
+		case "fail":
+			r.failed++
+			r.failing[e.Package] = true
+			for _, line := range r.said[key] {
+				fmt.Fprint(r.out, line)
+			}
+		case "skip":
+			r.skipped = append(r.skipped, fmt.Sprintf("%s: %s", key, oneLine(strings.Join(r.said[key], " "))))
+		}
+		delete(r.said, key)
+	}
+}
+
+// summary names each skipped test and why.
+func (r *results) summary(w io.Writer) {
+	if len(r.skipped) == 0 {
+		fmt.Fprintln(w, "testenv: nothing was skipped")
+	}
+	for _, s := range r.skipped {
+		fmt.Fprintf(w, "testenv: skipped: %s\n", s)
+	}
+}
