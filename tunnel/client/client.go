@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,7 +49,7 @@ type client struct {
 	current  *session
 	leaving  string    // why the current session must go; "" while it may stay
 	deadline time.Time // when its server goes; zero: not known
-	list     *checkin.List
+	carried  bool      // it was up once
 }
 
 // Run carries traffic until ctx ends, and then takes everything away again. Before it was up once, a refusal ends it; afterwards
@@ -94,14 +95,12 @@ func (c *client) loop(ctx context.Context) error {
 				return nil
 			case err == nil:
 				back = backoff{}
-			case c.list == nil && fatal(err), errors.Is(err, errSetup):
+			case !c.carried && fatal(err), errors.Is(err, errSetup):
 				return hintFor(err)
 			default:
 				c.log.Warn("no server yet", "error", err)
 				c.tell(Event{Event: "waiting", Reason: short(err)})
-				if !wait(ctx, c.patience(back.next())) {
-					return nil
-				}
+				c.pause(ctx, c.patience(back.next()))
 				c.giveUp()
 			}
 			continue
@@ -110,16 +109,40 @@ func (c *client) loop(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case s := <-c.current.signal:
-			if s.draining {
-				c.leaving, c.deadline = reasonDraining, s.deadline
-			} else {
-				c.lost()
-			}
+			c.heard(s)
 		case <-c.current.dev.Wait():
 			c.lost()
 		case <-refresh.C:
 			c.review(ctx)
 		}
+	}
+}
+
+// pause waits before the next try, and meanwhile hears what becomes of the current session.
+func (c *client) pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	var signals <-chan signal
+	var closed <-chan struct{}
+	if c.current != nil && c.leaving != reasonLost {
+		signals, closed = c.current.signal, c.current.dev.Wait()
+	}
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	case s := <-signals:
+		c.heard(s)
+	case <-closed:
+		c.lost()
+	}
+}
+
+// heard takes what the current session's watcher tells.
+func (c *client) heard(s signal) {
+	if s.draining {
+		c.leaving, c.deadline = reasonDraining, s.deadline
+	} else {
+		c.lost()
 	}
 }
 
@@ -158,26 +181,35 @@ func (c *client) review(ctx context.Context) {
 		}
 		return
 	}
-	c.list = l
 	name := c.current.grant.server.Name
-	for _, s := range l.Servers {
-		if s.Name != name {
-			continue
-		}
-		if s.Draining {
-			c.leaving = reasonDraining
-		}
+	if takesUsers(l, name) {
 		return
 	}
 	c.leaving = reasonUnlisted
+	if slices.ContainsFunc(l.Servers, func(s checkin.Server) bool { return s.Name == name }) {
+		c.leaving = reasonDraining
+	}
+}
+
+func takesUsers(l *checkin.List, name string) bool {
+	return slices.ContainsFunc(l.Servers, func(s checkin.Server) bool { return s.Name == name && !s.Draining })
 }
 
 // errSetup is a failure of this machine, which no other server mends.
 var errSetup = errors.New("setting up this machine")
 
-// move opens a session on another server, switches to it, and leaves the one before.
+// move opens a session on another server, switches to it, and leaves the one before. If the list names the current server again,
+// there is no need to.
 func (c *client) move(ctx context.Context) error {
-	next, err := c.connect(ctx)
+	l, err := c.checkin.Fetch(ctx, time.Now())
+	if err != nil {
+		return err
+	}
+	if c.leaving == reasonUnlisted && takesUsers(l, c.current.grant.server.Name) {
+		c.leaving = ""
+		return nil
+	}
+	next, err := c.connect(ctx, l)
 	if err != nil {
 		return err
 	}
@@ -200,12 +232,8 @@ func (c *client) move(ctx context.Context) error {
 	return nil
 }
 
-// connect checks in, chooses, registers and opens.
-func (c *client) connect(ctx context.Context) (*session, error) {
-	l, err := c.checkin.Fetch(ctx, time.Now())
-	if err != nil {
-		return nil, err
-	}
+// connect chooses a server of a list, registers and opens.
+func (c *client) connect(ctx context.Context, l *checkin.List) (*session, error) {
 	except := ""
 	if c.current != nil && c.leaving != reasonLost {
 		except = c.current.grant.server.Name
@@ -232,7 +260,7 @@ func (c *client) connect(ctx context.Context) (*session, error) {
 			errs = append(errs, err)
 			continue
 		}
-		c.list = l
+		c.carried = true
 		return s, nil
 	}
 	return nil, errors.Join(errs...)

@@ -18,8 +18,11 @@ import (
 	"mayfly/tunnel/wire"
 )
 
-// registerLimit is the longest that a registration may take.
-const registerLimit = 15 * time.Second
+// Limits of what is asked of a server.
+const (
+	registerLimit  = 15 * time.Second // a registration
+	handshakeLimit = 10 * time.Second // TLS
+)
 
 // Untrusted is a server that is not who it should be. It is a refusal of ours, not a failure.
 type Untrusted struct{ Err error }
@@ -119,6 +122,7 @@ func httpClient(c checkin.ClientConfig, server checkin.Server, dial dialer) *htt
 		Transport: &http.Transport{
 			DialContext:            dial,
 			TLSClientConfig:        config,
+			TLSHandshakeTimeout:    handshakeLimit,
 			DisableKeepAlives:      true,
 			MaxResponseHeaderBytes: 16 << 10,
 		},

@@ -282,15 +282,17 @@ func only() (net.Listener, error) {
 
 // outside dials around the tunnel.
 func outside() dialer {
-	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
+	return (&net.Dialer{Control: socketOption(unix.SOL_SOCKET, unix.SO_MARK, Mark)}).DialContext
+}
+
+// socketOption is a net.Dialer's Control that sets one option.
+func socketOption(level, option, value int) func(network, address string, raw syscall.RawConn) error {
+	return func(_, _ string, raw syscall.RawConn) error {
 		var failed error
-		err := raw.Control(func(fd uintptr) {
-			failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, Mark)
-		})
-		if failed != nil {
-			return fmt.Errorf("marking the socket: %w", failed)
+		err := raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), level, option, value) })
+		if err := errors.Join(err, failed); err != nil {
+			return fmt.Errorf("setting a socket option: %w", err)
 		}
-		return err
-	}}
-	return d.DialContext
+		return nil
+	}
 }

@@ -10,12 +10,16 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"mayfly/tunnel/device"
 )
 
 // Times of a session.
 const (
 	probeLimit   = 10 * time.Second // first connection through the tunnel
+	dialLimit    = 5 * time.Second  // later ones
+	silence      = 20 * time.Second // of a server that should acknowledge: it is gone
 	releaseLimit = 2 * time.Second
 )
 
@@ -65,9 +69,7 @@ func (c *client) open(ctx context.Context, g grant) (*session, error) {
 
 // probe makes a connection through the tunnel, so that a session which does not carry is never switched to.
 func (s *session) probe(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, probeLimit)
-	defer cancel()
-	conn, err := s.dial(ctx, "tcp", s.grant.notice.String())
+	conn, err := s.dialer(probeLimit).DialContext(ctx, "tcp", s.grant.notice.String())
 	if err != nil {
 		return fmt.Errorf("nothing comes through: %w", err)
 	}
@@ -76,13 +78,17 @@ func (s *session) probe(ctx context.Context) error {
 
 // dial connects from the session's inner address, so that its rule sends it through its own interface.
 func (s *session) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	d := net.Dialer{
-		LocalAddr: &net.TCPAddr{IP: s.grant.address.AsSlice()},
-		KeepAliveConfig: net.KeepAliveConfig{
-			Enable: true, Idle: 10 * time.Second, Interval: 10 * time.Second, Count: 2,
-		},
+	return s.dialer(dialLimit).DialContext(ctx, network, address)
+}
+
+// dialer makes connections that notice it when the other end is gone without a word.
+func (s *session) dialer(limit time.Duration) *net.Dialer {
+	return &net.Dialer{
+		Timeout:         limit,
+		LocalAddr:       &net.TCPAddr{IP: s.grant.address.AsSlice()},
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 2},
+		Control:         socketOption(unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(silence/time.Millisecond)),
 	}
-	return d.DialContext(ctx, network, address)
 }
 
 // event describes the session.

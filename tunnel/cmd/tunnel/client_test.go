@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -230,6 +232,86 @@ func text(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	return string(data)
+}
+
+// TestEverything routes all through the tunnel, as is usual: check-in and the servers themselves stay outside, and IPv6 goes nowhere.
+func TestEverything(t *testing.T) {
+	l := newLab(t)
+	l.server("srv1", "10.64.1.0/24")
+	l.server("srv2", "10.64.2.0/24")
+	l.publish(nil, entry("srv1", false))
+	cli := l.start("cli1", "client", "--config", l.clientConfig(nil))
+	cli.event("up")
+	if err := l.fetch("cli1", "http://203.0.113.10/?size=100000", patience); err != nil {
+		t.Error(err)
+	}
+	if got := <-l.seen; got != "10.77.0.11" {
+		t.Errorf("the target saw %s, want 10.77.0.11", got)
+	}
+	if c, err := dialFrom(l, "cli1", "", "10.77.0.1:8080"); err == nil {
+		c.Close()
+		t.Error("a connection to the management network goes around the tunnel")
+	}
+	if c, err := dialFrom(l, "cli1", "", "[2001:db8::1]:80"); err == nil || !errors.Is(err, syscall.EHOSTUNREACH) {
+		if err == nil {
+			c.Close()
+		}
+		t.Errorf("IPv6: got %v, want it unreachable", err)
+	}
+	// The way to check-in and to the other server leads around the tunnel, or this would not be known.
+	l.publish(nil, entry("srv1", true), entry("srv2", false))
+	if moved := cli.event("moved"); moved.Server != "srv2" || moved.Reason != "draining" {
+		t.Errorf("moved: got %+v", moved)
+	}
+	if err := l.fetch("cli1", "http://203.0.113.10/", patience); err != nil {
+		t.Error(err)
+	}
+	cli.event("left")
+	// A server that is gone from the list is left too.
+	l.publish(nil, entry("srv1", false))
+	if moved := cli.event("moved"); moved.Server != "srv1" || moved.Reason != "unlisted" {
+		t.Errorf("moved: got %+v", moved)
+	}
+	if code := cli.stop(); code != 0 {
+		t.Errorf("exit code %d, want 0", code)
+	}
+	out, err := exec.Command("ip", "-n", l.prefix+"cli1", "-6", "route", "show", "table", "all").Output()
+	if err != nil || strings.Contains(string(out), "7751") {
+		t.Errorf("left behind: %s, %v", out, err)
+	}
+}
+
+// TestLost kills the server without a word: the client notices, lets nothing out around the tunnel, and comes back.
+func TestLost(t *testing.T) {
+	l := newLab(t)
+	srv := l.server("srv1", "10.64.1.0/24")
+	l.publish(nil, entry("srv1", false))
+	cli := l.start("cli1", "client", "--config", l.clientConfig(nil), "--route", "203.0.113.0/24")
+	cli.event("up")
+	if err := srv.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	srv.wait()
+	l.publish(nil) // the controller has noticed
+	if down := cli.event("down"); down.Reason != "lost" || down.Server != "srv1" {
+		t.Errorf("down: got %+v", down)
+	}
+	cli.event("waiting")
+	if c, err := dialFrom(l, "cli1", "", "203.0.113.10:80"); err == nil {
+		c.Close()
+		t.Error("the target answers without a server")
+	}
+	l.serve("srv1") // where a killed one has left its table and socket
+	l.publish(nil, entry("srv1", false))
+	if moved := cli.event("moved"); moved.Server != "srv1" || moved.Reason != "lost" {
+		t.Errorf("moved: got %+v", moved)
+	}
+	if err := l.fetch("cli1", "http://203.0.113.10/", patience); err != nil {
+		t.Error(err)
+	}
+	if code := cli.stop(); code != 0 {
+		t.Errorf("exit code %d, want 0", code)
+	}
 }
 
 // ping sends one echo request and waits for its answer.

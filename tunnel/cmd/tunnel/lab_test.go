@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/netip"
@@ -20,6 +21,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -68,12 +70,16 @@ type lab struct {
 	config  checkin.ClientConfig
 }
 
+// labs numbers the labs of this process.
+var labs atomic.Int32
+
 func newLab(t *testing.T) *lab {
 	t.Helper()
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it makes network namespaces")
 	}
-	l := &lab{t: t, prefix: fmt.Sprintf("mft%x-", os.Getpid()), dir: t.TempDir(), seen: make(chan string, 1)}
+	l := &lab{t: t, prefix: fmt.Sprintf("mft%x-%d-", os.Getpid(), labs.Add(1)), dir: t.TempDir(), seen: make(chan string, 1)}
 	l.node("core")
 	l.ip("core", "link", "add", "br0", "type", "bridge")
 	for _, a := range []string{"10.77.0.1/24", "198.51.100.1/24", "203.0.113.1/24"} {
@@ -192,7 +198,7 @@ func (l *lab) serveHTTP(node, address string, h http.Handler, c *tls.Config) {
 	if c != nil {
 		listener = tls.NewListener(listener, c)
 	}
-	srv := &http.Server{Handler: h}
+	srv := &http.Server{Handler: h, ErrorLog: log.New(io.Discard, "", 0)}
 	var running sync.WaitGroup
 	running.Go(func() {
 		if err := srv.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
@@ -449,21 +455,26 @@ func (p *process) says(text string) {
 	}
 }
 
-// event waits for the next event and checks its kind.
+// event waits for the next event and checks its kind. Events "waiting" may come before it.
 func (p *process) event(kind string) client.Event {
 	p.t.Helper()
-	select {
-	case e := <-p.events:
-		if e.Event != kind {
-			p.t.Fatalf("%s: event %+v, want %q\n%s", p.name, e, kind, p.stderr)
+	limit := time.After(2 * patience)
+	for {
+		select {
+		case e := <-p.events:
+			if e.Event == "waiting" && kind != "waiting" {
+				continue
+			}
+			if e.Event != kind {
+				p.t.Fatalf("%s: event %+v, want %q\n%s", p.name, e, kind, p.stderr)
+			}
+			return e
+		case <-p.done:
+			p.t.Fatalf("%s ended before event %q:\n%s", p.name, kind, p.stderr)
+		case <-limit:
+			p.t.Fatalf("%s: no event %q:\n%s", p.name, kind, p.stderr)
 		}
-		return e
-	case <-p.done:
-		p.t.Fatalf("%s ended before event %q:\n%s", p.name, kind, p.stderr)
-	case <-time.After(patience):
-		p.t.Fatalf("%s: no event %q:\n%s", p.name, kind, p.stderr)
 	}
-	return client.Event{}
 }
 
 // server starts a VPN server and returns it when it is ready.
@@ -490,7 +501,13 @@ func (l *lab) server(node, network string) *process {
 		l.t.Fatal(err)
 	}
 	l.write(filepath.Join(base, "server.json"), data)
-	p := l.start(node, "server", "--config", filepath.Join(base, "server.json"))
+	return l.serve(node)
+}
+
+// serve starts a server that was configured before.
+func (l *lab) serve(node string) *process {
+	l.t.Helper()
+	p := l.start(node, "server", "--config", filepath.Join(l.dir, node, "server.json"))
 	p.says("msg=ready")
 	return p
 }
