@@ -1,10 +1,12 @@
 package inventory
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 
 	"mayfly/internal/tomlfile"
@@ -35,11 +37,11 @@ const (
 )
 
 var (
-	label      = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`)
-	domain     = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-	rootName   = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+$`)
-	anchor     = regexp.MustCompile(`^\.[ \t][A-Za-z0-9 \t+/=.]{10,1000}$`)
-	interface_ = regexp.MustCompile(`^[a-z][a-z0-9-]{0,14}$`)
+	label    = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	domain   = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	rootName = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+$`)
+	anchor   = regexp.MustCompile(`^\.[ \t][A-Za-z0-9 \t+/=.]{10,1000}$`)
+	device   = regexp.MustCompile(`^[a-z][a-z0-9-]{0,14}$`)
 )
 
 // checker collects what has been seen, so that nothing is there twice.
@@ -79,7 +81,7 @@ func (c *checker) top() error {
 		have, max int
 	}{{"server", len(f.Servers), MaxServers}, {"region", len(f.Regions), MaxRegions}, {"rack", len(f.Racks), MaxRacks}, {"bastion", len(f.Bastions), MaxBastions}, {"dns.root", len(f.DNS.Roots), maxRoots}, {"dns.trust_anchors", len(f.DNS.TrustAnchors), maxRoots}} {
 		if n.have > n.max {
-			return tomlfile.At(n.path, "", "%d of %s: at most %d", n.have, n.path, n.max)
+			return tomlfile.At(n.path, "split the fleet", "%d of %s: at most %d", n.have, n.path, n.max)
 		}
 	}
 	return nil
@@ -105,6 +107,7 @@ func (c *checker) network() error {
 		return tomlfile.At("controller.address", "add its network to network.management", "controller address %s is in no management network, so users could reach it", f.Controller.Address)
 	}
 	c.addresses[f.Controller.Address] = "the controller"
+	c.addresses[f.Network.Gateway] = "the gateway" // which may be the controller
 	ports := map[uint16]string{}
 	for _, p := range []struct {
 		name string
@@ -177,7 +180,7 @@ func (c *checker) places() error {
 		}
 		regions[r.Name] = true
 		if r.Floor.Mbps < 0 || r.Floor.Percent < 0 || r.Floor.Percent > 100 {
-			return tomlfile.At(fmt.Sprintf("region[%d].floor", i), "", "floor of region %q is out of range", r.Name)
+			return tomlfile.At(fmt.Sprintf("region[%d].floor", i), "floor = 1000 (Mbit/s) or floor = \"50%\"", "floor of region %q is out of range", r.Name)
 		}
 	}
 	racks := map[string]bool{}
@@ -252,7 +255,7 @@ func (c *checker) power(path string, s Server) error {
 	if p.Driver != DriverQEMU {
 		return tomlfile.At(path+".driver", "known drivers: qemu", "server %q has unknown power driver %q", s.Name, p.Driver)
 	}
-	if !interface_.MatchString(p.Tap) {
+	if !device.MatchString(p.Tap) {
 		return tomlfile.At(path+".tap", "name the tap interface of the machine, at most 15 characters", "server %q has tap %q, which is no interface name", s.Name, p.Tap)
 	}
 	if other, ok := c.taps[p.Tap]; ok {
@@ -268,7 +271,7 @@ func (c *checker) power(path string, s Server) error {
 	}
 	c.macs[p.MAC] = s.Name
 	if p.MemoryMiB != 0 && (p.MemoryMiB < minMemory || p.MemoryMiB > maxMemory) {
-		return tomlfile.At(path+".memory_mib", "", "server %q has %d MiB of memory: it must be %d to %d", s.Name, p.MemoryMiB, minMemory, maxMemory)
+		return tomlfile.At(path+".memory_mib", "leave it out for the driver's default", "server %q has %d MiB of memory: it must be %d to %d", s.Name, p.MemoryMiB, minMemory, maxMemory)
 	}
 	return nil
 }
@@ -287,15 +290,40 @@ func (c *checker) tunnels() error {
 				return tomlfile.At(path, "choose a network that is used nowhere else", "server %q has tunnel network %s, which overlaps management network %s", s.Name, s.Tunnel, m)
 			}
 		}
-		for _, o := range c.fleet.Servers {
-			if s.Tunnel.Contains(o.Address.Addr()) {
-				return tomlfile.At(path, "choose a network that is used nowhere else", "server %q has tunnel network %s, which holds the address of server %q", s.Name, s.Tunnel, o.Name)
-			}
+	}
+	return c.overlaps()
+}
+
+// overlaps refuses tunnel networks that hold each other or an address that something has. Of networks in order, one that
+// overlaps any other overlaps a neighbour.
+func (c *checker) overlaps() error {
+	order := make([]int, len(c.fleet.Servers))
+	for i := range order {
+		order[i] = i
+	}
+	at := func(i int) netip.Prefix { return c.fleet.Servers[order[i]].Tunnel }
+	slices.SortFunc(order, func(a, b int) int {
+		p, q := c.fleet.Servers[a].Tunnel, c.fleet.Servers[b].Tunnel
+		return cmp.Or(p.Addr().Compare(q.Addr()), cmp.Compare(p.Bits(), q.Bits()), cmp.Compare(a, b))
+	})
+	for i := 1; i < len(order); i++ {
+		if at(i - 1).Overlaps(at(i)) {
+			first, second := min(order[i-1], order[i]), max(order[i-1], order[i])
+			o, s := c.fleet.Servers[first], c.fleet.Servers[second]
+			return tomlfile.At(fmt.Sprintf("server[%d].tunnel", second), "give each server a network of its own", "servers %q and %q have overlapping tunnel networks %s and %s", o.Name, s.Name, o.Tunnel, s.Tunnel)
 		}
-		for _, o := range c.fleet.Servers[:i] {
-			if s.Tunnel.Overlaps(o.Tunnel) {
-				return tomlfile.At(path, "give each server a network of its own", "servers %q and %q have overlapping tunnel networks %s and %s", o.Name, s.Name, o.Tunnel, s.Tunnel)
+	}
+	for a, owner := range c.addresses {
+		i, found := slices.BinarySearchFunc(order, a, func(i int, a netip.Addr) int {
+			p := c.fleet.Servers[i].Tunnel
+			if p.Contains(a) {
+				return 0
 			}
+			return p.Addr().Compare(a)
+		})
+		if found {
+			s := c.fleet.Servers[order[i]]
+			return tomlfile.At(fmt.Sprintf("server[%d].tunnel", order[i]), "choose a network that is used nowhere else", "server %q has tunnel network %s, which holds the address %s of %s", s.Name, s.Tunnel, a, owner)
 		}
 	}
 	return nil

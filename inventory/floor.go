@@ -58,24 +58,35 @@ func (f *Floor) UnmarshalText(text []byte) error {
 // CheckFloors refuses a floor that could not be kept while every server is rebuilt in its turn, even one at a time: if a
 // server's region falls under its floor without that server, the server can never be rotated and would grow too old.
 func CheckFloors(f Fleet) error {
+	regionOf := map[string]string{} // by rack
+	for _, r := range f.Racks {
+		regionOf[r.Name] = r.Region
+	}
+	total, largest := map[string]int{}, map[string]Server{} // by region; of equals, the first
+	for _, s := range f.Servers {
+		r := regionOf[s.Rack]
+		total[r] += s.Capacity
+		if s.Capacity > largest[r].Capacity {
+			largest[r] = s
+		}
+	}
 	for i, r := range f.Regions {
-		total := f.Capacity(r.Name)
-		floor := r.Floor.Of(total)
-		if floor == 0 {
+		sum, biggest := total[r.Name], largest[r.Name]
+		floor, left := r.Floor.Of(sum), sum-biggest.Capacity
+		if floor <= left {
 			continue
 		}
 		path := fmt.Sprintf("region[%d].floor", i)
-		if floor > total {
+		if floor > sum {
 			return tomlfile.At(path, "lower the floor or add servers",
-				"region %q can never keep its floor: its servers have %d Mbit/s, the floor is %s", r.Name, total, floorText(r.Floor, floor))
+				"region %q can never keep its floor: its servers have %d Mbit/s, the floor is %s", r.Name, sum, floorText(r.Floor, floor))
 		}
-		for _, s := range f.Servers {
-			if f.RegionOf(s.Name) == r.Name && total-s.Capacity < floor {
-				return tomlfile.At(path, fmt.Sprintf("lower the floor to %d at most, or add a server to the region", total-largest(&f, r.Name)),
-					"region %q can never rebuild server %q: %d - %d = %d Mbit/s would be left, the floor is %s",
-					r.Name, s.Name, total, s.Capacity, total-s.Capacity, floorText(r.Floor, floor))
-			}
+		mend := fmt.Sprintf("lower the floor to %d at most, or add a server to the region", left)
+		if left == 0 {
+			mend = "leave the floor out, or add a server to the region"
 		}
+		return tomlfile.At(path, mend, "region %q can never rebuild server %q: %d - %d = %d Mbit/s would be left, the floor is %s",
+			r.Name, biggest.Name, sum, biggest.Capacity, left, floorText(r.Floor, floor))
 	}
 	return nil
 }
@@ -86,14 +97,4 @@ func floorText(f Floor, mbps int) string {
 		return fmt.Sprintf("%d (%s)", mbps, f)
 	}
 	return strconv.Itoa(mbps)
-}
-
-func largest(f *Fleet, region string) int {
-	n := 0
-	for _, s := range f.Servers {
-		if f.RegionOf(s.Name) == region {
-			n = max(n, s.Capacity)
-		}
-	}
-	return n
 }

@@ -115,7 +115,7 @@ func (p Policy) checkSSH() error {
 func (p Policy) checkHardware() error {
 	roots := p.Hardware.TestRoots
 	if len(roots) > maxRoots {
-		return tomlfile.At("hardware.test_roots", "", "%d test roots: at most %d", len(roots), maxRoots)
+		return tomlfile.At("hardware.test_roots", "remove those that are not used", "%d test roots: at most %d", len(roots), maxRoots)
 	}
 	for i, r := range roots {
 		path := fmt.Sprintf("hardware.test_roots[%d]", i)
@@ -131,7 +131,7 @@ func (p Policy) checkHardware() error {
 
 func (p Policy) checkEngineers() error {
 	if len(p.Engineers) > MaxEngineers {
-		return tomlfile.At("engineer", "", "%d engineers: at most %d", len(p.Engineers), MaxEngineers)
+		return tomlfile.At("engineer", "split the fleet", "%d engineers: at most %d", len(p.Engineers), MaxEngineers)
 	}
 	names, keys := map[string]bool{}, map[string]string{}
 	for i, e := range p.Engineers {
@@ -184,7 +184,7 @@ func (p Policy) checkKey(path, engineer string, k Key, owners map[string]string)
 
 func (p Policy) checkGrants() error {
 	if len(p.Grants) > MaxGrants {
-		return tomlfile.At("grant", "", "%d grants: at most %d", len(p.Grants), MaxGrants)
+		return tomlfile.At("grant", "put several engineers and servers into one grant", "%d grants: at most %d", len(p.Grants), MaxGrants)
 	}
 	known := map[string]bool{}
 	for _, e := range p.Engineers {
@@ -200,7 +200,7 @@ func (p Policy) checkGrants() error {
 				return tomlfile.At(path+"."+l.key, "say whom, where and which ports, or remove the grant", "grant %d has no %s: empty grants nothing", i+1, l.key)
 			}
 			if l.have > l.max {
-				return tomlfile.At(path+"."+l.key, "", "grant %d has %d %s: at most %d", i+1, l.have, l.key, l.max)
+				return tomlfile.At(path+"."+l.key, "make several grants of it", "grant %d has %d %s: at most %d", i+1, l.have, l.key, l.max)
 			}
 		}
 		for j, e := range g.Engineers {
@@ -251,14 +251,14 @@ func (p Policy) checkRotation() error {
 		return tomlfile.At("rotation.max_parallel", "max_parallel = 1 is the careful choice", "rotation.max_parallel is %d: 1 to %d", r.MaxParallel, maxParallel)
 	}
 	if r.Retries < 0 || r.Retries > maxRetries {
-		return tomlfile.At("rotation.retries", "", "rotation.retries is %d: 0 to %d", r.Retries, maxRetries)
+		return tomlfile.At("rotation.retries", "retries = 1", "rotation.retries is %d: 0 to %d", r.Retries, maxRetries)
 	}
 	return nil
 }
 
 func checkPrefixes(path string, list []netip.Prefix) error {
 	if len(list) > maxPrefixes {
-		return tomlfile.At(path, "", "%d networks: at most %d", len(list), maxPrefixes)
+		return tomlfile.At(path, "join neighbouring networks", "%d networks: at most %d", len(list), maxPrefixes)
 	}
 	for i, p := range list {
 		at := fmt.Sprintf("%s[%d]", path, i)

@@ -9,6 +9,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"reflect"
+	"sort"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
@@ -55,10 +57,8 @@ func Decode(name string, data []byte, v any) (*Doc, error) {
 	if len(data) > MaxSize {
 		return nil, hint.New(fmt.Errorf("%s: longer than %d bytes", name, MaxSize), "this is not one of mayfly's files")
 	}
-	dec := toml.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(v); err != nil {
-		return nil, explain(name, err)
+	if err := decode(data, v); err != nil {
+		return nil, explain(name, data, v, err)
 	}
 	nodes, err := locate(data)
 	if err != nil {
@@ -74,8 +74,14 @@ func Decode(name string, data []byte, v any) (*Doc, error) {
 	return d, nil
 }
 
+func decode(data []byte, v any) error {
+	dec := toml.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	return dec.Decode(v)
+}
+
 // explain turns the decoder's error into one line with a place and a hint.
-func explain(name string, err error) error {
+func explain(name string, data []byte, v any, err error) error {
 	var missing *toml.StrictMissingError
 	if errors.As(err, &missing) && len(missing.Errors) > 0 {
 		first := &missing.Errors[0]
@@ -93,7 +99,23 @@ func explain(name string, err error) error {
 		return hint.New(fmt.Errorf("%s:%d: %s", name, line, strings.TrimPrefix(decode.Error(), "toml: ")),
 			"see column %d; docs/formats has each file's keys and types", column)
 	}
-	return fmt.Errorf("%s: %w", name, err)
+	return hint.New(fmt.Errorf("%s:%d: %w", name, unplacedLine(data, v), err), "docs/formats has each file's keys and types")
+}
+
+// unplacedLine finds the line of an error that the decoder gives no place for: a number, say, where a type reads text. It is the
+// shortest head of the file that has such an error; the decoder works from the top, so every longer one has it too.
+func unplacedLine(data []byte, v any) int {
+	lines := bytes.SplitAfter(data, []byte{'\n'})
+	ends := make([]int, len(lines)+1)
+	for i, l := range lines {
+		ends[i+1] = ends[i] + len(l)
+	}
+	return max(1, sort.Search(len(lines), func(n int) bool {
+		err := decode(data[:ends[n]], reflect.New(reflect.TypeOf(v).Elem()).Interface())
+		var missing *toml.StrictMissingError
+		var placed *toml.DecodeError
+		return err != nil && !errors.As(err, &missing) && !errors.As(err, &placed)
+	}))
 }
 
 func lineOf(e *toml.DecodeError) int {
