@@ -1,0 +1,428 @@
+package policies
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"mayfly/internal/hint"
+	"mayfly/inventory"
+)
+
+var now = time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)
+
+// key is a security key's public key without a private half.
+func key(n byte) string {
+	return keyOf(skEd25519, ssh.Marshal(struct {
+		Type string
+		Key  []byte
+		App  string
+	}{skEd25519, slices.Repeat([]byte{n}, 32), "ssh:"}))
+}
+
+func softwareKey(n byte) string {
+	return keyOf(ssh.KeyAlgoED25519, ssh.Marshal(struct {
+		Type string
+		Key  []byte
+	}{ssh.KeyAlgoED25519, slices.Repeat([]byte{n}, 32)}))
+}
+
+func keyOf(kind string, blob []byte) string {
+	return kind + " " + base64.StdEncoding.EncodeToString(blob)
+}
+
+func read(t testing.TB) string {
+	t.Helper()
+	data, err := os.ReadFile("testdata/policy.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func parsed(t testing.TB) Policy {
+	t.Helper()
+	p, err := Parse("policy.toml", []byte(read(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func lab(t testing.TB) inventory.Fleet {
+	t.Helper()
+	data, err := os.ReadFile("../inventory/testdata/fleet.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := inventory.Parse("fleet.toml", data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func TestParse(t *testing.T) {
+	p := parsed(t)
+	if err := Check(p, lab(t)); err != nil {
+		t.Fatal(err)
+	}
+	if p.Rotation.MaxAge.Std() != 24*time.Hour || p.SSH.HandshakeDeadline.Std() != 20*time.Second || len(p.Engineers) != 2 || p.Engineers[0].Keys[1].Public != key(2) {
+		t.Errorf("got %+v", p)
+	}
+	data, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"max_age":"24h"`, `"bake":"1m"`, `"handshake_deadline":"20s"`, `"idle_timeout":"0s"`, `"expires":"2030-02-01T00:00:00Z"`} {
+		if !strings.Contains(string(data), want) {
+			t.Errorf("JSON: got %s, want it to hold %s", data, want)
+		}
+	}
+}
+
+// TestParseForRefuses changes the good file in one place and asks for one error on the right line.
+func TestParseForRefuses(t *testing.T) {
+	good, fleet := read(t), lab(t)
+	tests := []struct {
+		name, old, new string // the first occurrence is replaced
+		line           string // beginning of the line that must be named
+		want           string
+	}{
+		{"unknown key", "version = 7", "version = 7\nversoin = 8", "versoin", "unknown key"},
+		{"version 0", "version = 7", "version = 0", "version", "version is missing or 0"},
+		{"version negative", "version = 7", "version = -1", "version", ""},
+		{"no version", "version = 7", "", "", "version is missing"},
+		{"no expiry", "expires = 2030-02-01T00:00:00Z", "", "", "expires is missing"},
+		{"expiry as text", "expires = 2030-02-01T00:00:00Z", `expires = "soon"`, "expires", ""},
+		{"no level", `level = "pq-preferred"`, "", "[ssh]", `unknown SSH level ""`},
+		{"unknown level", `"pq-preferred"`, `"legacy"`, "level", `unknown SSH level "legacy"`},
+		{"empty allow list", `["198.51.100.0/26", "2001:db8:1::/48"]`, `[]`, "allow", "ssh.allow is empty"},
+		{"no allow list", `allow = ["198.51.100.0/26", "2001:db8:1::/48"]`, ``, "[ssh]", "ssh.allow is empty"},
+		{"host bits", `"198.51.100.0/26"`, `"198.51.100.1/26"`, "allow", "host bits"},
+		{"everybody", `"198.51.100.0/26"`, `"0.0.0.0/0"`, "allow", "every address"},
+		{"everybody on IPv6", `"198.51.100.0/26"`, `"::/0"`, "allow", "every address"},
+		{"network twice", `"2001:db8:1::/48"`, `"198.51.100.0/26"`, "allow", "there twice"},
+		{"IPv4 in IPv6", `"198.51.100.0/26"`, `"::ffff:198.51.100.0/122"`, "allow", ""},
+		{"no network", `"198.51.100.0/26"`, `"198.51.100.0"`, "allow", ""},
+		{"duration as a number", `handshake_deadline = "20s"`, `handshake_deadline = 20`, "handshake_deadline", "must be a string"},
+		{"age as a number", `max_age = "24h"`, `max_age = 86400`, "max_age", "must be a string"},
+		{"duration without unit", `"20s"`, `"20"`, "handshake_deadline", ""},
+		{"duration negative", `"20s"`, `"-20s"`, "handshake_deadline", ""},
+		{"duration too fine", `"20s"`, `"20ms"`, "handshake_deadline", ""},
+		{"deadline too long", `"20s"`, `"20h"`, "handshake_deadline", "at most 2m"},
+		{"limit negative", "max_sessions = 10", "max_sessions = -1", "max_sessions", "max_sessions is -1"},
+		{"limit too high", "max_sessions = 10", "max_sessions = 1000000", "max_sessions", "max_sessions is 1000000"},
+		{"root word", `["softkey"]`, `["Soft key"]`, "test_roots", "no lower-case word"},
+		{"root twice", `["softkey"]`, `["softkey", "softkey"]`, "test_roots", "there twice"},
+		{"root as engineer", `name = "anna"`, `name = "root"`, `name = "root"`, "the system's"},
+		{"service account as engineer", `name = "anna"`, `name = "sshd"`, `name = "sshd"`, "the system's"},
+		{"engineer name", `name = "anna"`, `name = "anna@10.0.0.1"`, `name = "anna@`, "no Unix account name"},
+		{"engineer name like an option", `name = "anna"`, `name = "-anna"`, `name = "-anna`, "no Unix account name"},
+		{"engineer twice", `name = "bert"`, `name = "anna"`, `name = "anna"`, "there twice"},
+		{"engineer without keys", "[[engineer.key]]\npublic = \"" + key(3) + "\"\nevidence = \"test:softkey\"\n", "", "[[engineer]]", "0 keys"},
+		{"engineer's list", `"198.51.100.16/28"`, `"198.51.100.17/28"`, "allow", "host bits"},
+		{"software key", key(3), softwareKey(3), "public", "ssh-ed25519, which any software can hold"},
+		{"no key", key(3), "hello", "public", "no public key"},
+		{"key with a comment", key(3), key(3) + " bert", "public", "not in the form"},
+		{"key with options", key(3), "no-touch-required " + key(3), "public", "not in the form"},
+		{"key twice", key(2), key(1), "public", "there twice"},
+		{"key of two people", key(3), key(1), "public", `a key of "anna"`},
+		{"no evidence", `evidence = "test:softkey"`, ``, "[[engineer.key]]", `evidence ""`},
+		{"unlisted root", `evidence = "test:softkey"`, `evidence = "test:other"`, "evidence", `evidence "test:other"`},
+		{"evidence without root", `evidence = "test:softkey"`, `evidence = "test:"`, "evidence", `evidence "test:"`},
+		{"other evidence", `evidence = "test:softkey"`, `evidence = "piv"`, "evidence", `evidence "piv"`},
+		{"no roots", `test_roots = ["softkey"]`, ``, "evidence", "not accepted"},
+		{"grant to nobody", `engineers = ["anna"]`, `engineers = []`, "engineers", "has no engineers"},
+		{"grant of nothing", `servers = ["se-1", "se-2"]`, ``, "[[grant]]", "has no servers"},
+		{"grant without ports", `ports = [22]`, `ports = []`, "ports", "has no ports"},
+		{"grant to a stranger", `engineers = ["anna"]`, `engineers = ["eve"]`, "engineers", `engineer "eve", who does not exist`},
+		{"grant twice to one", `engineers = ["anna"]`, `engineers = ["anna", "anna"]`, "engineers", "twice"},
+		{"grant of an empty name", `"se-1", "se-2"`, `""`, "servers", "empty server"},
+		{"server twice", `"se-1", "se-2"`, `"se-1", "se-1"`, "servers", "twice"},
+		{"unknown server", `"se-1", "se-2"`, `"se-1", "se-9"`, "servers", `server "se-9" does not exist`},
+		{"unknown region", `"region:nl"`, `"region:dk"`, "servers", `region "dk" does not exist`},
+		{"region without its word", `"region:nl"`, `"nl"`, "servers", `server "nl" does not exist`},
+		{"port 0", `ports = [22]`, `ports = [0]`, "ports", "port 0"},
+		{"port twice", `ports = [22]`, `ports = [22, 22]`, "ports", "twice"},
+		{"no age", `max_age = "24h"`, ``, "[rotation]", "max_age is 0s"},
+		{"age too short", `max_age = "24h"`, `max_age = "1m"`, "max_age", "max_age is 1m"},
+		{"age too long", `max_age = "24h"`, `max_age = "10000h"`, "max_age", "max_age is 10000h"},
+		{"no time to boot", `boot_limit = "5m"`, ``, "[rotation]", "boot_limit is 0s"},
+		{"age below a rebuild", `max_age = "24h"`, `max_age = "36m"`, "max_age", "drain_limit 30m + boot_limit 5m + bake 1m"},
+		{"none at once", `max_parallel = 1`, ``, "[rotation]", "max_parallel is 0"},
+		{"retries", `retries = 1`, `retries = 100`, "retries", "retries is 100"},
+	}
+	for _, tt := range tests {
+		if !strings.Contains(good, tt.old) {
+			t.Fatalf("%s: the good file does not hold %q", tt.name, tt.old)
+		}
+		text := strings.Replace(good, tt.old, tt.new, 1)
+		_, err := ParseFor("policy.toml", []byte(text), fleet)
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
+			continue
+		}
+		if hint.Of(err) == "" {
+			t.Errorf("%s: %v: no hint", tt.name, err)
+		}
+		var line int
+		if n, serr := fmt.Sscanf(err.Error(), "policy.toml:%d: ", &line); n != 1 || serr != nil {
+			t.Errorf("%s: got %q, want it to begin with file and line", tt.name, err)
+			continue
+		}
+		if got := strings.Split(text, "\n")[line-1]; !strings.HasPrefix(got, tt.line) {
+			t.Errorf("%s: %v: line %d is %q, want one that begins with %q", tt.name, err, line, got, tt.line)
+		}
+	}
+
+	// Test roots count in a test fleet only.
+	fleet.Test = false
+	if _, err := ParseFor("policy.toml", []byte(good), fleet); err == nil || !strings.Contains(err.Error(), "only in a fleet with test = true") {
+		t.Errorf("test roots in a real fleet: got %v", err)
+	}
+	if err := Check(Policy{}, fleet); err == nil {
+		t.Error("zero policy: got nil, want an error")
+	}
+}
+
+func TestAdmit(t *testing.T) {
+	p := parsed(t)
+	for _, tt := range []struct {
+		name string
+		addr string
+		now  time.Time
+		want Reason
+	}{
+		{"listed", "198.51.100.10", now, Allowed},
+		{"first of the network", "198.51.100.0", now, Allowed},
+		{"last of the network", "198.51.100.63", now, Allowed},
+		{"one after", "198.51.100.64", now, AddressNotListed},
+		{"IPv4 in IPv6", "::ffff:198.51.100.10", now, Allowed},
+		{"IPv6", "2001:db8:1:2::3", now, Allowed},
+		{"IPv6 with a zone", "2001:db8:1:2::3%eth0", now, Allowed},
+		{"another IPv6", "2001:db8:2::3", now, AddressNotListed},
+		{"loopback", "127.0.0.1", now, AddressNotListed},
+		{"none", "", now, AddressNotListed},
+		{"last moment", "198.51.100.10", p.Expires.Add(-1), Allowed},
+		{"expired", "198.51.100.10", p.Expires, PolicyExpired},
+		{"expired, not listed", "127.0.0.1", p.Expires, PolicyExpired},
+	} {
+		var a netip.Addr
+		if tt.addr != "" {
+			a = netip.MustParseAddr(tt.addr)
+		}
+		check(t, tt.name, p.Admit(a, tt.now), tt.want)
+	}
+	check(t, "zero policy", Policy{}.Admit(netip.MustParseAddr("198.51.100.10"), now), PolicyExpired)
+	check(t, "no list", Policy{Expires: p.Expires}.Admit(netip.MustParseAddr("198.51.100.10"), now), AddressNotListed)
+}
+
+// check compares a verdict with the reason it must have.
+func check(t *testing.T, name string, got Verdict, want Reason) {
+	t.Helper()
+	if got.Reason != want || got.Allow != (want == Allowed) || got.Detail == "" {
+		t.Errorf("%s: got %+v, want %s", name, got, want)
+	}
+}
+
+func TestDecideLogin(t *testing.T) {
+	p := parsed(t)
+	listed, narrow := netip.MustParseAddr("198.51.100.10"), netip.MustParseAddr("198.51.100.17")
+	noRoots := p
+	noRoots.Hardware.TestRoots = nil
+	for _, tt := range []struct {
+		name   string
+		policy Policy
+		login  Login
+		want   Reason
+	}{
+		{"anna", p, Login{listed, "anna", key(1)}, Allowed},
+		{"anna's second key", p, Login{listed, "anna", key(2)}, Allowed},
+		{"bert from his network", p, Login{narrow, "bert", key(3)}, Allowed},
+		{"bert from elsewhere", p, Login{listed, "bert", key(3)}, AddressNotListed},
+		{"address", p, Login{netip.MustParseAddr("198.51.100.66"), "anna", key(1)}, AddressNotListed},
+		{"no address", p, Login{User: "anna", Key: key(1)}, AddressNotListed},
+		{"root", p, Login{listed, "root", key(1)}, UserRoot},
+		{"Root", p, Login{listed, "Root", key(1)}, UserRoot},
+		{"root and a space", p, Login{listed, "root ", key(1)}, UserRoot},
+		{"nobody known", p, Login{listed, "eve", key(1)}, UserUnknown},
+		{"no name", p, Login{listed, "", key(1)}, UserUnknown},
+		{"another case", p, Login{listed, "Anna", key(1)}, UserUnknown},
+		{"software key", p, Login{listed, "anna", softwareKey(1)}, KeyNotHardware},
+		{"certificate", p, Login{listed, "anna", "sk-ssh-ed25519-cert-v01@openssh.com AAAA"}, KeyNotHardware},
+		{"no key", p, Login{listed, "anna", ""}, KeyNotHardware},
+		{"unknown key", p, Login{listed, "anna", key(9)}, KeyUnknown},
+		{"bert's key", p, Login{listed, "anna", key(3)}, KeyUnknown},
+		{"key with a comment", p, Login{listed, "anna", key(1) + " x"}, KeyUnknown},
+		{"evidence withdrawn", noRoots, Login{listed, "anna", key(1)}, KeyNoEvidence},
+	} {
+		check(t, tt.name, tt.policy.DecideLogin(tt.login, now), tt.want)
+	}
+	check(t, "expired", p.DecideLogin(Login{listed, "anna", key(1)}, p.Expires), PolicyExpired)
+	// A policy that was never checked denies an engineer without a name.
+	bad := p
+	bad.Engineers = append([]Engineer{{Keys: p.Engineers[0].Keys}}, p.Engineers...)
+	check(t, "nameless engineer", bad.DecideLogin(Login{listed, "", key(1)}, now), UserUnknown)
+	bad.Engineers = []Engineer{{Name: "root", Keys: p.Engineers[0].Keys}}
+	check(t, "engineer root", bad.DecideLogin(Login{listed, "root", key(1)}, now), UserRoot)
+}
+
+func TestDecideTarget(t *testing.T) {
+	p, f := parsed(t), lab(t)
+	anna := Login{netip.MustParseAddr("198.51.100.17"), "anna", key(1)}
+	bert := Login{netip.MustParseAddr("198.51.100.17"), "bert", key(3)}
+	everything := p
+	everything.Grants = []Grant{{Engineers: []string{"anna"}, Servers: []string{"*"}, Ports: []uint16{22, 0}}}
+	nothing := p
+	nothing.Grants = nil
+	for _, tt := range []struct {
+		name   string
+		policy Policy
+		login  Login
+		target Target
+		want   Reason
+	}{
+		{"named", p, anna, Target{"se-1", 22}, Allowed},
+		{"second grant, by region", p, anna, Target{"nl-1", 443}, Allowed},
+		{"by region", p, bert, Target{"nl-1", 22}, Allowed},
+		{"not granted", p, bert, Target{"se-1", 22}, TargetNotGranted},
+		{"port", p, anna, Target{"se-1", 443}, PortNotGranted},
+		{"port 0", p, anna, Target{"se-1", 0}, PortNotGranted},
+		{"unknown", p, anna, Target{"se-9", 22}, TargetUnknown},
+		{"an address", p, anna, Target{"10.77.0.11", 22}, TargetUnknown},
+		{"a region", p, anna, Target{"region:nl", 22}, TargetUnknown},
+		{"the star", everything, anna, Target{"*", 22}, TargetUnknown},
+		{"full name", p, anna, Target{"se-1.lab.internal", 22}, TargetUnknown},
+		{"no name", p, anna, Target{"", 22}, TargetUnknown},
+		{"everything", everything, anna, Target{"se-2", 22}, Allowed},
+		{"everything but port 0", everything, anna, Target{"se-2", 0}, PortNotGranted},
+		{"everything, to another", everything, bert, Target{"se-2", 22}, TargetNotGranted},
+		{"no grants", nothing, anna, Target{"se-1", 22}, TargetNotGranted},
+		{"login first", p, Login{anna.Source, "anna", softwareKey(1)}, Target{"se-1", 22}, KeyNotHardware},
+	} {
+		check(t, tt.name, tt.policy.DecideTarget(tt.login, tt.target, f, now), tt.want)
+	}
+	check(t, "expired", p.DecideTarget(anna, Target{"se-1", 22}, f, p.Expires), PolicyExpired)
+	check(t, "empty inventory", p.DecideTarget(anna, Target{"se-1", 22}, inventory.Fleet{}, now), TargetUnknown)
+	// A server whose rack has no region is in no "region:".
+	lost := lab(t)
+	lost.Racks = nil
+	odd := p
+	odd.Grants = []Grant{{Engineers: []string{"anna"}, Servers: []string{"region:"}, Ports: []uint16{22}}}
+	check(t, "empty region", odd.DecideTarget(anna, Target{"se-1", 22}, lost, now), TargetNotGranted)
+	if (Verdict{}).Allow {
+		t.Error("the zero verdict allows")
+	}
+}
+
+func TestLimits(t *testing.T) {
+	p := parsed(t)
+	l := p.Limits()
+	if l.MaxSessions != 10 || l.HandshakeDeadline != 20*time.Second || l.MaxPerSource != defaults.MaxPerSource {
+		t.Errorf("got %+v", l)
+	}
+	if got := (Policy{}).Limits(); got != defaults {
+		t.Errorf("zero policy: got %+v, want %+v", got, defaults)
+	}
+	wild := Policy{SSH: SSH{MaxSessions: 1 << 40, MaxChannels: -3, IdleTimeout: Duration(1000 * time.Hour)}}
+	if got := wild.Limits(); got != defaults {
+		t.Errorf("out of bounds: got %+v, want %+v", got, defaults)
+	}
+}
+
+func TestAlgorithms(t *testing.T) {
+	for _, l := range []Level{PQPreferred, PQOnly} {
+		a, err := l.Algorithms()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, list := range [][]string{a.KeyExchanges, a.Ciphers, a.MACs, a.HostKeys, a.PublicKeys} {
+			if len(list) == 0 {
+				t.Errorf("%s: an empty list, which means the library's defaults: %+v", l, a)
+			}
+		}
+		if a.KeyExchanges[0] != "mlkem768x25519-sha256" || l == PQOnly && len(a.KeyExchanges) != 1 {
+			t.Errorf("%s: key exchanges: got %v", l, a.KeyExchanges)
+		}
+		for _, c := range a.Ciphers {
+			if !strings.Contains(c, "-gcm@") {
+				t.Errorf("%s: cipher %s is not AES-GCM", l, c)
+			}
+		}
+		for _, k := range a.PublicKeys {
+			if !strings.HasPrefix(k, "sk-") {
+				t.Errorf("%s: %s is not a security key's", l, k)
+			}
+		}
+	}
+	for _, l := range []Level{"", "legacy", "PQ-only"} {
+		if a, err := l.Algorithms(); err == nil {
+			t.Errorf("%q: got %+v, want an error", l, a)
+		}
+	}
+}
+
+func TestDuration(t *testing.T) {
+	for _, tt := range []struct {
+		text, again string
+		want        time.Duration
+	}{
+		{"0s", "0s", 0}, {"90s", "1m30s", 90 * time.Second}, {"24h", "24h", 24 * time.Hour}, {"1h30m", "1h30m", 90 * time.Minute},
+		{"1h0m5s", "1h0m5s", time.Hour + 5*time.Second}, {"10m", "10m", 10 * time.Minute}, {"20h10m", "20h10m", 20*time.Hour + 10*time.Minute},
+	} {
+		var d Duration
+		if err := d.UnmarshalText([]byte(tt.text)); err != nil || d.Std() != tt.want || d.String() != tt.again {
+			t.Errorf("%q: got %v %q, %v, want %v %q", tt.text, d.Std(), d, err, tt.want, tt.again)
+		}
+	}
+	for _, text := range []string{"", "1", "x", "-1s", "1ms", "1.5s", "1000000h1s ", "9999999999h"} {
+		var d Duration
+		if err := d.UnmarshalText([]byte(text)); err == nil || d != 0 {
+			t.Errorf("%q: got %v, %v, want an error", text, d, err)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(read(f)))
+	f.Add([]byte("version = 1\nexpires = 2030-01-01\n[ssh]\nlevel = \"pq-only\"\nallow = [\"10.0.0.0/8\"]\n[rotation]\nmax_age = \"1h\"\nboot_limit = \"10s\"\nmax_parallel = 1\n"))
+	f.Add([]byte("engineer = [{name = \"a\", key = [{public = 3}]}]\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p, err := Parse("f", data)
+		if err != nil {
+			if !strings.HasPrefix(err.Error(), "f:") {
+				t.Errorf("error without the file's name: %v", err)
+			}
+			return
+		}
+		text, err := json.Marshal(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var again Policy
+		if err := json.Unmarshal(text, &again); err != nil {
+			t.Fatal(err)
+		}
+		if err := again.check(); err != nil {
+			t.Errorf("good in TOML and not in JSON: %v", err)
+		}
+		if second, err := json.Marshal(again); err != nil || string(second) != string(text) {
+			t.Errorf("JSON does not round-trip: %s, then %s, %v", text, second, err)
+		}
+		// Whatever the policy says, these are refused.
+		for _, l := range []Login{{}, {User: "root"}, {Source: netip.MustParseAddr("10.1.1.1"), User: "root", Key: key(1)}} {
+			if v := p.DecideLogin(l, now); v.Allow {
+				t.Errorf("%+v is allowed", l)
+			}
+		}
+	})
+}
