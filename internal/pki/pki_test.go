@@ -141,7 +141,7 @@ func TestLoadCA(t *testing.T) {
 }
 
 // handshake runs TLS between a server with this certificate and a client with this configuration.
-func handshake(t *testing.T, chain, key []byte, client *tls.Config, server tls.Config) error {
+func handshake(t *testing.T, chain, key []byte, client *tls.Config, maxVersion uint16) error {
 	t.Helper()
 	pair, err := tls.X509KeyPair(chain, key)
 	if err != nil {
@@ -162,12 +162,11 @@ func handshake(t *testing.T, chain, key []byte, client *tls.Config, server tls.C
 	if err != nil {
 		t.Fatal(err)
 	}
-	server.Certificates = []tls.Certificate{pair}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		defer b.Close()
-		tls.Server(b, &server).HandshakeContext(t.Context()) // its error is the client's
+		tls.Server(b, &tls.Config{Certificates: []tls.Certificate{pair}, MaxVersion: maxVersion}).HandshakeContext(t.Context()) // its error is the client's
 	}()
 	defer func() { a.Close(); <-done }()
 	return tls.Client(a, client).HandshakeContext(t.Context())
@@ -198,32 +197,32 @@ func TestVerifyName(t *testing.T) {
 		return pemOf(der)
 	}()
 	tests := []struct {
-		name   string
-		chain  []byte
-		config *tls.Config
-		server tls.Config
-		ok     bool
+		name       string
+		chain      []byte
+		config     *tls.Config
+		maxVersion uint16 // of the server; 0 is the newest
+		ok         bool
 	}{
-		{"good", issue(ca, name, true, now), VerifyName(caPEM, name), tls.Config{}, true},
-		{"another name", issue(ca, "se-2.lab.internal", true, now), VerifyName(caPEM, name), tls.Config{}, false},
-		{"another CA", issue(other, name, true, now), VerifyName(caPEM, name), tls.Config{}, false},
-		{"a client's certificate", issue(ca, name, false, now), VerifyName(caPEM, name), tls.Config{}, false},
-		{"outside the CA's domain", issue(ca, "se-1.other.internal", true, now), VerifyName(caPEM, "se-1.other.internal"), tls.Config{}, false},
-		{"wildcard", wildcard, VerifyName(caPEM, name), tls.Config{}, false},
-		{"TLS 1.2", issue(ca, name, true, now), VerifyName(caPEM, name), tls.Config{MaxVersion: tls.VersionTLS12}, false},
-		{"no CA", issue(ca, name, true, now), VerifyName(nil, name), tls.Config{}, false},
-		{"two CAs", issue(ca, name, true, now), VerifyName(append(slices.Clone(caPEM), otherPEM...), name), tls.Config{}, false},
-		{"no name", issue(ca, name, true, now), VerifyName(caPEM, ""), tls.Config{}, false},
+		{"good", issue(ca, name, true, now), VerifyName(caPEM, name), 0, true},
+		{"another name", issue(ca, "se-2.lab.internal", true, now), VerifyName(caPEM, name), 0, false},
+		{"another CA", issue(other, name, true, now), VerifyName(caPEM, name), 0, false},
+		{"a client's certificate", issue(ca, name, false, now), VerifyName(caPEM, name), 0, false},
+		{"outside the CA's domain", issue(ca, "se-1.other.internal", true, now), VerifyName(caPEM, "se-1.other.internal"), 0, false},
+		{"wildcard", wildcard, VerifyName(caPEM, name), 0, false},
+		{"TLS 1.2", issue(ca, name, true, now), VerifyName(caPEM, name), tls.VersionTLS12, false},
+		{"no CA", issue(ca, name, true, now), VerifyName(nil, name), 0, false},
+		{"two CAs", issue(ca, name, true, now), VerifyName(append(slices.Clone(caPEM), otherPEM...), name), 0, false},
+		{"no name", issue(ca, name, true, now), VerifyName(caPEM, ""), 0, false},
 	}
 	for _, tt := range tests {
-		if err := handshake(t, tt.chain, key, tt.config, tt.server); (err == nil) != tt.ok {
+		if err := handshake(t, tt.chain, key, tt.config, tt.maxVersion); (err == nil) != tt.ok {
 			t.Errorf("%s: got %v, want ok %v", tt.name, err, tt.ok)
 		}
 	}
 	// An HTTP client fills in a missing name from the URL.
 	config := VerifyName(caPEM, "")
 	config.ServerName = name
-	if err := handshake(t, issue(ca, name, true, now), key, config, tls.Config{}); err == nil {
+	if err := handshake(t, issue(ca, name, true, now), key, config, 0); err == nil {
 		t.Error("no name, filled in later: got nil, want an error")
 	}
 }
