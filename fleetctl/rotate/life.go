@@ -14,6 +14,7 @@ import (
 	"mayfly/inventory/store"
 	"mayfly/rebuild/power"
 	"mayfly/rebuild/ticket"
+	"mayfly/rebuild/ticket/issue"
 )
 
 // Implementation constants.
@@ -234,7 +235,7 @@ func (l *life) boot(ctx context.Context, s store.Server) error {
 // on gives the machine a fresh ticket, which revokes older unused ones, and boots it.
 func (l *life) on(ctx context.Context, s store.Server) error {
 	notAfter := time.Now().Add(min(l.rules.BootLimit+ticketSlack, ticket.MaxWindow))
-	t, err := ticket.New(l.Bundle.Inventory, s.Name, ticket.Life{Epoch: s.Epoch, Release: l.Release.Digest, Path: l.Release.Path,
+	t, err := issue.New(l.Bundle.Inventory, s.Name, issue.Life{Epoch: s.Epoch, Release: l.Release.Digest, Path: l.Release.Path,
 		CA: l.CA, NotAfter: notAfter, MaxAge: l.rules.MaxAge})
 	if err != nil {
 		return err

@@ -29,6 +29,7 @@ import (
 	"mayfly/rebuild/boot"
 	"mayfly/rebuild/join"
 	"mayfly/rebuild/ticket"
+	"mayfly/rebuild/ticket/issue"
 )
 
 // fleet is a signer on its socket, a boot service on loopback, and a store on disk.
@@ -163,7 +164,7 @@ func (f *fleet) write(t *testing.T, name string, data []byte) {
 // newTicket makes what rotate would ask for.
 func (f *fleet) newTicket(t *testing.T, epoch uint64) ticket.Ticket {
 	t.Helper()
-	tk, err := ticket.New(f.inv, testServer, ticket.Life{
+	tk, err := issue.New(f.inv, testServer, issue.Life{
 		Epoch: epoch, Release: sha256.Sum256([]byte("statement\n")), Path: boot.ReleasePath(7), CA: f.public.TLSCA,
 		NotAfter: time.Now().Add(5 * time.Minute), MaxAge: time.Hour,
 	})

@@ -2,19 +2,16 @@
 // reaches its controller and when it ends. The power driver hands it over; the controller's store keeps only its hash.
 //
 // Files: ticket.go (the data and how it is made), encode.go (canonical bytes and their hash), open.go (signature first, then
-// a strict parse; every refusal has a reason code), check.go (what each field may hold).
+// a strict parse; every refusal has a reason code), check.go (what each field may hold). It knows no inventory, so that the
+// stub, which opens tickets, links no TOML: ticket/issue makes a ticket from the inventory.
 package ticket
 
 import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
-	"net"
 	"net/netip"
-	"strconv"
 	"time"
-
-	"mayfly/inventory"
 )
 
 // Specification constants.
@@ -63,45 +60,14 @@ type Ticket struct {
 	MaxAge     int64        `json:"max_age_seconds"` // the machine ends itself this long after it booted (CLOCK_BOOTTIME)
 }
 
-// Life is what New needs to know beyond the inventory.
-type Life struct {
-	Epoch    uint64
-	Release  [32]byte      // SHA-256 of release.json
-	Path     string        // of the release below the controller's boot port, for example "/releases/7/"
-	CA       []byte        // PEM of the fleet's TLS CA
-	NotAfter time.Time     // join before
-	MaxAge   time.Duration // of the machine
-}
-
-// New makes the ticket for a server's next life, with a fresh secret.
-func New(fleet inventory.Fleet, server string, life Life) (Ticket, error) {
+// New completes a ticket with its kind and a fresh secret, and checks every field.
+func New(t Ticket) (Ticket, error) {
 	secret := make([]byte, SecretBytes)
 	rand.Read(secret) // never fails, crypto/rand ends the program instead
-	var t Ticket
-	for _, s := range fleet.Servers {
-		if s.Name == server {
-			t = Ticket{Server: s.Name, Address: s.Address}
-		}
-	}
-	if t.Server == "" {
-		return Ticket{}, fmt.Errorf("making a ticket: no server %q in fleet %q", server, fleet.Name)
-	}
-	host := fleet.Controller.Address.String()
 	t.Kind = Kind
-	t.Fleet = fleet.Name
-	t.Domain = fleet.Domain
-	t.Epoch = life.Epoch
 	t.Secret = hex.EncodeToString(secret)
-	t.Release = hex.EncodeToString(life.Release[:])
-	t.ReleaseURL = "http://" + net.JoinHostPort(host, strconv.Itoa(int(fleet.Controller.BootPort))) + life.Path
-	t.Gateway = fleet.Network.Gateway
-	t.Controller = net.JoinHostPort(host, strconv.Itoa(int(fleet.Controller.JoinPort)))
-	t.Name = ControllerLabel + "." + fleet.Domain
-	t.CA = string(life.CA)
-	t.NotAfter = life.NotAfter.UTC().Truncate(time.Second)
-	t.MaxAge = int64(life.MaxAge / time.Second)
 	if err := t.check(); err != nil {
-		return Ticket{}, fmt.Errorf("making a ticket for %q: %w", server, err)
+		return Ticket{}, fmt.Errorf("making a ticket for %q: %w", t.Server, err)
 	}
 	return t, nil
 }

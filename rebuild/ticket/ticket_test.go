@@ -13,7 +13,6 @@ import (
 
 	"mayfly/internal/pki"
 	"mayfly/internal/sshsig"
-	"mayfly/inventory"
 	"mayfly/policies/trust"
 )
 
@@ -33,22 +32,18 @@ func testTrust(t testing.TB, key ssh.Signer) *trust.Trust {
 	return &trust.Trust{Fleet: "lab", TicketKeys: []string{trust.FormatKey(key.PublicKey())}}
 }
 
-func testFleet() inventory.Fleet {
-	return inventory.Fleet{
-		Name: "lab", Domain: "lab.test",
-		Network:    inventory.Network{Gateway: netip.MustParseAddr("10.77.0.1")},
-		Controller: inventory.Controller{Address: netip.MustParseAddr("10.77.0.1"), BootPort: 8080, JoinPort: 8443},
-		Servers:    []inventory.Server{{Name: "se-1", Address: netip.MustParsePrefix("10.77.0.11/24")}},
-	}
-}
-
 func testTicket(t testing.TB) Ticket {
 	t.Helper()
 	ca, _, err := pki.NewCA("lab.test", testNow)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tk, err := New(testFleet(), "se-1", Life{Epoch: 3, Path: "/releases/7/", CA: ca, NotAfter: testNow.Add(5 * time.Minute), MaxAge: time.Hour})
+	tk, err := New(Ticket{
+		Fleet: "lab", Domain: "lab.test", Server: "se-1", Epoch: 3,
+		Release: strings.Repeat("00", 32), ReleaseURL: "http://10.77.0.1:8080/releases/7/",
+		Address: netip.MustParsePrefix("10.77.0.11/24"), Gateway: netip.MustParseAddr("10.77.0.1"),
+		Controller: "10.77.0.1:8443", Name: "controller.lab.test", CA: string(ca), NotAfter: testNow.Add(5 * time.Minute), MaxAge: 3600,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,9 +94,9 @@ func TestNewAndOpen(t *testing.T) {
 	}
 }
 
-func TestNewUnknownServer(t *testing.T) {
-	if _, err := New(testFleet(), "se-9", Life{Epoch: 1}); err == nil {
-		t.Error("got a ticket for a server that is not in the inventory")
+func TestNewRefuses(t *testing.T) {
+	if _, err := New(Ticket{Server: "se-9", Epoch: 1}); err == nil {
+		t.Error("got a ticket with empty fields")
 	}
 }
 

@@ -38,6 +38,7 @@ import (
 	"mayfly/rebuild/power"
 	"mayfly/rebuild/release"
 	"mayfly/rebuild/ticket"
+	"mayfly/rebuild/ticket/issue"
 )
 
 // A machine with QEMU's user network: the host's loopback is the guest's gateway.
@@ -324,7 +325,7 @@ func (b *bench) prepare(t *testing.T, id string, a attempt) power.Boot {
 	} {
 		b.files[path+name] = b.content(content, a.flaky)
 	}
-	k, err := ticket.New(b.fleet, "vm", ticket.Life{Epoch: 1, Release: sha256.Sum256(data), Path: path, CA: b.ca, NotAfter: now.Add(10 * time.Minute), MaxAge: time.Hour})
+	k, err := issue.New(b.fleet, "vm", issue.Life{Epoch: 1, Release: sha256.Sum256(data), Path: path, CA: b.ca, NotAfter: now.Add(10 * time.Minute), MaxAge: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
