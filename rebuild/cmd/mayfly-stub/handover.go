@@ -16,7 +16,7 @@ import (
 // Where the next program finds what this one believed.
 const (
 	runDir  = "/run/mayfly"
-	runSize = "size=64m,nr_inodes=8192,mode=0755"
+	runSize = "size=16m,nr_inodes=4k,mode=0755"
 )
 
 // handOver makes the root "/", empties the initramfs, and becomes the root's init. /run is the one place of the new root that can

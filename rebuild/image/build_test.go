@@ -1,0 +1,206 @@
+package image
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	erofs "github.com/erofs/go-erofs"
+
+	"mayfly/rebuild/release"
+)
+
+// packageStore is shared by tests and runs: what is in it is checked by hash.
+func packageStore(t *testing.T) string {
+	t.Helper()
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return t.TempDir()
+	}
+	return filepath.Join(cache, "mayfly", "packages")
+}
+
+func needApt(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("asks apt and unpacks a kernel; left out with -short")
+	}
+	if _, err := exec.LookPath("apt-get"); err != nil {
+		t.Skip("SKIPPED: no apt-get on this host")
+	}
+}
+
+// Environment of a child that builds an image once: see TestBuildTwice.
+const (
+	childOut   = "MAYFLY_TEST_BUILD_OUT"
+	childStore = "MAYFLY_TEST_BUILD_STORE"
+)
+
+// The same lock and programs give the same bytes from another directory, with another umask, time zone, locale, home, temporary
+// directory and number of processors.
+func TestBuildTwice(t *testing.T) {
+	needApt(t)
+	store := packageStore(t)
+	lock, err := Lock(t.Context(), Default(), store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := Lock(t.Context(), Default(), store)
+	if err != nil || !bytes.Equal(lock, again) {
+		t.Errorf("two locks differ (%v)", err)
+	}
+	dir := t.TempDir()
+	module, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied := filepath.Join(dir, "another", "place")
+	copyModule(t, module, copied)
+	lockFile := filepath.Join(dir, "image.lock")
+	if err := os.WriteFile(lockFile, lock, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	runs := []struct {
+		name, module, umask string
+		env                 []string
+	}{
+		{"plain", module, "022", nil},
+		{"varied", copied, "077", []string{"TZ=Asia/Kathmandu", "LC_ALL=C.UTF-8", "GOMAXPROCS=1", "HOME=" + t.TempDir(), "TMPDIR=" + t.TempDir(), "GOFLAGS=-v"}},
+	}
+	var outs []string
+	for _, run := range runs {
+		programs := filepath.Join(dir, run.name, "programs")
+		out := filepath.Join(dir, run.name, "out")
+		outs = append(outs, out)
+		// A shell, for its umask.
+		cmd := exec.Command("sh", "-c", "umask "+run.umask+" && exec \"$0\" -test.run=TestBuildOnce", os.Args[0])
+		cmd.Env = append(os.Environ(), "GOCACHE="+goEnv(t, "GOCACHE"), "GOMODCACHE="+goEnv(t, "GOMODCACHE"))
+		cmd.Env = append(cmd.Env, run.env...)
+		cmd.Env = append(cmd.Env, childOut+"="+out, childStore+"="+store, "MAYFLY_TEST_BUILD_LOCK="+lockFile, "MAYFLY_TEST_BUILD_MODULE="+run.module, "MAYFLY_TEST_BUILD_PROGRAMS="+programs)
+		if text, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", run.name, err, text)
+		} else {
+			t.Logf("%s: %s", run.name, text)
+		}
+	}
+	for _, name := range []string{release.KernelFile, release.StubFile, release.RootFile, release.LockFile} {
+		a, err := os.ReadFile(filepath.Join(outs[0], name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(filepath.Join(outs[1], name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(a, b) {
+			t.Errorf("%s: the two builds differ", name)
+		}
+	}
+	checkRoot(t, filepath.Join(outs[0], release.RootFile))
+}
+
+// TestBuildOnce is what the children of TestBuildTwice run.
+func TestBuildOnce(t *testing.T) {
+	out := os.Getenv(childOut)
+	if out == "" {
+		return // not a child
+	}
+	lock, err := os.ReadFile(os.Getenv("MAYFLY_TEST_BUILD_LOCK"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	programs, err := Programs(t.Context(), os.Getenv("MAYFLY_TEST_BUILD_MODULE"), os.Getenv("MAYFLY_TEST_BUILD_PROGRAMS"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := Build(t.Context(), lock, os.Getenv(childStore), programs, out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Printf("vmlinuz %d, stub.cpio %d, root.erofs %d bytes\n", r.Kernel.Size, r.Stub.Size, r.Root.Size)
+	for _, e := range r.Largest {
+		fmt.Printf("%9d %s\n", e.Size, e.Path)
+	}
+}
+
+func goEnv(t *testing.T, name string) string {
+	t.Helper()
+	out, err := exec.Command("go", "env", name).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// copyModule copies the module's sources, without what hides.
+func copyModule(t *testing.T, from, to string) {
+	t.Helper()
+	entries, err := os.ReadDir(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		a, b := filepath.Join(from, e.Name()), filepath.Join(to, e.Name())
+		switch {
+		case strings.HasPrefix(e.Name(), "."):
+		case e.IsDir():
+			copyModule(t, a, b)
+		case e.Type().IsRegular():
+			data, err := os.ReadFile(a)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.MkdirAll(to, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(b, data, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// checkRoot looks into a root for what has to be there and what must not.
+func checkRoot(t *testing.T, file string) {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	root, err := erofs.Open(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		"usr/sbin/sshd":          "-rwxr-xr-x",
+		"usr/sbin/unbound":       "-rwxr-xr-x",
+		"usr/sbin/mayfly-init":   "-rwxr-xr-x",
+		"usr/bin/tunnel":         "-rwxr-xr-x",
+		"usr/bin/busybox":        "-rwxr-xr-x",
+		"etc/passwd":             "-rw-r--r--",
+		"etc/shadow":             "-rw-------",
+		"usr/share/dns/root.key": "-rw-r--r--",
+		"tmp":                    "dtrwxrwxrwx",
+		"run":                    "drwxr-xr-x",
+		"var/lib/unbound":        "drwxr-xr-x",
+	} {
+		mode, err := modeFS(root, path)
+		if err != nil {
+			t.Errorf("%s: %v", path, err)
+			continue
+		}
+		if got := mode.String(); got != want {
+			t.Errorf("%s has mode %s, want %s", path, got, want)
+		}
+	}
+	for _, path := range []string{"usr/bin/perl", "usr/bin/dash", "usr/share/doc", "usr/share/man", "usr/bin/ssh-keygen", "boot", "etc/init.d", "etc/ssh/sshd_config", "etc/machine-id"} {
+		if _, err := modeFS(root, path); err == nil {
+			t.Errorf("%s is in the root, and nothing needs it", path)
+		}
+	}
+}
