@@ -1,19 +1,15 @@
 package image
 
 import (
-	"bytes"
 	"crypto/sha256"
 	_ "embed"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"path"
 	"regexp"
 	"slices"
 
-	"github.com/pelletier/go-toml/v2"
-
-	"mayfly/internal/hint"
+	"mayfly/internal/tomlfile"
 )
 
 //go:embed image.toml
@@ -92,22 +88,12 @@ func ParseSpec(name string, data []byte) (Spec, error) {
 	if len(data) > maxSpec {
 		return Spec{}, fmt.Errorf("%s: longer than %d bytes", name, maxSpec)
 	}
-	dec := toml.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&s); err != nil {
-		if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok && len(strict.Errors) > 0 {
-			first := &strict.Errors[0]
-			line, _ := first.Position()
-			return Spec{}, hint.New(fmt.Errorf("%s:%d: unknown key %q", name, line, first.Key()), "docs/formats/image-lock.md lists the keys")
-		}
-		if at, ok := errors.AsType[*toml.DecodeError](err); ok {
-			line, _ := at.Position()
-			return Spec{}, fmt.Errorf("%s:%d: %w", name, line, err)
-		}
-		return Spec{}, fmt.Errorf("%s: %w", name, err)
+	doc, err := tomlfile.Decode(name, data, &s)
+	if err != nil {
+		return Spec{}, err
 	}
 	if err := s.check(); err != nil {
-		return Spec{}, fmt.Errorf("%s: %w", name, err)
+		return Spec{}, doc.Place(err)
 	}
 	sum := sha256.Sum256(data)
 	s.digest = hex.EncodeToString(sum[:])
@@ -116,7 +102,7 @@ func ParseSpec(name string, data []byte) (Spec, error) {
 
 func (s Spec) check() error {
 	if !packageName.MatchString(s.Kernel) {
-		return fmt.Errorf("kernel: bad package name %q", s.Kernel)
+		return tomlfile.At("kernel", "", "bad package name %q", s.Kernel)
 	}
 	lists := []struct {
 		key   string
@@ -140,30 +126,35 @@ func (s Spec) check() error {
 	var dirs, names, ids []string
 	for _, d := range s.Root.Directories {
 		if d.Mode&^0o1777 != 0 {
-			return fmt.Errorf("root.directories: %s: mode %#o may hold permissions and the sticky bit only", d.Path, d.Mode)
+			return tomlfile.At("root.directories", "", "%s: mode %#o may hold permissions and the sticky bit only", d.Path, d.Mode)
 		}
 		dirs = append(dirs, d.Path)
 	}
 	for _, a := range s.Root.Accounts {
 		if a.ID > maxID || !cleanAbsolute(a.Home) {
-			return fmt.Errorf("root.account: %s: bad id %d or home %q", a.Name, a.ID, a.Home)
+			return tomlfile.At("root.account", "", "%s: bad id %d or home %q", a.Name, a.ID, a.Home)
 		}
 		names, ids = append(names, a.Name), append(ids, fmt.Sprint(a.ID))
 	}
-	return errors.Join(checkNames("root.directories", dirs, cleanAbsolute), checkNames("root.account", names, accountName.MatchString),
-		checkNames("root.account ids", ids, func(string) bool { return true }))
+	if err := checkNames("root.directories", dirs, cleanAbsolute); err != nil {
+		return err
+	}
+	if err := checkNames("root.account", names, accountName.MatchString); err != nil {
+		return err
+	}
+	return checkNames("root.account", ids, func(string) bool { return true })
 }
 
 func checkNames(key string, names []string, ok func(string) bool) error {
 	if len(names) > maxNames {
-		return fmt.Errorf("%s: more than %d entries", key, maxNames)
+		return tomlfile.At(key, "", "more than %d entries", maxNames)
 	}
 	for i, n := range names {
 		if !ok(n) {
-			return fmt.Errorf("%s: bad entry %q", key, n)
+			return tomlfile.At(fmt.Sprintf("%s[%d]", key, i), "", "bad entry %q", n)
 		}
 		if slices.Contains(names[:i], n) {
-			return fmt.Errorf("%s: %q is listed twice", key, n)
+			return tomlfile.At(fmt.Sprintf("%s[%d]", key, i), "", "%q is listed twice", n)
 		}
 	}
 	return nil

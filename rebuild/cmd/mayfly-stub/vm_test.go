@@ -466,7 +466,7 @@ func (b *bench) expectRoot(t *testing.T, ctx context.Context, q *power.QEMU, han
 
 func waitConsole(t *testing.T, ctx context.Context, q *power.QEMU, enough func(string) bool) string {
 	t.Helper()
-	for {
+	for ended := false; ; {
 		data, err := os.ReadFile(q.Console())
 		if err != nil {
 			t.Fatal(err)
@@ -474,6 +474,11 @@ func waitConsole(t *testing.T, ctx context.Context, q *power.QEMU, enough func(s
 		text := strings.ReplaceAll(string(data), "\r", "")
 		if enough(text) {
 			return text
+		}
+		if st, err := q.Status(ctx); (err != nil || !st.On) && ended {
+			t.Fatalf("the machine ended by itself (%v); its console:\n%s", err, text)
+		} else {
+			ended = !st.On // read the console once more
 		}
 		pause(t, ctx, "the console; so far:\n"+text)
 	}
