@@ -101,7 +101,7 @@ type bench struct {
 	reports chan join.Report
 }
 
-func newBench(t *testing.T) *bench {
+func newBench(t *testing.T, spec image.Spec, programs map[string]string) *bench {
 	t.Helper()
 	b := &bench{dir: t.TempDir(), files: map[string]http.HandlerFunc{}, reports: make(chan join.Report, 100)}
 	cache, err := os.UserCacheDir()
@@ -109,20 +109,15 @@ func newBench(t *testing.T) *bench {
 		cache = t.TempDir()
 	}
 	store := filepath.Join(cache, "mayfly", "packages")
-	spec, err := image.ParseSpec("tiny.toml", []byte(tinySpec))
-	if err != nil {
-		t.Fatal(err)
-	}
 	lock, err := image.Lock(t.Context(), spec, store)
 	if err != nil {
 		t.Fatal(err)
 	}
-	programs := map[string]string{"mayfly-stub": build(t, "."), "mayfly-init": build(t, "./testdata/rootinit")}
 	start := time.Now()
 	if b.result, err = spec.Build(t.Context(), lock, store, programs, b.dir); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("tiny image built in %.1f s: stub.cpio %d, root.erofs %d bytes", time.Since(start).Seconds(), b.result.Stub.Size, b.result.Root.Size)
+	t.Logf("image built in %.1f s: stub.cpio %d, root.erofs %d bytes", time.Since(start).Seconds(), b.result.Stub.Size, b.result.Root.Size)
 	if b.root, err = os.ReadFile(filepath.Join(b.dir, release.RootFile)); err != nil {
 		t.Fatal(err)
 	}
@@ -242,17 +237,47 @@ type attempt struct {
 	root      func([]byte) []byte
 	flaky     bool // the first answer to each file is a failure
 	extra     []string
+	memory    int    // MiB
 	want      string // reason code; "" for a boot that gets to the root's init
 }
 
-func TestBoot(t *testing.T) {
+func needMachines(t *testing.T) {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("boots machines; left out with -short")
 	}
-	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
-		t.Skip("SKIPPED: qemu-system-x86_64 is not installed")
+	for _, program := range []string{"qemu-system-x86_64", "apt-get"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("SKIPPED: %s is not installed", program)
+		}
 	}
-	b := newBench(t)
+}
+
+// The image of a fleet's servers boots as far as its own init, which finds no controller here that admits it.
+func TestBootServer(t *testing.T) {
+	needMachines(t)
+	programs, err := image.Programs(t.Context(), "../../..", t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBench(t, image.Default(), programs)
+	q, start := b.on(t, "server", attempt{memory: 512}, b.prepare(t, "server", attempt{}))
+	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
+	defer cancel()
+	for _, line := range []string{"mayfly-stub: root\n", "mayfly-stub: switch\n", "mayfly-init: ", "mayfly-init: refused: "} {
+		waitConsole(t, ctx, q, func(text string) bool { return strings.Contains(text, line) })
+		t.Logf("%.1f s: %s", time.Since(start).Seconds(), strings.TrimSpace(line))
+	}
+	t.Log(waitConsole(t, ctx, q, func(string) bool { return true }))
+}
+
+func TestBoot(t *testing.T) {
+	needMachines(t)
+	spec, err := image.ParseSpec("tiny.toml", []byte(tinySpec))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBench(t, spec, map[string]string{"mayfly-stub": build(t, "."), "mayfly-init": build(t, "./testdata/rootinit")})
 	hour := time.Hour
 	attempts := map[string]attempt{
 		"good":           {},
@@ -369,23 +394,30 @@ var (
 	reportLine  = regexp.MustCompile(`(?m)^mayfly-stub: report.*$`)
 )
 
-func (b *bench) boot(t *testing.T, id string, a attempt, handOver power.Boot) {
-	server := inventory.Server{Name: id, Power: inventory.Power{Driver: "qemu", MAC: "52:54:00:00:00:01", MemoryMiB: 256}}
+// on starts a machine, which ends with the test.
+func (b *bench) on(t *testing.T, id string, a attempt, handOver power.Boot) (*power.QEMU, time.Time) {
+	t.Helper()
+	server := inventory.Server{Name: id, Power: inventory.Power{Driver: power.DriverQEMU, MAC: "52:54:00:00:00:01", MemoryMiB: max(a.memory, 256)}}
 	q, err := power.OpenQEMU(server, t.TempDir(), power.Options{Netdev: "user", Extra: a.extra}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
-	defer cancel()
 	t.Cleanup(func() {
 		if err := q.Off(context.Background()); err != nil {
 			t.Error(err)
 		}
 	})
 	start := time.Now()
-	if err := q.On(ctx, handOver); err != nil {
+	if err := q.On(t.Context(), handOver); err != nil {
 		t.Fatal(err)
 	}
+	return q, start
+}
+
+func (b *bench) boot(t *testing.T, id string, a attempt, handOver power.Boot) {
+	q, start := b.on(t, id, a, handOver)
+	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
+	defer cancel()
 	if a.want == "" {
 		b.expectRoot(t, ctx, q, handOver)
 		t.Logf("power on to the root's init: %.1f s", time.Since(start).Seconds())
