@@ -53,9 +53,8 @@ const (
 	codeFirewall   = "firewall_failed"
 	codeKeys       = "keys_failed"
 	codeJoin       = "join_failed"
-	codePolicyOld  = "policy_older_than_release"
+	codeAlgorithms = "algorithms_unknown"
 	codeServer     = "server_not_in_policy"
 	codeServices   = "services_failed"
-	codeDeadline   = "deadline_failed"
 	codeUnexpected = "unexpected"
 )

@@ -209,7 +209,7 @@ func (m *machine) apply(b *bundle.Bundle, now time.Time) error {
 	bastions := bastionAddresses(b.Inventory)
 	algorithms, err := sshdAlgorithms(b.Policy.SSH.Level)
 	if err != nil {
-		return refuse(codePolicyOld, "%w", err)
+		return refuse(codeAlgorithms, "%w", err)
 	}
 	config := sshdConfiguration(sshdSettings{
 		listen: m.papers.ticket.Address.Addr(), algorithms: algorithms, engineers: here, bastions: bastions, dir: sshDir,
