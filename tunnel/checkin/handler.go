@@ -8,7 +8,8 @@ import (
 )
 
 // Handler answers GET PathServers with the file at path, a Signed that fleetctl serve keeps fresh. Everybody gets the same bytes.
-// It reads the file each time (it is small, and then always the newest), parses nothing of the request, and logs nothing.
+// It reads the file each time (it is small, and then always the newest), parses nothing of the request, and logs nothing; the
+// http.Server around it must have an ErrorLog that discards, because its own names the clients.
 func Handler(path string) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+PathServers, func(w http.ResponseWriter, r *http.Request) {
