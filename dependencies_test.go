@@ -1,0 +1,58 @@
+package mayfly_test
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write testdata/deps-*.txt anew, for review in the diff")
+
+// TestDependencies holds the programs that strangers reach first, and those that run before and above everything else on a server,
+// to a list that people have read: each package of ours and of others that is linked. The standard library is left out.
+func TestDependencies(t *testing.T) {
+	for _, tt := range []struct {
+		command string
+		never   []string // beginnings of paths that must not even be reviewed in
+	}{
+		{"bastion/cmd/bastion", []string{"modernc.org/", "mayfly/rebuild", "mayfly/tunnel", "mayfly/fleetctl", "mayfly/inventory/store"}},
+		{"rebuild/cmd/mayfly-stub", []string{"modernc.org/", "github.com/pelletier/", "mayfly/bastion", "mayfly/tunnel", "mayfly/fleetctl", "mayfly/inventory", "mayfly/policies/bundle"}},
+		{"rebuild/cmd/mayfly-init", []string{"modernc.org/", "mayfly/bastion", "mayfly/fleetctl", "mayfly/inventory/store"}},
+	} {
+		var deps []string
+		for _, p := range goList(t, "-deps", "./"+tt.command) {
+			if !p.Standard {
+				deps = append(deps, p.ImportPath)
+			}
+		}
+		slices.Sort(deps)
+		for _, d := range deps {
+			for _, n := range tt.never {
+				if strings.HasPrefix(d, n) || d == "testing" {
+					t.Errorf("%s links %s", tt.command, d)
+				}
+			}
+		}
+		got := strings.Join(deps, "\n") + "\n"
+		golden := filepath.Join("testdata", "deps-"+filepath.Base(tt.command)+".txt")
+		if *update {
+			if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		want, err := os.ReadFile(golden)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got != string(want) {
+			reviewed := strings.Split(strings.TrimSpace(string(want)), "\n")
+			t.Errorf("%s: its dependencies changed: new %q, gone %q; read them, then go test -run TestDependencies . -update", tt.command,
+				slices.DeleteFunc(slices.Clone(deps), func(d string) bool { return slices.Contains(reviewed, d) }),
+				slices.DeleteFunc(slices.Clone(reviewed), func(d string) bool { return slices.Contains(deps, d) }))
+		}
+	}
+}
