@@ -73,11 +73,11 @@ func TestRenewAt(t *testing.T) {
 
 // fakeService ends when it is told to, or by a signal.
 type fakeService struct {
-	mu      sync.Mutex
-	starts  []time.Time
-	signals []unix.Signal
-	done    chan unix.WaitStatus
-	fail    error
+	mu       sync.Mutex
+	starts   []time.Time
+	signals  []unix.Signal
+	done     chan unix.WaitStatus
+	fail     error
 	stubborn bool // ignores SIGTERM
 }
 

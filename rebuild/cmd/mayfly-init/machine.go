@@ -40,6 +40,7 @@ type machine struct {
 	end    func(why string)
 
 	changed chan struct{} // one place: something in the health may have changed
+	doubt   chan struct{} // one place: the controller cuts streams, is this life still good?
 
 	policy sync.Mutex // held over each change of policy; guards the next five
 	bundle *bundle.Bundle
@@ -132,7 +133,7 @@ func (m *machine) keepCertificates(ctx context.Context) {
 		m.mu.Lock()
 		at, pair, chain := renewAt(m.got, m.certs.NotAfter), m.pair, m.certs.TLS
 		m.mu.Unlock()
-		if !sleep(ctx, time.Until(at)) {
+		if !m.untilRenewal(ctx, at) {
 			return
 		}
 		for pause := firstRenewPause; ; pause = min(2*pause, maxRenewPause) {
@@ -149,6 +150,19 @@ func (m *machine) keepCertificates(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// untilRenewal waits for the time, or for a doubt, which a renewal settles: an answer to it says why streams are cut.
+func (m *machine) untilRenewal(ctx context.Context, at time.Time) bool {
+	t := time.NewTimer(time.Until(at))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-m.doubt:
+	case <-t.C:
+	}
+	return true
 }
 
 func (m *machine) renewOnce(ctx context.Context, pair tls.Certificate, chain []byte) error {

@@ -162,7 +162,7 @@ func (b *boot) join(ctx context.Context) (*machine, error) {
 	go r.run(children)
 	m := &machine{
 		con: b.con, papers: b.papers, keys: k, client: client, end: b.end.stop,
-		sup: newSupervisor(r.start), tunnel: newTunnelClient(tunnelControl), changed: make(chan struct{}, 1),
+		sup: newSupervisor(r.start), tunnel: newTunnelClient(tunnelControl), changed: make(chan struct{}, 1), doubt: make(chan struct{}, 1),
 	}
 	b.con.stage("join")
 	answer, err := joinController(ctx, client, join.Request{

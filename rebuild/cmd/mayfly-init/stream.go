@@ -17,14 +17,31 @@ const (
 	maxStreamPause   = 10 * time.Second
 	streamWrite      = 10 * time.Second
 	healthLook       = 250 * time.Millisecond
+	// A stream that the controller ends sooner than this, cutsToDoubt times in a row, is a reason to ask why, at most each doubtPause.
+	shortStream = 3 * time.Second
+	cutsToDoubt = 3
+	doubtPause  = 2 * time.Minute
 )
 
 // holdStream keeps one stream to the controller while the machine lives. It is opened anew after each renewal.
 func (m *machine) holdStream(ctx context.Context) {
 	pause := firstStreamPause
+	cuts, asked := 0, time.Time{}
 	for ctx.Err() == nil {
 		began := time.Now()
-		_ = m.oneStream(ctx) // why it ended is nobody's to read: the next one follows
+		err := m.oneStream(ctx) // why it ended is nobody's to read: the next one follows
+		_, unreachable := errors.AsType[*join.Unused](err)
+		cuts++
+		if unreachable || time.Since(began) > shortStream {
+			cuts = 0
+		}
+		if cuts >= cutsToDoubt && (asked.IsZero() || time.Since(asked) > doubtPause) {
+			asked = time.Now()
+			select {
+			case m.doubt <- struct{}{}:
+			default:
+			}
+		}
 		if time.Since(began) > maxStreamPause {
 			pause = firstStreamPause
 		}
