@@ -9,9 +9,6 @@ import (
 	"mayfly/inventory"
 )
 
-// fleets is how many random fleets TestPromises runs.
-const fleets = 3000
-
 // simulation runs the real planner on a virtual clock. Boots are slow and sometimes fail for good; the operator mends
 // what is quarantined after a while.
 type simulation struct {

@@ -114,7 +114,7 @@ func TestInterrupted(t *testing.T) {
 		}
 	}
 	result, err := r.Run(ctx, all(b))
-	if !errors.Is(err, ErrInterrupted) || result.Result != "interrupted" || !strings.Contains(err.Error(), "se-1 is booting") || hint.Of(err) == "" {
+	if !errors.Is(err, ErrInterrupted) || result.Result != "interrupted" || !strings.Contains(err.Error(), "se-1 is ") || hint.Of(err) == "" {
 		t.Fatalf("got %+v, %v (hint %q)", result, err, hint.Of(err))
 	}
 	r.point = nil

@@ -1,0 +1,6 @@
+//go:build !race
+
+package rotate
+
+// killStride is how far apart the points of TestKilledAnywhere are: every one.
+const killStride = 1
