@@ -29,14 +29,26 @@ const (
 	outgoingPorts  = 256
 	tcpConnections = 32
 	ednsBuffer     = 1232 // bytes: no fragments on the way
+	minNetworkBits = 8    // the widest tunnel network: 10.0.0.0/8
 )
 
 // Config is what the resolver must know.
 type Config struct {
-	Address netip.Addr     // the server's address in the tunnel, where it answers
-	Network netip.Prefix   // who may ask
-	Private []netip.Prefix // no name of the world may lead here: the fleet's management network
-	Root    inventory.DNS  // a root of the fleet's own; empty: the public one
+	Address netip.Addr     `json:"address"` // the server's address in the tunnel, where it answers
+	Network netip.Prefix   `json:"network"` // who may ask
+	Private []netip.Prefix `json:"private"` // no name of the world may lead here: the fleet's management network
+	Root    inventory.DNS  `json:"root"`    // a root of the fleet's own; empty: the public one
+}
+
+// Check refuses a configuration with which the resolver would answer nobody, or more than its own users.
+func (c Config) Check() error {
+	if !c.Address.IsValid() || !c.Network.IsValid() || !c.Network.Contains(c.Address) {
+		return fmt.Errorf("address %s is not in network %s", c.Address, c.Network)
+	}
+	if c.Network.Bits() < minNetworkBits {
+		return fmt.Errorf("network %s is larger than a /%d", c.Network, minNetworkBits)
+	}
+	return nil
 }
 
 // Unbound returns the text of unbound.conf.

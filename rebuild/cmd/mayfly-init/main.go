@@ -203,7 +203,11 @@ func (b *boot) serve(ctx context.Context, m *machine) error {
 	if err := writeOwned(tunnelConf, config, 0o644, tunnelUID); err != nil {
 		return coded(codeServices, err)
 	}
-	if err := durable.WriteFile(unboundConf, resolverConfiguration(f, server), 0o644); err != nil {
+	config, err = resolverConfiguration(f, server)
+	if err != nil {
+		return coded(codeServices, err)
+	}
+	if err := durable.WriteFile(resolverConf, config, 0o644); err != nil {
 		return coded(codeServices, err)
 	}
 	if err := openTun("/dev/net/tun"); err != nil {

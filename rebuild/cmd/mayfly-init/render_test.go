@@ -274,7 +274,11 @@ func TestTunnelConfiguration(t *testing.T) {
 	if got := tunnelAddress(f.Servers[0]); got.String() != "10.64.1.1" {
 		t.Errorf("tunnel address %s", got)
 	}
-	if conf := string(resolverConfiguration(f, f.Servers[0])); !strings.Contains(conf, "10.64.1.1") || !strings.Contains(conf, "10.77.0.0/24") {
-		t.Errorf("unbound.conf:\n%s", conf)
+	conf, err := resolverConfiguration(f, f.Servers[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(conf), `"10.64.1.1"`) || !strings.Contains(string(conf), `"10.77.0.0/24"`) {
+		t.Errorf("resolver.json:\n%s", conf)
 	}
 }

@@ -27,7 +27,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 var program = command.Program{
 	Name:    "tunnel",
 	Summary: "the VPN of a mayfly fleet",
-	Verbs:   []command.Verb{serverVerb, clientVerb, registerVerb, deviceVerb},
+	Verbs:   []command.Verb{serverVerb, resolverVerb, clientVerb, registerVerb, deviceVerb},
 }
 
 // talk is the programs' log: lines on stderr, without the time, which the reader of the lines knows.
