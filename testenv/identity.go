@@ -78,6 +78,17 @@ func (d *demo) identify(ctx context.Context, server string) (identity, error) {
 	return id, nil
 }
 
+// webFrom is an HTTPS client inside a namespace for one server of the fleet, by name and address.
+func webFrom(n netlab.Namespace, from netip.Addr, ca []byte, name, address string) *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		TLSClientConfig:   pki.VerifyName(ca, name),
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return n.DialContext(ctx, network, address, from)
+		},
+	}}
+}
+
 // hostKeyOf reads the host key that a server proves to have, through the bastion.
 func (d *demo) hostKeyOf(ctx context.Context, server string) (string, error) {
 	client, stream, err := d.throughBastion(ctx, d.clients.alice, server)
@@ -125,13 +136,7 @@ func (d *demo) tunnelKeyOf(ctx context.Context, server string) (string, error) {
 		return "", err
 	}
 	fqdn := server + "." + fleetDomain
-	web := &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		TLSClientConfig:   pki.VerifyName([]byte(config.CA), fqdn),
-		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return d.e.lab.Client.DialContext(ctx, network, net.JoinHostPort(address, registerPort), netlab.Engineer)
-		},
-	}}
+	web := webFrom(d.e.lab.Client, netlab.Engineer, []byte(config.CA), fqdn, net.JoinHostPort(address, registerPort))
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+fqdn+wire.PathRegister, bytes.NewReader(body))
 	if err != nil {
 		return "", err
