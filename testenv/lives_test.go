@@ -29,6 +29,7 @@ import (
 	"mayfly/rebuild/power"
 	"mayfly/rebuild/release"
 	"mayfly/rebuild/ticket"
+	"mayfly/rebuild/ticket/issue"
 	"mayfly/testenv/netlab"
 	"mayfly/testenv/supervise"
 	"mayfly/tunnel/checkin"
@@ -148,7 +149,7 @@ func beginLife(t *testing.T, ctx context.Context, d *demo, s *store.Store, name 
 	check(err)
 	trust, err := os.ReadFile(d.e.fleet("trust.json"))
 	check(err)
-	l.ticket, err = ticket.New(fleet, name, ticket.Life{Epoch: l.epoch, Release: sha256.Sum256(statement), Path: "/releases/" + releaseVersion + "/",
+	l.ticket, err = issue.New(fleet, name, issue.Life{Epoch: l.epoch, Release: sha256.Sum256(statement), Path: "/releases/" + releaseVersion + "/",
 		CA: []byte(config.CA), NotAfter: time.Now().Add(5 * time.Minute), MaxAge: age})
 	check(err)
 	l.data, l.sig, err = signer.Dial(d.e.fleet()).Ticket(ctx, l.ticket)
