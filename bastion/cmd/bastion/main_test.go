@@ -6,12 +6,9 @@ import (
 	"crypto/rand"
 	"encoding/pem"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -26,8 +23,6 @@ import (
 	"mayfly/policies/trust"
 	"mayfly/testenv/softkey"
 )
-
-var update = flag.Bool("update", false, "write golden files")
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"bastion": main})
@@ -200,28 +195,4 @@ func writeHostKey(dir string) error {
 		os.WriteFile(filepath.Join(dir, "host_key-cert.pub"), ssh.MarshalAuthorizedKey(&certificate), 0o644),
 		os.WriteFile(filepath.Join(dir, "expired-cert.pub"), ssh.MarshalAuthorizedKey(&old), 0o644),
 	)
-}
-
-// TestDependencies holds the reviewed list of packages that are linked into the bastion and are not the standard library's.
-func TestDependencies(t *testing.T) {
-	out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", ".").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := strings.Fields(string(out))
-	slices.Sort(lines)
-	got := strings.Join(lines, "\n") + "\n"
-	const golden = "testdata/dependencies.txt"
-	if *update {
-		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("dependencies changed; review them, then run with -update. got:\n%swant:\n%s", got, want)
-	}
 }
