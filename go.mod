@@ -3,20 +3,21 @@ module mayfly
 go 1.26.0
 
 require (
-	github.com/erofs/go-erofs v0.3.1
-	github.com/google/nftables v0.3.0
-	github.com/klauspost/compress v1.20.3
-	github.com/miekg/dns v1.1.73
-	github.com/pelletier/go-toml/v2 v2.4.3
-	github.com/rogpeppe/go-internal v1.16.0
-	github.com/ulikunitz/xz v0.5.17
-	github.com/vishvananda/netlink v1.3.1
-	github.com/vishvananda/netns v0.0.5
-	golang.org/x/crypto v0.58.0
-	golang.org/x/net v0.60.0
-	golang.org/x/sync v0.24.0
-	golang.zx2c4.com/wireguard v0.0.0-20260522210424-ecfc5a8d5446
-	modernc.org/sqlite v1.53.0
+	github.com/erofs/go-erofs v0.3.1 // writes the image: EROFS in pure Go, reproducible
+	github.com/google/nftables v0.3.0 // NAT and host rules on servers, without a program
+	github.com/klauspost/compress v1.20.3 // zstd: Debian packages that use it
+	github.com/miekg/dns v1.1.73 // signs the test lab's own root zone
+	github.com/pelletier/go-toml/v2 v2.4.3 // strict TOML with positions
+	github.com/rogpeppe/go-internal v1.16.0 // testscript: tests of commands
+	github.com/ulikunitz/xz v0.5.17 // xz: Debian packages
+	github.com/vishvananda/netlink v1.3.1 // addresses, routes, rules, links
+	github.com/vishvananda/netns v0.0.5 // network namespaces of the test lab
+	golang.org/x/crypto v0.58.0 // SSH; v0.56.0 mended the last known flaws of its server
+	golang.org/x/net v0.60.0 // classic BPF
+	golang.org/x/sync v0.24.0 // errgroup
+	golang.org/x/sys v0.49.0 // system calls
+	golang.zx2c4.com/wireguard v0.0.0-20260522210424-ecfc5a8d5446 // the data plane
+	modernc.org/sqlite v1.53.0 // the state store, without cgo
 )
 
 require (
@@ -31,7 +32,6 @@ require (
 	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect
 	golang.org/x/exp/typeparams v0.0.0-20231108232855-2478ac86f678 // indirect
 	golang.org/x/mod v0.41.0 // indirect
-	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/tools v0.51.0 // indirect
 	golang.zx2c4.com/wintun v0.0.0-20230126152724-0fa3db229ce2 // indirect
 	honnef.co/go/tools v0.8.2 // indirect
