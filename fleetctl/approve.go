@@ -26,7 +26,7 @@ type approval struct {
 // approve adds one person's signature over the exact bytes of the file at path. The caller has checked what they say. A second
 // signature of the same person is refused: thresholds count people.
 func approve(t *trust.Trust, namespace, path string, data []byte, keyFile string) (approval, error) {
-	s, err := sshsig.LoadSigner(keyFile, os.Getenv("SSH_AUTH_SOCK"))
+	s, err := loadSigner(keyFile, os.Getenv("SSH_AUTH_SOCK"))
 	if err != nil {
 		return approval{}, err
 	}

@@ -8,9 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
-	"encoding/pem"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,7 +16,6 @@ import (
 	"testing"
 
 	"golang.org/x/crypto/ssh"
-	"golang.org/x/crypto/ssh/agent"
 
 	"mayfly/internal/hint"
 )
@@ -375,91 +372,16 @@ func TestVerifiesKeygen(t *testing.T) {
 				t.Errorf("%v: Armor: got %q, want ssh-keygen's %q", args, got, block)
 			}
 		}
-		signer, err := LoadSigner(key, "")
+		private, err := os.ReadFile(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		signer, err := ssh.ParsePrivateKey(private)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if _, err := Sign(signer, namespace, message); err != nil {
 			t.Errorf("%v: %v", args, err)
-		}
-	}
-}
-
-func TestLoadSigner(t *testing.T) {
-	dir := t.TempDir()
-	write := func(name string, data []byte, perm os.FileMode) string {
-		t.Helper()
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, data, perm); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	block, err := ssh.MarshalPrivateKey(key, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	locked, err := ssh.MarshalPrivateKeyWithPassphrase(key, "", []byte("secret"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	public := ssh.MarshalAuthorizedKey(signerOf(t, key).PublicKey())
-
-	// An agent that holds key.
-	keyring := agent.NewKeyring()
-	if err := keyring.Add(agent.AddedKey{PrivateKey: key}); err != nil {
-		t.Fatal(err)
-	}
-	sock := filepath.Join(dir, "agent.sock")
-	listener, err := net.Listen("unix", sock)
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			if err := agent.ServeAgent(keyring, conn); err != nil && err != io.EOF {
-				t.Errorf("agent: %v", err)
-			}
-			conn.Close()
-		}
-	}()
-	defer func() { listener.Close(); <-done }()
-
-	private := write("private", pem.EncodeToMemory(block), 0o600)
-	pub := write("private.pub", public, 0o644)
-	for _, tt := range []struct{ name, path, sock string }{{"private", private, ""}, {"agent", pub, sock}} {
-		signer, err := LoadSigner(tt.path, tt.sock)
-		if err != nil {
-			t.Errorf("%s: %v", tt.name, err)
-			continue
-		}
-		if _, err := Sign(signer, namespace, message); err != nil {
-			t.Errorf("%s: %v", tt.name, err)
-		}
-	}
-	for _, tt := range []struct{ name, path, sock, want string }{
-		{"missing", filepath.Join(dir, "none"), "", "no such file"},
-		{"readable by others", write("open", pem.EncodeToMemory(block), 0o644), "", "mode 0644"},
-		{"passphrase", write("locked", pem.EncodeToMemory(locked), 0o600), "", "passphrase"},
-		{"garbage", write("garbage", []byte("hello"), 0o600), "", "neither"},
-		{"broken", write("broken", []byte("-----BEGIN OPENSSH PRIVATE KEY-----\n"), 0o600), "", "reading key"},
-		{"no agent", pub, "", "no ssh-agent"},
-		{"agent gone", pub, filepath.Join(dir, "none.sock"), "reaching ssh-agent"},
-		{"agent without it", write("stranger.pub", ssh.MarshalAuthorizedKey(newSigner(t).PublicKey()), 0o644), sock, "does not hold"},
-	} {
-		_, err := LoadSigner(tt.path, tt.sock)
-		if err == nil || !strings.Contains(err.Error(), tt.want) || hint.Of(err) == "" {
-			t.Errorf("%s: got %v, hint %q, want %q and a hint", tt.name, err, hint.Of(err), tt.want)
 		}
 	}
 }

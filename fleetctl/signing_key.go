@@ -1,4 +1,4 @@
-package sshsig
+package main
 
 import (
 	"bytes"
@@ -18,9 +18,9 @@ import (
 // maxPublic bounds a public key file, in bytes.
 const maxPublic = 16 << 10
 
-// LoadSigner returns a signer for the key at path: a private key file that only this user can read, or a public key whose
+// loadSigner returns a signer for the key at path: a private key file that only this user can read, or a public key whose
 // private half answers at the ssh-agent's socket. The agent is dialled for each signature, so nothing is left to close.
-func LoadSigner(path string, agentSock string) (ssh.Signer, error) {
+func loadSigner(path string, agentSock string) (ssh.Signer, error) {
 	if key, err := readPublic(path); err != nil {
 		return nil, err
 	} else if key != nil {
