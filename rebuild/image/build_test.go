@@ -2,7 +2,7 @@ package image
 
 import (
 	"bytes"
-	"fmt"
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,12 +33,6 @@ func needApt(t *testing.T) {
 		t.Skip("SKIPPED: no apt-get on this host")
 	}
 }
-
-// Environment of a child that builds an image once: see TestBuildTwice.
-const (
-	childOut   = "MAYFLY_TEST_BUILD_OUT"
-	childStore = "MAYFLY_TEST_BUILD_STORE"
-)
 
 // The same lock and programs give the same bytes from another directory, with another umask, time zone, locale, home, temporary
 // directory and number of processors.
@@ -71,21 +65,29 @@ func TestBuildTwice(t *testing.T) {
 		{"plain", module, "022", nil},
 		{"varied", copied, "077", []string{"TZ=Asia/Kathmandu", "LC_ALL=C.UTF-8", "GOMAXPROCS=1", "HOME=" + t.TempDir(), "TMPDIR=" + t.TempDir(), "GOFLAGS=-v"}},
 	}
+	builder := filepath.Join(dir, "buildimage")
+	if text, err := exec.Command("go", "build", "-o", builder, "./testdata/buildimage").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
 	var outs []string
 	for _, run := range runs {
-		programs := filepath.Join(dir, run.name, "programs")
-		out := filepath.Join(dir, run.name, "out")
+		out := filepath.Join(dir, run.name)
 		outs = append(outs, out)
 		// A shell, for its umask.
-		cmd := exec.Command("sh", "-c", "umask "+run.umask+" && exec \"$0\" -test.run=TestBuildOnce", os.Args[0])
+		cmd := exec.Command("sh", "-c", "umask "+run.umask+" && exec \"$0\" \"$@\"", builder, lockFile, store, out, "-", run.module)
 		cmd.Env = append(os.Environ(), "GOCACHE="+goEnv(t, "GOCACHE"), "GOMODCACHE="+goEnv(t, "GOMODCACHE"))
 		cmd.Env = append(cmd.Env, run.env...)
-		cmd.Env = append(cmd.Env, childOut+"="+out, childStore+"="+store, "MAYFLY_TEST_BUILD_LOCK="+lockFile, "MAYFLY_TEST_BUILD_MODULE="+run.module, "MAYFLY_TEST_BUILD_PROGRAMS="+programs)
-		if text, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v\n%s", run.name, err, text)
-		} else {
-			t.Logf("%s: %s", run.name, text)
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		text, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", run.name, err, stderr.Bytes())
 		}
+		var r Result
+		if err := json.Unmarshal(text, &r); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: vmlinuz %d, stub.cpio %d, root.erofs %d bytes; largest %v", run.name, r.Kernel.Size, r.Stub.Size, r.Root.Size, r.Largest[:4])
 	}
 	for _, name := range []string{release.KernelFile, release.StubFile, release.RootFile, release.LockFile} {
 		a, err := os.ReadFile(filepath.Join(outs[0], name))
@@ -101,30 +103,6 @@ func TestBuildTwice(t *testing.T) {
 		}
 	}
 	checkRoot(t, filepath.Join(outs[0], release.RootFile))
-}
-
-// TestBuildOnce is what the children of TestBuildTwice run.
-func TestBuildOnce(t *testing.T) {
-	out := os.Getenv(childOut)
-	if out == "" {
-		return // not a child
-	}
-	lock, err := os.ReadFile(os.Getenv("MAYFLY_TEST_BUILD_LOCK"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	programs, err := Programs(t.Context(), os.Getenv("MAYFLY_TEST_BUILD_MODULE"), os.Getenv("MAYFLY_TEST_BUILD_PROGRAMS"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := Build(t.Context(), lock, os.Getenv(childStore), programs, out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	fmt.Printf("vmlinuz %d, stub.cpio %d, root.erofs %d bytes\n", r.Kernel.Size, r.Stub.Size, r.Root.Size)
-	for _, e := range r.Largest {
-		fmt.Printf("%9d %s\n", e.Size, e.Path)
-	}
 }
 
 func goEnv(t *testing.T, name string) string {

@@ -101,7 +101,7 @@ type bench struct {
 	reports chan join.Report
 }
 
-func newBench(t *testing.T, spec image.Spec, programs map[string]string) *bench {
+func newBench(t *testing.T, spec image.Spec, build ...string) *bench {
 	t.Helper()
 	b := &bench{dir: t.TempDir(), files: map[string]http.HandlerFunc{}, reports: make(chan join.Report, 100)}
 	cache, err := os.UserCacheDir()
@@ -114,7 +114,17 @@ func newBench(t *testing.T, spec image.Spec, programs map[string]string) *bench 
 		t.Fatal(err)
 	}
 	start := time.Now()
-	if b.result, err = spec.Build(t.Context(), lock, store, programs, b.dir); err != nil {
+	lockFile := filepath.Join(b.dir, "lock")
+	if err := os.WriteFile(lockFile, lock, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program(t, "../../image/testdata/buildimage"), append([]string{lockFile, store, b.dir}, build...)...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(out, &b.result); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("image built in %.1f s: stub.cpio %d, root.erofs %d bytes", time.Since(start).Seconds(), b.result.Stub.Size, b.result.Root.Size)
@@ -134,7 +144,8 @@ func newBench(t *testing.T, spec image.Spec, programs map[string]string) *bench 
 	return b
 }
 
-func build(t *testing.T, pkg string) string {
+// program builds a package, without the race detector.
+func program(t *testing.T, pkg string) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "program")
 	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", out, pkg)
@@ -256,11 +267,7 @@ func needMachines(t *testing.T) {
 // The image of a fleet's servers boots as far as its own init, which finds no controller here that admits it.
 func TestBootServer(t *testing.T) {
 	needMachines(t)
-	programs, err := image.Programs(t.Context(), "../../..", t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := newBench(t, image.Default(), programs)
+	b := newBench(t, image.Default(), "-", "../../..")
 	q, start := b.on(t, "server", attempt{memory: 512}, b.prepare(t, "server", attempt{}))
 	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
 	defer cancel()
@@ -277,7 +284,11 @@ func TestBoot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := newBench(t, spec, map[string]string{"mayfly-stub": build(t, "."), "mayfly-init": build(t, "./testdata/rootinit")})
+	specFile := filepath.Join(t.TempDir(), "tiny.toml")
+	if err := os.WriteFile(specFile, []byte(tinySpec), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := newBench(t, spec, specFile, "-", "mayfly-stub="+program(t, "."), "mayfly-init="+program(t, "./testdata/rootinit"))
 	hour := time.Hour
 	attempts := map[string]attempt{
 		"good":           {},

@@ -1,0 +1,64 @@
+// Command buildimage builds an image for tests, in a process of its own: with its own environment, and without the race detector,
+// under which unpacking a kernel takes a minute. It prints the result as JSON.
+//
+//	buildimage LOCK STORE OUT SPEC|- MODULE|- NAME=PROGRAM…
+//
+// With a module, the image's programs are built from it, into OUT/programs.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"mayfly/rebuild/image"
+)
+
+func main() {
+	if err := run(context.Background(), os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "buildimage:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	if len(args) < 5 {
+		return fmt.Errorf("got %d arguments, want at least 5", len(args))
+	}
+	lockFile, store, out, specFile, module := args[0], args[1], args[2], args[3], args[4]
+	lock, err := os.ReadFile(lockFile)
+	if err != nil {
+		return err
+	}
+	spec := image.Default()
+	if specFile != "-" {
+		data, err := os.ReadFile(specFile)
+		if err != nil {
+			return err
+		}
+		if spec, err = image.ParseSpec(specFile, data); err != nil {
+			return err
+		}
+	}
+	programs := map[string]string{}
+	if module != "-" {
+		if programs, err = image.Programs(ctx, module, filepath.Join(out, "programs")); err != nil {
+			return err
+		}
+	}
+	for _, a := range args[5:] {
+		name, path, ok := strings.Cut(a, "=")
+		if !ok {
+			return fmt.Errorf("argument %q is not NAME=PROGRAM", a)
+		}
+		programs[name] = path
+	}
+	result, err := spec.Build(ctx, lock, store, programs, out)
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(result)
+}
