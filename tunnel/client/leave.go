@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"time"
 
@@ -51,7 +52,8 @@ func (s *session) inUse(m *device.Meter, now time.Time) bool {
 // decides.
 func connections(inner netip.Addr) bool {
 	sockets, err := netlink.SocketDiagTCP(unix.AF_INET)
-	if err != nil {
+	interrupted := errors.Is(err, netlink.ErrDumpInterrupted) // the answer may lack some: look again before believing it
+	if err != nil && !interrupted {
 		return false
 	}
 	for _, s := range sockets {
@@ -65,5 +67,5 @@ func connections(inner netip.Addr) bool {
 			return true
 		}
 	}
-	return false
+	return interrupted
 }
