@@ -37,9 +37,7 @@ module, in alternating runs. A ratio is the median over the paired runs, and mor
 		if done, err := e.asRoot(ctx, c, "bench tunnel", needs); done || err != nil {
 			return err
 		}
-		if e.owner.set {
-			defer e.giveCaches(ctx)
-		}
+		defer e.giveCaches(ctx)
 		report, err := bench.Tunnel(ctx, bench.TunnelOptions{Pairs: *pairs, Seconds: *seconds, Log: c.Stderr})
 		if err != nil {
 			return err

@@ -74,6 +74,7 @@ func runDemo(ctx context.Context, c *command.Call) (err error) {
 		return err
 	}
 	defer e.release()
+	defer e.giveCaches(ctx)
 	if e.isUp() {
 		return hint.New(errors.New("an environment is up already"), "go run ./testenv down")
 	}

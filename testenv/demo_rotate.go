@@ -96,7 +96,7 @@ func (d *demo) rotate(ctx context.Context) error {
 		if err := errors.Join(fetchErr, clientErr); err != nil {
 			return "", err
 		}
-		return d.countFetches(fetcher)
+		return d.countFetches(fetcher, began)
 	})
 	return rotateErr
 }
@@ -214,8 +214,8 @@ func (d *demo) floorHeld(events []store.Event, lists []sample) {
 	})
 }
 
-// countFetches reads what the fetcher did.
-func (d *demo) countFetches(p *supervise.Process) (string, error) {
+// countFetches reads what the fetcher did since the rotation began.
+func (d *demo) countFetches(p *supervise.Process, began time.Time) (string, error) {
 	data, err := os.ReadFile(p.Log)
 	if err != nil {
 		return "", err
@@ -234,7 +234,7 @@ func (d *demo) countFetches(p *supervise.Process) (string, error) {
 		if f.Error != "" {
 			d.r.FailedFetches++
 			if firstErr == "" {
-				firstErr = fmt.Sprintf("number %d at %s: %s", f.N, f.At.Format(time.TimeOnly), f.Error)
+				firstErr = fmt.Sprintf("number %d at %s, resolver %s, %s after it began: %s", f.N, f.At.Format(time.TimeOnly), f.DNS, f.At.Sub(began).Round(time.Second), f.Error)
 			}
 			continue
 		}

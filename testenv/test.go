@@ -63,8 +63,8 @@ func runTest(ctx context.Context, c *command.Call) error {
 	env := append(os.Environ(), "PATH="+debian.Path(os.Getenv("PATH")), envTestCache+"="+cache)
 	if e.owner.set {
 		env = append(env, "GOFLAGS="+strings.TrimSpace(os.Getenv("GOFLAGS")+" -buildvcs=false")) // the clone is another user's
-		defer e.giveCaches(ctx)
 	}
+	defer e.giveCaches(ctx)
 	results := &results{out: c.Stdout}
 	run := func(extra []string, args ...string) error {
 		fmt.Fprintf(c.Stdout, "testenv: %s\n", strings.Join(args, " "))
@@ -134,8 +134,12 @@ func (e *environment) packages(ctx context.Context, env []string) ([]string, err
 	return slices.DeleteFunc(strings.Fields(out), func(p string) bool { return p == "mayfly/testenv" }), nil
 }
 
-// giveCaches hands what root put into the user's Go caches back to the user.
+// giveCaches hands what root put into the user's Go caches back to the user, also when ctx has ended.
 func (e *environment) giveCaches(ctx context.Context) {
+	if !e.owner.set {
+		return
+	}
+	ctx = context.WithoutCancel(ctx)
 	for _, name := range []string{"GOCACHE", "GOMODCACHE"} {
 		if dir, err := goEnv(ctx, name); err == nil && filepath.IsAbs(dir) {
 			_ = e.owner.give(dir) // the build cache mends itself

@@ -39,6 +39,7 @@ func runUp(ctx context.Context, c *command.Call) (err error) {
 		return err
 	}
 	defer e.release()
+	defer e.giveCaches(ctx)
 	if e.isUp() {
 		if running, err := e.table.Running(); err != nil || len(running) > 0 {
 			return errors.Join(err, e.printWhatToTry(c))
