@@ -35,3 +35,12 @@ func Legal(from, to State) bool {
 	}
 	return false
 }
+
+// InFlight reports whether a server is somewhere between leaving and serving again.
+func (s State) InFlight() bool {
+	switch s {
+	case Draining, Wiping, Booting, Attesting, Baking:
+		return true
+	}
+	return false
+}

@@ -95,7 +95,7 @@ func Make(s Snapshot, r Rules, h Health, now time.Time) (Plan, Refusals) {
 	for _, x := range s.Servers {
 		g := all[x.Region]
 		switch {
-		case inFlight(x.State):
+		case x.State.InFlight():
 			g.back += x.Capacity
 			free--
 		case counts(x, r, h, now):
@@ -195,7 +195,7 @@ func (g *region) head(name string, gone bool) {
 
 // due says why a server is to be rebuilt, or in wait why it is not.
 func due(x Server, g *region, r Rules, now time.Time) (why, wait Reason, text string) {
-	if inFlight(x.State) {
+	if x.State.InFlight() {
 		return undecided, InFlight, "begun, is carried on"
 	}
 	if x.State == inventory.Quarantined && !r.Retry {

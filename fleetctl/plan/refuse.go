@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"mayfly/inventory"
 )
 
 // Refusal says why rules cannot be kept, with the numbers.
@@ -113,12 +111,3 @@ func regions(s Snapshot, r Rules) (map[string]*region, Refusals) {
 
 // rounds is n things, k at a time, rounded up.
 func rounds(n, k int) int { return (n + k - 1) / k }
-
-// inFlight reports whether a server is somewhere between leaving and serving again.
-func inFlight(s inventory.State) bool {
-	switch s {
-	case inventory.Draining, inventory.Wiping, inventory.Booting, inventory.Attesting, inventory.Baking:
-		return true
-	}
-	return false
-}

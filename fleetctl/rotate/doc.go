@@ -7,7 +7,8 @@
 // next `fleetctl rotate`, which reads states, journal and machines and goes on. A boot is begun at most once for an epoch:
 // where the journal has the intent of a boot and the machine does not run, the next try is a new epoch.
 //
-// Floor. A server leaves only by Store.MoveIf, which reads every server's state and moves this one in one transaction.
+// Floor. A server leaves only by Store.MoveChecked or BeginLife, which read every server's state and move this one in one
+// transaction.
 //
 // Failures are tried again Rules.Retries times and then quarantined with the first cause and the console's last lines.
 //

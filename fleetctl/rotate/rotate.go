@@ -25,7 +25,7 @@ const (
 	stuckLimit = time.Minute
 )
 
-// Runner carries a run to its end. All fields but Poll and Retry are needed.
+// Runner carries a run to its end. All fields but Poll and Stuck are needed.
 type Runner struct {
 	Store    *store.Store
 	Bundle   *bundle.Bundle
@@ -258,7 +258,7 @@ func (r *Runner) resume(ctx context.Context, rules plan.Rules, lives map[string]
 		return err
 	}
 	for _, s := range servers {
-		if lives[s.Name] || !moving(s.State) {
+		if lives[s.Name] || !s.State.InFlight() {
 			continue
 		}
 		l, err := r.life(s.Name, rules)
@@ -294,15 +294,6 @@ func (r *Runner) start(ctx context.Context, p plan.Plan, rules plan.Rules, lives
 	return nil
 }
 
-// moving reports whether a server is between leaving and serving.
-func moving(s inventory.State) bool {
-	switch s {
-	case inventory.Draining, inventory.Wiping, inventory.Booting, inventory.Attesting, inventory.Baking:
-		return true
-	}
-	return false
-}
-
 // floor is asked inside the transaction that takes a server away: would the planner still let it go?
 func (r *Runner) floor(step plan.Step, rules plan.Rules) func([]store.Server) error {
 	return func(servers []store.Server) error {
@@ -331,7 +322,7 @@ func (r *Runner) interrupted(result *Result) error {
 	}
 	var on []string
 	for _, s := range servers {
-		if moving(s.State) {
+		if s.State.InFlight() {
 			on = append(on, fmt.Sprintf("%s is %s", s.Name, s.State))
 		}
 	}
