@@ -152,7 +152,7 @@ func writePublic(d state, f inventory.Fleet, keys signer.Public) error {
 		Domain:   f.Domain,
 		CA:       string(keys.TLSCA),
 		Checkin:  net.JoinHostPort(f.Controller.Address.String(), strconv.Itoa(int(f.Controller.CheckinPort))),
-		Name:     checkinName(f.Domain),
+		Name:     f.FQDN(inventory.NameCheckin),
 		ListKeys: []string{keys.ListKey},
 	}
 	data, err := canonical.Marshal(client)
@@ -164,9 +164,6 @@ func writePublic(d state, f inventory.Fleet, keys signer.Public) error {
 	}
 	return durable.WriteFile(d.knownHostsFile(), knownHosts(f, keys.HostCA), 0o644)
 }
-
-// checkinName is the name in check-in's certificate.
-func checkinName(domain string) string { return "checkin." + domain }
 
 // knownHosts says that the SSH host CA speaks for every host of the fleet, by full and by short name.
 func knownHosts(f inventory.Fleet, hostCA string) []byte {

@@ -91,7 +91,7 @@ func takers(b *bundle.Bundle, servers []store.Server, now time.Time) []checkin.S
 		}
 		if k.State == inventory.Serving || k.State == inventory.Draining {
 			list = append(list, checkin.Server{Name: x.Name, Region: b.Inventory.RegionOf(x.Name), Address: x.Address.Addr(),
-				Register: rotate.RegisterPort, Draining: k.State == inventory.Draining})
+				Register: inventory.PortRegister, Draining: k.State == inventory.Draining})
 		}
 	}
 	return list

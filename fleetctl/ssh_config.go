@@ -107,7 +107,7 @@ func sshConfig(f inventory.Fleet, o sshOptions) ([]byte, error) {
 	for _, x := range f.Servers {
 		line("Host %s", x.Name)
 		line("    HostName %s", x.Name)
-		line("    Port 22")
+		line("    Port %d", inventory.PortSSH)
 		line("    HostKeyAlias %s", f.FQDN(x.Name))
 		line("    ProxyJump %s", f.Bastions[0].Name)
 		all = append(all, x.Name)

@@ -24,18 +24,6 @@ const (
 	maxMemory   = 1 << 20 // MiB
 )
 
-// RoleVPN is the role of a server that carries users' traffic.
-const RoleVPN = "vpn"
-
-// DriverQEMU is the power driver of QEMU machines.
-const DriverQEMU = "qemu"
-
-// Names of the controller's services in certificates, so no server or bastion may have them.
-const (
-	NameController = "controller"
-	NameCheckin    = "checkin"
-)
-
 var (
 	label    = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`)
 	domain   = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)

@@ -9,9 +9,6 @@ import (
 	"mayfly/inventory"
 )
 
-// RegisterPort is where VPN servers register their clients' keys (TCP, TLS 1.3).
-const RegisterPort = 7443
-
 // TLSProbe asks a server's registration port for its certificate: the fleet's CA must have issued it, for this server's name.
 type TLSProbe struct {
 	// Config is the client's configuration for a name (internal/pki's VerifyName with the fleet's CA).
@@ -24,7 +21,7 @@ var _ Prober = TLSProbe{}
 // Probe connects, shakes hands, and hangs up.
 func (p TLSProbe) Probe(ctx context.Context, server inventory.Server) error {
 	d := tls.Dialer{Config: p.Config(p.FQDN(server.Name))}
-	addr := netip.AddrPortFrom(server.Address.Addr(), RegisterPort)
+	addr := netip.AddrPortFrom(server.Address.Addr(), inventory.PortRegister)
 	conn, err := d.DialContext(ctx, "tcp", addr.String())
 	if err != nil {
 		return fmt.Errorf("probing %s: %w", addr, err)

@@ -60,7 +60,7 @@ func (c *Client) List(ctx context.Context, l checkin.List) (checkin.Signed, erro
 	return ask[checkin.Signed](ctx, c, pathList, l)
 }
 
-// Service certifies the key of a request for NAME.DOMAIN, NAME being "controller" or "checkin", for ServiceLife.
+// Service certifies the key of a request for NAME.DOMAIN, NAME being inventory.NameController or NameCheckin, for ServiceLife.
 func (c *Client) Service(ctx context.Context, name string, csr []byte) (chainPEM []byte, err error) {
 	a, err := ask[serviceAnswer](ctx, c, pathService, serviceRequest{Name: name, CSR: csr})
 	return a.Chain, err

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"mayfly/internal/pki"
+	"mayfly/inventory"
 	"mayfly/rebuild/join"
 )
 
@@ -16,7 +17,7 @@ const (
 )
 
 // services are the controller's own TLS names, each below the fleet's domain.
-var services = map[string]bool{"controller": true, "checkin": true}
+var services = map[string]bool{inventory.NameController: true, inventory.NameCheckin: true}
 
 type serviceRequest struct {
 	Name string `json:"name"`
@@ -43,7 +44,7 @@ func (s *server) service(r serviceRequest, now time.Time) (serviceAnswer, error)
 	if err := s.rate.allow("service certificates", r.Name, serviceHour, now); err != nil {
 		return serviceAnswer{}, err
 	}
-	name := r.Name + "." + b.Inventory.Domain
+	name := b.Inventory.FQDN(r.Name)
 	ip := b.Inventory.Controller.Address
 	chain, notAfter, err := s.keys.ca.Issue(r.CSR, name, []net.IP{ip.AsSlice()}, true, false, now, ServiceLife)
 	if err != nil {

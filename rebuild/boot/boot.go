@@ -113,7 +113,7 @@ func newService(ctx context.Context, c Config) (*service, error) {
 	if !s.ca.AppendCertsFromPEM(caPEM) {
 		return nil, errors.New("loading the fleet's TLS CA: no certificate in tls-ca.pem")
 	}
-	if s.own, err = newCertificate(ctx, c.Signer, c.Fleet.FQDN("controller"), s.now()); err != nil {
+	if s.own, err = newCertificate(ctx, c.Signer, c.Fleet.FQDN(inventory.NameController), s.now()); err != nil {
 		return nil, err
 	}
 	return s, nil

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"mayfly/internal/pki"
+	"mayfly/inventory"
 )
 
 // certificate is the controller's own, for a key that lives in this process only. It is renewed at half its life.
@@ -35,7 +36,7 @@ func newCertificate(ctx context.Context, s Signer, name string, now time.Time) (
 }
 
 func (c *certificate) renew(ctx context.Context, now time.Time) error {
-	chain, err := c.signer.Service(ctx, "controller", c.csr)
+	chain, err := c.signer.Service(ctx, inventory.NameController, c.csr)
 	if err != nil {
 		return fmt.Errorf("getting the controller's certificate: %w", err)
 	}

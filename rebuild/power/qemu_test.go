@@ -45,7 +45,7 @@ func newMachine(t *testing.T, dir string) (*QEMU, Boot) {
 	if _, err := exec.LookPath(qemuProgram); err != nil {
 		t.Skip("SKIPPED: qemu-system-x86_64 is not installed")
 	}
-	server := inventory.Server{Name: "se-1", Power: inventory.Power{Driver: DriverQEMU, MAC: "52:54:00:00:00:01", MemoryMiB: 64}}
+	server := inventory.Server{Name: "se-1", Power: inventory.Power{Driver: inventory.DriverQEMU, MAC: "52:54:00:00:00:01", MemoryMiB: 64}}
 	q, err := OpenQEMU(server, dir, Options{Netdev: "user"}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -219,7 +219,7 @@ func TestOnFails(t *testing.T) {
 }
 
 func TestOpenRefuses(t *testing.T) {
-	good := inventory.Server{Name: "se-1", Power: inventory.Power{Driver: DriverQEMU, Tap: "tap0", MAC: "52:54:00:00:00:01"}}
+	good := inventory.Server{Name: "se-1", Power: inventory.Power{Driver: inventory.DriverQEMU, Tap: "tap0", MAC: "52:54:00:00:00:01"}}
 	if _, err := Open(good, t.TempDir(), slog.New(slog.DiscardHandler)); err != nil {
 		t.Errorf("a good server: %v", err)
 	}

@@ -75,7 +75,7 @@ func Unbound(c Config) []byte {
 
 	line("\t# Only the tunnel is answered.")
 	line("\tinterface: %s", c.Address)
-	line("\tport: 53")
+	line("\tport: %d", inventory.PortDNS)
 	no("interface-automatic", "do-ip6")
 	yes("ip-freebind")
 	line("\taccess-control: 0.0.0.0/0 refuse")

@@ -9,14 +9,11 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
-	"mayfly/tunnel/wire"
+	"mayfly/inventory"
 )
 
 // Table is the nftables table of the tunnel. Nothing else writes to it.
 const Table = "mayfly_tunnel"
-
-// portDNS is where the resolver answers on the tunnel address.
-const portDNS = 53
 
 // firewall writes the whole table anew, in one transaction. In nft's own words:
 //
@@ -61,9 +58,9 @@ func firewall(c Config) error {
 
 	self := netip.PrefixFrom(c.Address(), c.Address().BitLen())
 	r.chain("input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter, &accept)
-	r.rule(in(Interface), to(self), port(unix.IPPROTO_UDP, portDNS), verdict(expr.VerdictAccept))
-	r.rule(in(Interface), to(self), port(unix.IPPROTO_TCP, portDNS), verdict(expr.VerdictAccept))
-	r.rule(in(Interface), to(self), port(unix.IPPROTO_TCP, wire.PortNotice), verdict(expr.VerdictAccept))
+	r.rule(in(Interface), to(self), port(unix.IPPROTO_UDP, inventory.PortDNS), verdict(expr.VerdictAccept))
+	r.rule(in(Interface), to(self), port(unix.IPPROTO_TCP, inventory.PortDNS), verdict(expr.VerdictAccept))
+	r.rule(in(Interface), to(self), port(unix.IPPROTO_TCP, inventory.PortNotice), verdict(expr.VerdictAccept))
 	r.rule(in(Interface), to(self), echo(), verdict(expr.VerdictAccept))
 	r.rule(in(Interface), verdict(expr.VerdictDrop))
 	r.rule(notIn(Interface), notIn("lo"), to(c.Network), verdict(expr.VerdictDrop))

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"mayfly/inventory"
 	"mayfly/tunnel/device"
 	"mayfly/tunnel/wire"
 )
@@ -58,7 +59,7 @@ func (s *Server) register(w http.ResponseWriter, r *http.Request) {
 		Endpoint:         netip.AddrPortFrom(local, s.config.Listen.Port()),
 		PresharedKey:     preshared.Base64(),
 		KeepaliveSeconds: int(wire.Keepalive / time.Second),
-		Notice:           netip.AddrPortFrom(s.config.Address(), wire.PortNotice),
+		Notice:           netip.AddrPortFrom(s.config.Address(), inventory.PortNotice),
 		MTU:              device.MTU,
 	})
 }

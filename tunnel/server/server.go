@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"mayfly/internal/hint"
+	"mayfly/inventory"
 	"mayfly/tunnel/device"
 	"mayfly/tunnel/wire"
 )
@@ -78,7 +79,7 @@ func Serve(ctx context.Context, c Config, log *slog.Logger) (err error) {
 	if err := raise(c); err != nil {
 		return err
 	}
-	at := netip.AddrPortFrom(c.Address(), wire.PortNotice).String()
+	at := netip.AddrPortFrom(c.Address(), inventory.PortNotice).String()
 	notice, err := net.Listen("tcp", at)
 	if err != nil {
 		return listenError("notices", at, err)

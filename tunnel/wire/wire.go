@@ -13,12 +13,11 @@ import (
 	"time"
 )
 
-// Paths and ports.
+// Paths.
 const (
 	PathRegister = "/v1/register" // POST Registration → Session, from outside
 	PathRelease  = "/v1/release"  // POST Release, inside the tunnel
 	PathNotice   = "/v1/notice"   // GET → Notice, inside the tunnel; held until there is something to say
-	PortNotice   = 7444           // TCP, on the tunnel address only
 )
 
 // Limits.

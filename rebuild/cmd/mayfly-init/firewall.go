@@ -10,6 +10,8 @@ import (
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"mayfly/inventory"
 )
 
 // hostTable is this program's own; the tunnel has another.
@@ -39,18 +41,18 @@ func hostRules(bastions []netip.Addr, tunnel netip.Addr) []pass {
 	sorted := slices.Clone(bastions)
 	slices.SortFunc(sorted, netip.Addr.Compare)
 	for _, b := range slices.Compact(sorted) {
-		rules = append(rules, pass{in: outside, proto: unix.IPPROTO_TCP, from: b, port: sshPort})
+		rules = append(rules, pass{in: outside, proto: unix.IPPROTO_TCP, from: b, port: inventory.PortSSH})
 	}
 	rules = append(rules,
 		pass{in: outside, proto: unix.IPPROTO_ICMP, ping: true},
-		pass{in: outside, proto: unix.IPPROTO_UDP, port: tunnelPort},
-		pass{in: outside, proto: unix.IPPROTO_TCP, port: registerPort},
+		pass{in: outside, proto: unix.IPPROTO_UDP, port: inventory.PortTunnel},
+		pass{in: outside, proto: unix.IPPROTO_TCP, port: inventory.PortRegister},
 	)
 	if tunnel.IsValid() {
 		rules = append(rules,
-			pass{in: tunnelInterface, proto: unix.IPPROTO_UDP, to: tunnel, port: dnsPort},
-			pass{in: tunnelInterface, proto: unix.IPPROTO_TCP, to: tunnel, port: dnsPort},
-			pass{in: tunnelInterface, proto: unix.IPPROTO_TCP, to: tunnel, port: noticePort},
+			pass{in: tunnelInterface, proto: unix.IPPROTO_UDP, to: tunnel, port: inventory.PortDNS},
+			pass{in: tunnelInterface, proto: unix.IPPROTO_TCP, to: tunnel, port: inventory.PortDNS},
+			pass{in: tunnelInterface, proto: unix.IPPROTO_TCP, to: tunnel, port: inventory.PortNotice},
 		)
 	}
 	return rules
@@ -66,7 +68,7 @@ func checkRules(rules []pass) error {
 			return fmt.Errorf("line %d of the packet filter has an address that is not IPv4", i+1)
 		case r.port != 0 && r.proto != unix.IPPROTO_TCP && r.proto != unix.IPPROTO_UDP:
 			return fmt.Errorf("line %d of the packet filter has a port without a protocol", i+1)
-		case r.port == sshPort && !r.from.IsValid():
+		case r.port == inventory.PortSSH && !r.from.IsValid():
 			return fmt.Errorf("line %d of the packet filter opens SSH to everybody", i+1)
 		}
 	}

@@ -333,8 +333,8 @@ func (m *machine) drain(ctx context.Context, limit time.Duration) {
 
 // watchServices asks each service whether it answers.
 func (m *machine) watchServices(ctx context.Context, wg *sync.WaitGroup, s inventory.Server) {
-	ssh := netip.AddrPortFrom(m.papers.ticket.Address.Addr(), sshPort)
-	dns := netip.AddrPortFrom(tunnelAddress(s), dnsPort)
+	ssh := netip.AddrPortFrom(m.papers.ticket.Address.Addr(), inventory.PortSSH)
+	dns := netip.AddrPortFrom(tunnelAddress(s), inventory.PortDNS)
 	wg.Go(func() {
 		m.watchService(ctx, "sshd", sshdEvery, func(ctx context.Context) error { return probeSSH(ctx, ssh) })
 	})

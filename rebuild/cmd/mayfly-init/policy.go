@@ -61,7 +61,7 @@ func granted(p policies.Policy, f inventory.Fleet, server string, now time.Time)
 
 func grants(list []policies.Grant, name, server, region string) bool {
 	for _, g := range list {
-		if slices.Contains(g.Engineers, name) && slices.Contains(g.Ports, sshPort) && g.Covers(server, region) {
+		if slices.Contains(g.Engineers, name) && slices.Contains(g.Ports, inventory.PortSSH) && g.Covers(server, region) {
 			return true
 		}
 	}

@@ -175,13 +175,13 @@ func TestHostRules(t *testing.T) {
 	}
 	ssh := 0
 	for _, r := range rules {
-		if r.port == sshPort {
+		if r.port == inventory.PortSSH {
 			ssh++
 			if !r.from.IsValid() || r.in != outside {
 				t.Errorf("SSH from anywhere: %+v", r)
 			}
 		}
-		if r.in == tunnelInterface && (r.to != netip.MustParseAddr("10.64.1.1") || r.port != dnsPort && r.port != noticePort) {
+		if r.in == tunnelInterface && (r.to != netip.MustParseAddr("10.64.1.1") || r.port != inventory.PortDNS && r.port != inventory.PortNotice) {
 			t.Errorf("from inside the tunnel: %+v", r)
 		}
 	}
@@ -189,7 +189,7 @@ func TestHostRules(t *testing.T) {
 		t.Errorf("%d lines for SSH, want one for each bastion", ssh)
 	}
 	for _, r := range hostRules(nil, netip.Addr{}) {
-		if r.port == sshPort || r.in == tunnelInterface {
+		if r.port == inventory.PortSSH || r.in == tunnelInterface {
 			t.Errorf("without bastions and tunnel: %+v", r)
 		}
 	}
@@ -197,7 +197,7 @@ func TestHostRules(t *testing.T) {
 		"everything":         {},
 		"all of outside":     {in: outside},
 		"all of the tunnel":  {in: tunnelInterface},
-		"SSH from everybody": {in: outside, proto: 6, port: sshPort},
+		"SSH from everybody": {in: outside, proto: 6, port: inventory.PortSSH},
 		"IPv6":               {in: outside, proto: 6, port: 1, from: netip.MustParseAddr("::1")},
 		"no protocol":        {in: outside, port: 80},
 	} {

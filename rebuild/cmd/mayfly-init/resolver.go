@@ -9,7 +9,6 @@ import (
 )
 
 const (
-	dnsPort      = 53
 	resolverConf = unboundDir + "/resolver.json"
 	unboundConf  = unboundDir + "/unbound.conf"
 )

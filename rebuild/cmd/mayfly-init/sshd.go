@@ -7,11 +7,11 @@ import (
 	"slices"
 	"strings"
 
+	"mayfly/inventory"
 	"mayfly/policies"
 )
 
 const (
-	sshPort     = 22
 	sshdPath    = "/usr/sbin/sshd"
 	sshdConfig  = sshDir + "/sshd_config"
 	hostKeyFile = sshDir + "/host_key"
@@ -76,7 +76,7 @@ func sshdConfiguration(s sshdSettings) []byte {
 	line := func(key string, values ...string) { fmt.Fprintf(&b, "%s %s\n", key, strings.Join(values, " ")) }
 	list := func(key string, values []string) { line(key, strings.Join(values, ",")) }
 
-	line("Port", fmt.Sprint(sshPort))
+	line("Port", fmt.Sprint(inventory.PortSSH))
 	line("AddressFamily", "inet")
 	line("ListenAddress", s.listen.String())
 	line("HostKey", s.dir+"/host_key")

@@ -19,9 +19,6 @@ import (
 const (
 	tunnelPath      = "/usr/bin/tunnel"
 	tunnelInterface = "mayfly0"
-	tunnelPort      = 51820
-	registerPort    = 7443
-	noticePort      = 7444
 	tunnelConf      = tunnelDir + "/server.json"
 	tunnelChain     = tunnelDir + "/tls.pem"
 	tunnelTLSKey    = tunnelDir + "/tls.key"
@@ -50,8 +47,8 @@ func tunnelConfiguration(f inventory.Fleet, s inventory.Server) ([]byte, error) 
 	data, err := json.MarshalIndent(tunnelConfig{
 		Name:        s.Name,
 		FQDN:        f.FQDN(s.Name),
-		Listen:      netip.AddrPortFrom(netip.IPv4Unspecified(), tunnelPort).String(),
-		Register:    fmt.Sprintf(":%d", registerPort),
+		Listen:      netip.AddrPortFrom(netip.IPv4Unspecified(), inventory.PortTunnel).String(),
+		Register:    fmt.Sprintf(":%d", inventory.PortRegister),
 		Network:     s.Tunnel.Masked().String(),
 		Certificate: tunnelChain,
 		Key:         tunnelTLSKey,

@@ -408,7 +408,7 @@ var (
 // on starts a machine, which ends with the test.
 func (b *bench) on(t *testing.T, id string, a attempt, handOver power.Boot) (*power.QEMU, time.Time) {
 	t.Helper()
-	server := inventory.Server{Name: id, Power: inventory.Power{Driver: power.DriverQEMU, MAC: "52:54:00:00:00:01", MemoryMiB: max(a.memory, 256)}}
+	server := inventory.Server{Name: id, Power: inventory.Power{Driver: inventory.DriverQEMU, MAC: "52:54:00:00:00:01", MemoryMiB: max(a.memory, 256)}}
 	q, err := power.OpenQEMU(server, t.TempDir(), power.Options{Netdev: "user", Extra: a.extra}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 
 	"mayfly/internal/pki"
 	"mayfly/inventory"
+	"mayfly/rebuild/ticket"
 )
 
 func TestNew(t *testing.T) {
@@ -50,5 +51,12 @@ func TestNew(t *testing.T) {
 	life.Epoch = 0
 	if _, err := New(fleet, "se-1", life); err == nil {
 		t.Error("life 0: got nil, want an error")
+	}
+}
+
+// The stub links no inventory, so package ticket has its own word for the controller.
+func TestControllerLabel(t *testing.T) {
+	if ticket.ControllerLabel != inventory.NameController {
+		t.Errorf("a ticket calls the controller %q, the inventory %q", ticket.ControllerLabel, inventory.NameController)
 	}
 }
