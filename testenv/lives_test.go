@@ -158,8 +158,10 @@ func beginLife(t *testing.T, ctx context.Context, d *demo, s *store.Store, name 
 	// The machine's tap is inside core, and so is who starts it; the mark lets `down` find it.
 	t.Setenv(supervise.Mark, d.e.dir)
 	check(d.e.lab.Core.Do(func() error {
-		return l.machine.On(ctx, power.Boot{Epoch: l.epoch, Kernel: d.e.fleet("public", "releases", releaseVersion, release.KernelFile),
-			Stub: d.e.fleet("public", "releases", releaseVersion, release.StubFile), Trust: trust, Ticket: l.data, TicketSig: l.sig, Cmdline: parsed.Cmdline})
+		return l.machine.On(ctx, power.Boot{Epoch: l.epoch, Trust: trust,
+			Kernel: power.File{Path: d.e.fleet("public", "releases", releaseVersion, release.KernelFile), Signed: parsed.Kernel},
+			Stub:   power.File{Path: d.e.fleet("public", "releases", releaseVersion, release.StubFile), Signed: parsed.Stub},
+			Ticket: l.data, TicketSig: l.sig, Cmdline: parsed.Cmdline})
 	}))
 	return l
 }

@@ -257,8 +257,9 @@ func (l *life) on(ctx context.Context, s store.Server) error {
 	l.at("ticket-put")
 	ctx, cancel = context.WithTimeout(ctx, onLimit)
 	defer cancel()
-	err = l.machine.On(ctx, power.Boot{Epoch: s.Epoch, Kernel: l.Release.Kernel, Stub: l.Release.Stub, Trust: l.Trust,
-		Ticket: data, TicketSig: sig, Cmdline: l.Release.Statement.Cmdline})
+	signed := l.Release.Statement
+	err = l.machine.On(ctx, power.Boot{Epoch: s.Epoch, Trust: l.Trust, Ticket: data, TicketSig: sig, Cmdline: signed.Cmdline,
+		Kernel: power.File{Path: l.Release.Kernel, Signed: signed.Kernel}, Stub: power.File{Path: l.Release.Stub, Signed: signed.Stub}})
 	if err != nil {
 		return &failure{"power_on", err.Error()}
 	}

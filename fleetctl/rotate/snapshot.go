@@ -18,8 +18,8 @@ type Release struct {
 	Statement release.Statement
 	Digest    [32]byte // SHA-256 of release.json
 	Path      string   // below the controller's boot port: "/releases/7/"
-	Kernel    string   // file
-	Stub      string   // file
+	Kernel    string   // file, which may change until it is booted: the driver compares it with Statement again
+	Stub      string   // likewise
 }
 
 // Rules are the policy's rules; a release that allows less age wins.

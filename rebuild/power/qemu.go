@@ -30,7 +30,8 @@ const (
 	consoleFile = "console.log" // of the latest boot only
 	qemuLog     = "qemu.log"
 	bootFile    = "boot.json"
-	initrdFile  = "initrd" // there only while a boot begins: it holds the ticket
+	kernelFile  = "kernel" // there only while a boot begins, as is the next
+	initrdFile  = "initrd" // it holds the ticket
 	lockName    = "lock"
 )
 
@@ -124,7 +125,7 @@ func (q *QEMU) Off(ctx context.Context) error {
 	if again, err := q.find(); err != nil || len(again) > 0 {
 		return q.wrap("switching off", errors.Join(err, fmt.Errorf("%d processes still run this machine", len(again))))
 	}
-	if err := q.removeFiles(pidFile, qmpSocket, initrdFile); err != nil {
+	if err := q.removeFiles(pidFile, qmpSocket, kernelFile, initrdFile); err != nil {
 		return q.wrap("switching off", err)
 	}
 	if len(running) > 0 {
@@ -157,8 +158,8 @@ func (q *QEMU) On(ctx context.Context, boot Boot) error {
 	if err := q.awaitRunning(ctx); err != nil {
 		return q.wrap("switching on", err)
 	}
-	// QEMU has read it: the ticket need not lie around.
-	if err := q.removeFiles(initrdFile); err != nil {
+	// QEMU has read them: the ticket need not lie around.
+	if err := q.removeFiles(kernelFile, initrdFile); err != nil {
 		return q.wrap("switching on", err)
 	}
 	q.log.Info("machine on", "server", q.server.Name, "epoch", boot.Epoch)
@@ -167,7 +168,10 @@ func (q *QEMU) On(ctx context.Context, boot Boot) error {
 
 // start writes down what is about to run, then runs it as a session of its own.
 func (q *QEMU) start(ctx context.Context, boot Boot) error {
-	if err := q.removeFiles(pidFile, qmpSocket, initrdFile); err != nil {
+	if err := q.removeFiles(pidFile, qmpSocket, kernelFile, initrdFile); err != nil {
+		return err
+	}
+	if err := writeKernel(filepath.Join(q.dir, kernelFile), boot); err != nil {
 		return err
 	}
 	if err := writeInitrd(filepath.Join(q.dir, initrdFile), boot); err != nil {
@@ -182,10 +186,7 @@ func (q *QEMU) start(ctx context.Context, boot Boot) error {
 	if err := durable.WriteFile(filepath.Join(q.dir, bootFile), append(intent, '\n'), 0o600); err != nil {
 		return err
 	}
-	args, err := q.arguments(ctx, boot)
-	if err != nil {
-		return err
-	}
+	args := q.arguments(ctx, boot)
 	out, err := os.OpenFile(filepath.Join(q.dir, qemuLog), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
@@ -204,11 +205,7 @@ func (q *QEMU) start(ctx context.Context, boot Boot) error {
 	return nil
 }
 
-func (q *QEMU) arguments(ctx context.Context, boot Boot) ([]string, error) {
-	kernel, err := filepath.Abs(boot.Kernel)
-	if err != nil {
-		return nil, err
-	}
+func (q *QEMU) arguments(ctx context.Context, boot Boot) []string {
 	accel := "tcg"
 	if kvmWorks(ctx) {
 		accel = "kvm"
@@ -230,9 +227,9 @@ func (q *QEMU) arguments(ctx context.Context, boot Boot) ([]string, error) {
 		"-serial", "file:" + consoleFile,
 		"-qmp", "unix:" + qmpSocket + ",server=on,wait=off",
 		"-no-reboot",
-		"-kernel", kernel, "-initrd", initrdFile, "-append", boot.Cmdline,
+		"-kernel", kernelFile, "-initrd", initrdFile, "-append", boot.Cmdline,
 	}
-	return append(args, q.options.Extra...), nil
+	return append(args, q.options.Extra...)
 }
 
 // awaitRunning asks through QMP until the machine runs.

@@ -3,6 +3,7 @@ package power
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mayfly/inventory"
+	"mayfly/rebuild/release"
 )
 
 // bootable makes a multiboot kernel that says "up" on the serial port and then halts for ever, so that the driver can be tested
@@ -38,6 +40,16 @@ func bootable(t *testing.T, dir string) (kernel string) {
 		t.Fatal(err)
 	}
 	return kernel
+}
+
+// signed is a file as if people had signed what it holds now.
+func signed(t *testing.T, path string) File {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return File{Path: path, Signed: release.Part{Size: int64(len(data)), SHA256: fmt.Sprintf("%x", sha256.Sum256(data))}}
 }
 
 func newMachine(t *testing.T, dir string) (*QEMU, Boot) {
@@ -61,7 +73,7 @@ func newMachine(t *testing.T, dir string) (*QEMU, Boot) {
 			t.Error(err)
 		}
 	})
-	return q, Boot{Epoch: 1, Kernel: kernel, Stub: stub, Trust: []byte("trust"), Ticket: []byte("secret ticket"), TicketSig: []byte("sig")}
+	return q, Boot{Epoch: 1, Kernel: signed(t, kernel), Stub: signed(t, stub), Trust: []byte("trust"), Ticket: []byte("secret ticket"), TicketSig: []byte("sig")}
 }
 
 func want(t *testing.T, q *QEMU, on bool, epoch uint64) {
@@ -206,9 +218,9 @@ func TestRestart(t *testing.T) {
 func TestOnFails(t *testing.T) {
 	q, boot := newMachine(t, t.TempDir())
 	bad := boot
-	bad.Kernel = filepath.Join(t.TempDir(), "missing")
-	if err := q.On(t.Context(), bad); err == nil || !strings.Contains(err.Error(), "missing") {
-		t.Errorf("On without a kernel: %v, want what qemu says", err)
+	bad.Kernel = signed(t, filepath.Join(filepath.Dir(boot.Kernel.Path), "stub"))
+	if err := q.On(t.Context(), bad); err == nil || !strings.Contains(err.Error(), kernelFile) {
+		t.Errorf("On with a kernel that is none: %v, want what qemu says", err)
 	}
 	want(t, q, false, 0)
 	bad = boot
@@ -248,7 +260,7 @@ func TestInitrd(t *testing.T) {
 		t.Fatal(err)
 	}
 	file := filepath.Join(dir, initrdFile)
-	if err := writeInitrd(file, Boot{Stub: stub, Trust: []byte("t"), Ticket: []byte("secret"), TicketSig: []byte("s")}); err != nil {
+	if err := writeInitrd(file, Boot{Stub: signed(t, stub), Trust: []byte("t"), Ticket: []byte("secret"), TicketSig: []byte("s")}); err != nil {
 		t.Fatal(err)
 	}
 	info, err := os.Stat(file)
@@ -269,6 +281,68 @@ func TestInitrd(t *testing.T) {
 	}
 	if !bytes.Contains(data, fmt.Appendf(nil, "%08x", 0o100600)) {
 		t.Error("the ticket is not 0600 in the archive")
+	}
+}
+
+// Whoever can write where releases lie may change a file after `fleetctl rotate` has checked it and before the machine boots: the
+// machine boots what was signed or not at all.
+func TestAlteredAfterCheck(t *testing.T) {
+	alter := func(f func(path string) error) func(*testing.T, *File) {
+		return func(t *testing.T, file *File) {
+			if err := f(file.Path); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	pipe := func(path string) error { return errors.Join(os.Remove(path), unix.Mkfifo(path, 0o600)) }
+	for name, tt := range map[string]struct {
+		change func(*testing.T, *File)
+		want   string
+	}{
+		"other bytes":    {alter(func(path string) error { return os.WriteFile(path, []byte("evil!"), 0o600) }), release.PartAltered},
+		"cut":            {alter(func(path string) error { return os.Truncate(path, 4) }), release.PartTruncated},
+		"longer":         {alter(func(path string) error { return os.Truncate(path, 6) }), release.PartOversize},
+		"a pipe":         {alter(pipe), "not a regular file"},
+		"gone":           {alter(os.Remove), "no such file"},
+		"nothing signed": {func(_ *testing.T, f *File) { f.Signed = release.Part{} }, release.PartAltered},
+	} {
+		for _, which := range []string{"stub", "kernel"} {
+			dir := t.TempDir()
+			path := filepath.Join(dir, which)
+			if err := os.WriteFile(path, []byte("good!"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			file := signed(t, path)
+			tt.change(t, &file)
+			write, boot := writeInitrd, Boot{Stub: file}
+			if which == "kernel" {
+				write, boot = writeKernel, Boot{Kernel: file}
+			}
+			if err := write(filepath.Join(dir, "out"), boot); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%s, %s: got %v, want %q", which, name, err, tt.want)
+			}
+		}
+	}
+}
+
+func TestAlteredDoesNotBoot(t *testing.T) {
+	for name, file := range map[string]func(Boot) File{
+		"kernel": func(b Boot) File { return b.Kernel },
+		"stub":   func(b Boot) File { return b.Stub },
+	} {
+		q, boot := newMachine(t, t.TempDir())
+		data, err := os.ReadFile(file(boot).Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data[len(data)-1] ^= 1
+		if err := os.WriteFile(file(boot).Path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := q.On(t.Context(), boot); err == nil || !strings.Contains(err.Error(), release.PartAltered) {
+			t.Errorf("altered %s: got %v, want %q", name, err, release.PartAltered)
+		}
+		want(t, q, false, 0)
 	}
 }
 

@@ -377,8 +377,10 @@ func (b *bench) prepare(t *testing.T, id string, a attempt) power.Boot {
 		by = ticketKey
 	}
 	return power.Boot{
-		Epoch: 1, Kernel: filepath.Join(b.dir, release.KernelFile), Stub: filepath.Join(b.dir, release.StubFile), Cmdline: statement.Cmdline,
-		Trust: b.trust, Ticket: ticketData, TicketSig: sign(t, ticket.Namespace, ticketData, by),
+		Epoch: 1, Cmdline: statement.Cmdline,
+		Kernel: power.File{Path: filepath.Join(b.dir, release.KernelFile), Signed: b.result.Kernel},
+		Stub:   power.File{Path: filepath.Join(b.dir, release.StubFile), Signed: b.result.Stub},
+		Trust:  b.trust, Ticket: ticketData, TicketSig: sign(t, ticket.Namespace, ticketData, by),
 	}
 }
 
