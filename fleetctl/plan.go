@@ -137,7 +137,7 @@ func (d state) runner(ctx context.Context, c *command.Call) (*rotate.Runner, pla
 	if err != nil {
 		return fail(err)
 	}
-	client, err := d.client()
+	ca, err := read(d.caFile(), "`fleetctl init` makes it")
 	if err != nil {
 		return fail(err)
 	}
@@ -151,7 +151,6 @@ func (d state) runner(ctx context.Context, c *command.Call) (*rotate.Runner, pla
 		}
 	}
 	log := slog.New(slog.NewTextHandler(c.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	ca := []byte(client.CA)
 	return &rotate.Runner{
 		Store:    s,
 		Bundle:   b,

@@ -67,7 +67,7 @@ func parts(s *release.Statement) []part {
 // checkParts reads every file of a release and compares it with the statement.
 func checkParts(s *release.Statement, dir string) error {
 	for _, p := range parts(s) {
-		f, err := os.Open(filepath.Join(dir, p.file))
+		f, err := openFile(filepath.Join(dir, p.file))
 		if err != nil {
 			return fmt.Errorf("checking the release: %w", err)
 		}

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -64,7 +65,7 @@ func TestScripts(t *testing.T) {
 			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": scriptCode, "lab": scriptLab, "key": scriptKey, "release": scriptRelease, "flip": scriptFlip, "listens": scriptListens,
+			"code": scriptCode, "lab": scriptLab, "key": scriptKey, "release": scriptRelease, "flip": scriptFlip, "pipe": scriptPipe, "listens": scriptListens,
 			"occupy": scriptOccupy, "exists-soon": scriptExistsSoon, "hold": scriptHold, "fetch-list": scriptFetchList,
 		},
 	})
@@ -153,6 +154,10 @@ func scriptFlip(ts *testscript.TestScript, neg bool, args []string) {
 	data := []byte(ts.ReadFile(path))
 	data[len(data)/2] ^= 1
 	ts.Check(os.WriteFile(path, data, 0o644))
+}
+
+func scriptPipe(ts *testscript.TestScript, neg bool, args []string) {
+	ts.Check(syscall.Mkfifo(ts.MkAbs(args[0]), 0o644))
 }
 
 // soon is how long a script waits for what has to come.

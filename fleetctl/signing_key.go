@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
@@ -44,7 +43,7 @@ func loadSigner(path string, agentSock string) (ssh.Signer, error) {
 
 // readPublic returns the key if the file is a public key, nil if it is something else.
 func readPublic(path string) (ssh.PublicKey, error) {
-	f, err := os.Open(path)
+	f, err := openFile(path)
 	if err != nil {
 		return nil, hint.New(fmt.Errorf("reading key: %w", err), "give the path of a private key, or of a .pub file whose key is in ssh-agent")
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/crypto/ssh"
@@ -80,6 +81,10 @@ func TestLoadSigner(t *testing.T) {
 	}()
 	defer func() { listener.Close(); <-done }()
 
+	pipe := filepath.Join(dir, "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	private := write("private", pem.EncodeToMemory(block), 0o600)
 	pub := write("private.pub", public, 0o644)
 	for _, tt := range []struct{ name, path, sock string }{{"private", private, ""}, {"agent", pub, sock}} {
@@ -97,6 +102,7 @@ func TestLoadSigner(t *testing.T) {
 		{"readable by others", write("open", pem.EncodeToMemory(block), 0o644), "", "mode 0644"},
 		{"passphrase", write("locked", pem.EncodeToMemory(locked), 0o600), "", "passphrase"},
 		{"garbage", write("garbage", []byte("hello"), 0o600), "", "neither"},
+		{"pipe", pipe, "", "not a regular file"},
 		{"broken", write("broken", []byte("-----BEGIN OPENSSH PRIVATE KEY-----\n"), 0o600), "", "reading key"},
 		{"no agent", pub, "", "no ssh-agent"},
 		{"agent gone", pub, filepath.Join(dir, "none.sock"), "reaching ssh-agent"},

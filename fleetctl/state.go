@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"mayfly/internal/command"
@@ -41,7 +42,8 @@ func (d state) clientFile() string     { return d.path("public", "client.json") 
 func (d state) knownHostsFile() string { return d.path("public", "known_hosts") }
 func (d state) listFile() string       { return d.path("public", "list.json") }
 func (d state) releases() string       { return d.path("public", "releases") }
-func (d state) currentFile() string    { return d.path("public", "releases", "current") }
+func (d state) currentFile() string    { return d.path("release") } // not in public: who writes there must not choose
+func (d state) caFile() string         { return d.path("signer", "tls-ca.pem") }
 
 // signatures is the file of a file's detached signatures.
 func signatures(path string) string { return path + ".sig" }
@@ -112,7 +114,7 @@ func (d state) openStore(ctx context.Context) (*store.Store, error) {
 
 // read reads a bounded file; how says what makes it, when it is not there.
 func read(path, how string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := openFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, hint.New(err, "%s; --dir names the state directory", how)
 	}
@@ -128,6 +130,22 @@ func read(path, how string) ([]byte, error) {
 		return nil, fmt.Errorf("reading %s: longer than %d bytes", path, maxFile)
 	}
 	return data, nil
+}
+
+// openFile opens a regular file for reading. It does not wait for the other end of a pipe that somebody laid in its place.
+func openFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = hint.New(fmt.Errorf("reading %s: not a regular file", path), "see what lies there: ls -l %s", path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // readOptional is read of a file that may be missing.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"syscall"
 
 	"mayfly/rebuild/release"
 )
@@ -36,7 +37,7 @@ func releases(root *os.Root, log *slog.Logger) http.Handler {
 			http.NotFound(w, r)
 			return
 		}
-		f, err := root.Open("releases/" + m[1] + "/" + m[2])
+		f, err := root.OpenFile("releases/"+m[1]+"/"+m[2], os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe keeps nobody waiting
 		if err != nil {
 			if !errors.Is(err, fs.ErrNotExist) {
 				log.Warn("opening a release's file", "path", r.URL.Path, "error", err)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"syscall"
 )
 
 // Handler answers GET PathServers with the file at path, a Signed that fleetctl serve keeps fresh. Everybody gets the same bytes.
@@ -29,11 +30,14 @@ func Handler(path string) http.Handler {
 }
 
 func readList(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(errors.New("the list's file is no file"), err) // a pipe would hold every app's request
+	}
 	body, err := io.ReadAll(io.LimitReader(f, maxSigned+1))
 	if err != nil {
 		return nil, err
