@@ -130,6 +130,53 @@ func TestLife(t *testing.T) {
 	}
 }
 
+// TestOldTicketHarmsNoLaterLife: who has one used ticket ends the life that it began, and nothing of the lives after it.
+func TestOldTicketHarmsNoLaterLife(t *testing.T) {
+	f := newFleet(t)
+	f.start(t)
+	ctx := t.Context()
+	tk, stolen, stolenSig := f.begin(t)
+	c, err := join.NewClient(&tk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Join(ctx, newMachine(t).request(stolen, stolenSig)); err != nil {
+		t.Fatal(err)
+	}
+	_, data, sig := f.begin(t)
+	m := newMachine(t)
+	replay := func() {
+		t.Helper()
+		if _, err := c.Join(ctx, newMachine(t).request(stolen, stolenSig)); reason(err) != join.TicketUsed {
+			t.Fatalf("the old ticket: got %v, want %s", err, join.TicketUsed)
+		}
+	}
+	for range admitsPerHour {
+		replay()
+	}
+	second, err := c.Join(ctx, m.request(data, sig))
+	if err != nil {
+		t.Fatalf("the next life, after the old ticket came %d times: %v", admitsPerHour, err)
+	}
+	conn, err := c.Stream(ctx, m.pair(t, second.TLS))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	frames := join.NewFrames(conn, join.MaxToServer)
+	if got, err := frames.ToServer(); err != nil || got.Policy == nil {
+		t.Fatalf("first order: got %+v, %v; want the policy", got, err)
+	}
+	replay()
+	f.sign(t, 2)
+	if got, err := frames.ToServer(); err != nil || got.Policy == nil {
+		t.Errorf("the next life's stream after the old ticket came again: got %+v, %v; want the policy", got, err)
+	}
+	if _, err := c.Renew(ctx, m.pair(t, second.TLS), m.renewal(second.TLS)); err != nil {
+		t.Errorf("the next life's renewal: %v", err)
+	}
+}
+
 // TestNextLife: the certificate of an earlier life opens nothing in the next one.
 func TestNextLife(t *testing.T) {
 	f := newFleet(t)

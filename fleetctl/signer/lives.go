@@ -68,8 +68,9 @@ func (l *lives) save(v life) error {
 	return durable.WriteFile(l.path(v.Server), data, 0o600)
 }
 
-// begin admits a ticket, once. A second use revokes the life that the first one began. The decision is durable on return.
-func (l *lives) begin(t *ticket.Ticket, hash [32]byte, tlsKey, hostKey string, now time.Time) (life, error) {
+// begin admits a ticket, once. A second use revokes the life that the first one began. The decision is durable on return. allow is
+// asked last: a ticket that is refused anyway uses up nothing that a good one needs.
+func (l *lives) begin(t *ticket.Ticket, hash [32]byte, tlsKey, hostKey string, now time.Time, allow func() error) (life, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	v, err := l.load(t.Server)
@@ -92,6 +93,9 @@ func (l *lives) begin(t *ticket.Ticket, hash [32]byte, tlsKey, hostKey string, n
 		return life{}, join.Refuse(join.LifeRevoked, "life %d of %q is revoked", v.Epoch, v.Server)
 	case len(v.Tickets) >= maxTicketsOfEpoch:
 		return life{}, join.Refuse(join.RateLimited, "%d tickets of life %d were used", len(v.Tickets), t.Epoch)
+	}
+	if err := allow(); err != nil {
+		return life{}, err
 	}
 	v.Epoch = t.Epoch
 	v.Tickets = append(v.Tickets, h)

@@ -51,15 +51,14 @@ func (s *server) admit(r join.Request, now time.Time) (join.Certificates, error)
 	if err := checkTicket(*t, b.Inventory, b.Policy, string(s.keys.caPEM), now); err != nil {
 		return join.Certificates{}, err
 	}
-	if err := s.rate.allow("admissions", t.Server, admitsPerHour, now); err != nil {
-		return join.Certificates{}, err
-	}
 	key, err := join.CSRKey(r.CSR)
 	if err != nil {
 		return join.Certificates{}, join.Refuse(join.RequestInvalid, "csr: %v", err)
 	}
 	hash := ticket.Hash(r.Ticket)
-	v, err := s.lives.begin(t, hash, keyHash(key), r.HostKey, now)
+	v, err := s.lives.begin(t, hash, keyHash(key), r.HostKey, now, func() error {
+		return s.rate.allow("admissions", t.Server, admitsPerHour, now)
+	})
 	if err != nil {
 		return join.Certificates{}, err
 	}

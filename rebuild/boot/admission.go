@@ -136,7 +136,7 @@ func (s *service) use(ctx context.Context, t *ticket.Ticket, q join.Request, now
 	case err == nil:
 		return nil
 	case errors.Is(err, store.ErrTicketUsed):
-		s.streams.cut(t.Server, "its ticket was used twice")
+		s.streams.cut(life{t.Server, t.Epoch})
 		if _, serr := s.Signer.Admit(ctx, q); serr == nil {
 			s.Log.Error("the signer admitted a ticket that the store had seen used", "server", t.Server, "epoch", t.Epoch)
 		} else if _, ok := join.IsRefusal(serr); !ok {

@@ -80,11 +80,12 @@ func (s *streams) all() []*stream {
 	return list
 }
 
-func (s *streams) cut(name, why string) {
+// cut ends the stream of one life, and of no other life of that server.
+func (s *streams) cut(l life) {
 	s.mu.Lock()
-	st := s.open[name]
+	st := s.open[l.name]
 	s.mu.Unlock()
-	if st != nil {
+	if st != nil && st.life == l {
 		st.cut()
 	}
 }
