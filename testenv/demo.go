@@ -46,14 +46,11 @@ type demo struct {
 	c *command.Call
 
 	clients keys // of engineers
-	plan    []string
-	watched *watch // boots and lists, seen while they happen
 
 	agents   map[string]*supervise.Process
 	canaries map[string][]canary // by server
 	before   map[string]identity // of each server before it was rebuilt
 	audit    int64               // size of the audit log when the current check began
-	pulled   map[string]bool
 }
 
 func runDemo(ctx context.Context, c *command.Call) (err error) {

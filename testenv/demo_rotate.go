@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"mayfly/fleetctl/plan"
 	"mayfly/inventory"
 	"mayfly/inventory/store"
 	"mayfly/testenv/supervise"
@@ -101,18 +102,44 @@ func (d *demo) rotate(ctx context.Context) error {
 	return rotateErr
 }
 
-// seePlan reads the plan of a repave: every server in it, and never two of region se at once.
+// seePlan reads the plan of a repave: every server is in it and due, some may go now, and what goes now leaves each region its floor.
 func (d *demo) seePlan(ctx context.Context) (string, error) {
-	text, err := d.fleetctl(ctx, "plan", "--all")
+	text, err := d.fleetctl(ctx, "plan", "--all", "-o", "json")
 	if err != nil {
 		return "", err
 	}
+	var p plan.Plan
+	if err := json.Unmarshal([]byte(text), &p); err != nil {
+		return "", fmt.Errorf("reading the plan: %w", err)
+	}
+	return checkPlan(p)
+}
+
+// checkPlan works the floors out again from what the demo's fleet.toml says, not from what the plan says of itself.
+func checkPlan(p plan.Plan) (string, error) {
+	stays, due, now := map[string]int{}, map[string]bool{}, []string{}
 	for _, m := range machines {
-		if !strings.Contains(text, m.Name) {
-			return "", fmt.Errorf("the plan does not name %s:\n%s", m.Name, text)
+		stays[m.Region] += capacity
+	}
+	for _, s := range p.Steps {
+		due[s.Server] = s.Due
+		if s.Now {
+			now = append(now, s.Server)
+			stays[s.Region] -= s.Capacity
 		}
 	}
-	return oneLine(text), nil
+	for _, m := range machines {
+		if !due[m.Name] {
+			return "", fmt.Errorf("%s is not due in a repave", m.Name)
+		}
+	}
+	switch {
+	case len(now) == 0:
+		return "", errors.New("nothing may go now")
+	case stays["se"] < floorOfSE:
+		return "", fmt.Errorf("%s at once leave region se %d, its floor is %d", strings.Join(now, " and "), stays["se"], floorOfSE)
+	}
+	return fmt.Sprintf("%s now, of %d; region se keeps %d", strings.Join(now, " and "), len(p.Steps), stays["se"]), nil
 }
 
 // findCanaries wants every canary of a server in its memory, and no decoy.

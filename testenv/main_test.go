@@ -7,10 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"mayfly/fleetctl/plan"
 	"mayfly/internal/command"
 	"mayfly/inventory"
 	"mayfly/policies"
@@ -271,4 +273,32 @@ func TestLifeline(t *testing.T) {
 	}
 	write.Close()
 	<-ctx.Done()
+}
+
+func TestCheckPlan(t *testing.T) {
+	steps := func(now ...string) plan.Plan {
+		var p plan.Plan
+		for _, m := range machines {
+			p.Steps = append(p.Steps, plan.Step{Server: m.Name, Region: m.Region, Capacity: capacity, Due: true, Now: slices.Contains(now, m.Name)})
+		}
+		return p
+	}
+	missing := steps("nl-1")
+	missing.Steps = missing.Steps[1:]
+	for _, tt := range []struct {
+		name string
+		plan plan.Plan
+		good bool
+	}{
+		{"one of each region", steps("se-1", "nl-1"), true},
+		{"the region without a floor", steps("nl-1"), true},
+		{"both of the region with a floor", steps("se-1", "se-2"), false},
+		{"nothing", steps(), false},
+		{"a server left out", missing, false},
+		{"empty", plan.Plan{}, false},
+	} {
+		if _, err := checkPlan(tt.plan); (err == nil) != tt.good {
+			t.Errorf("%s: got %v, want good %v", tt.name, err, tt.good)
+		}
+	}
 }
