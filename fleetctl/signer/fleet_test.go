@@ -182,12 +182,7 @@ func (f *fleet) begin(t *testing.T) (tk ticket.Ticket, data, sig []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, to := range []inventory.State{inventory.Wiping} {
-		if err := f.store.Move(ctx, testServer, s.Epoch, s.State, to, "test", time.Now()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	epoch, err := f.store.NextEpoch(ctx, testServer)
+	epoch, err := f.store.BeginLife(ctx, testServer, s.Epoch, s.State, "test", time.Now(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -68,29 +68,9 @@ func move(ctx context.Context, tx *sql.Tx, name string, epoch uint64, from, to i
 	return err
 }
 
-// NextEpoch begins a server's next life and returns its number. The old life must be over: the server must be Wiping. What was
-// known of the old life (keys, health, drain) is gone, and its unused tickets are revoked.
-func (s *Store) NextEpoch(ctx context.Context, name string) (uint64, error) {
-	var epoch uint64
-	err := s.write(ctx, func(tx *sql.Tx) error {
-		have, err := server(ctx, tx, name)
-		if err != nil {
-			return err
-		}
-		if have.State != inventory.Wiping {
-			return fmt.Errorf("server %q is %s and a new life begins while wiping: %w", name, have.State, ErrStale)
-		}
-		epoch, err = nextEpoch(ctx, tx, have)
-		return err
-	})
-	if err != nil {
-		return 0, fmt.Errorf("beginning a life: %w", err)
-	}
-	return epoch, nil
-}
-
-// BeginLife is Move to Wiping and NextEpoch in one transaction, if check, which may be nil, agrees: there is no moment at which
-// the old life is over and the new one has no number.
+// BeginLife is Move to Wiping and the beginning of the next life, whose number it returns, in one transaction, if check, which
+// may be nil, agrees: there is no moment at which the old life is over and the new one has no number. What was known of the old
+// life (keys, health, drain) is gone, and its unused tickets are revoked.
 func (s *Store) BeginLife(ctx context.Context, name string, epoch uint64, from inventory.State, cause string, now time.Time, check func([]Server) error) (uint64, error) {
 	var next uint64
 	err := s.write(ctx, func(tx *sql.Tx) error {

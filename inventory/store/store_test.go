@@ -64,19 +64,18 @@ func to(t *testing.T, s *Store, name string, state inventory.State) uint64 {
 	}
 	var epoch uint64
 	for i, next := range path {
-		if i > 0 {
-			if err := s.Move(t.Context(), name, epoch, path[i-1], next, "test", now); err != nil {
-				t.Fatal(err)
-			}
+		var err error
+		switch {
+		case next == inventory.Wiping:
+			epoch, err = s.BeginLife(t.Context(), name, epoch, path[i-1], "test", now, nil)
+		case i > 0:
+			err = s.Move(t.Context(), name, epoch, path[i-1], next, "test", now)
+		}
+		if err != nil {
+			t.Fatal(err)
 		}
 		if next == state {
 			return epoch
-		}
-		if next == inventory.Wiping {
-			var err error
-			if epoch, err = s.NextEpoch(t.Context(), name); err != nil {
-				t.Fatal(err)
-			}
 		}
 	}
 	t.Fatalf("no way to %s", state)
@@ -238,10 +237,8 @@ func TestMoveChecked(t *testing.T) {
 
 func TestLife(t *testing.T) {
 	s, ctx := newStore(t, "a"), t.Context()
-	for _, state := range []inventory.State{inventory.New} {
-		if _, err := s.NextEpoch(ctx, "a"); !errors.Is(err, ErrStale) {
-			t.Errorf("NextEpoch while %s: got %v, want %v", state, err, ErrStale)
-		}
+	if _, err := s.BeginLife(ctx, "a", 0, inventory.Draining, "", now, nil); !errors.Is(err, ErrStale) {
+		t.Errorf("beginning a life of a server that is new as if it drained: got %v, want %v", err, ErrStale)
 	}
 	epoch := to(t, s, "a", inventory.Booting)
 	if got := get(t, s, "a"); !got.BootedAt.Equal(now) {
@@ -299,10 +296,7 @@ func TestLife(t *testing.T) {
 	}
 
 	// The next life knows nothing of this one.
-	if err := s.Move(ctx, "a", epoch, inventory.Attesting, inventory.Wiping, "", now); err != nil {
-		t.Fatal(err)
-	}
-	next, err := s.NextEpoch(ctx, "a")
+	next, err := s.BeginLife(ctx, "a", epoch, inventory.Attesting, "", now, nil)
 	if err != nil || next != epoch+1 {
 		t.Fatalf("next life: got %d, %v, want %d", next, err, epoch+1)
 	}
@@ -366,10 +360,7 @@ func TestTickets(t *testing.T) {
 	if err := s.PutTicket(ctx, "a", epoch, third, end); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Move(ctx, "a", epoch, inventory.Booting, inventory.Wiping, "", now); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.NextEpoch(ctx, "a"); err != nil {
+	if _, err := s.BeginLife(ctx, "a", epoch, inventory.Booting, "", now, nil); err != nil {
 		t.Fatal(err)
 	}
 	use("of the last life", third, "a", epoch, now, ErrTicketRevoked)
@@ -573,11 +564,8 @@ func work(t *testing.T, path, name string) {
 	add(t, s, "a", "b", "c")
 	from, epoch := inventory.New, uint64(0)
 	for range perProcess {
-		if err := s.Move(t.Context(), name, epoch, from, inventory.Wiping, "", now); err != nil {
-			t.Fatal(err)
-		}
 		var err error
-		if epoch, err = s.NextEpoch(t.Context(), name); err != nil {
+		if epoch, err = s.BeginLife(t.Context(), name, epoch, from, "", now, nil); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.Move(t.Context(), name, epoch, inventory.Wiping, inventory.Quarantined, "", now); err != nil {
