@@ -84,11 +84,6 @@ func LoadCA(certPEM, keyPEM []byte) (*CA, error) {
 	return &CA{cert: cert, key: key}, nil
 }
 
-// Certificate returns the CA's certificate as PEM.
-func (c *CA) Certificate() []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.cert.Raw})
-}
-
 // Issue signs the key of a certificate request, whose own signature must be good. The certificate says name, which becomes its
 // common name and only DNS name, the addresses, and that it is for a server, a client or both, and nothing of what the
 // request says. It ends after life, or with the CA.

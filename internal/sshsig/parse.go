@@ -10,22 +10,6 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// ParseAll reads up to max concatenated armored blocks. A block that does not parse is left out; only too many blocks or a
-// block over MaxBlock are an error.
-func ParseAll(data []byte, max int) ([]*Signature, error) {
-	blocks, err := Split(data, max)
-	if err != nil {
-		return nil, err
-	}
-	var all []*Signature
-	for _, b := range blocks {
-		if s, err := Parse(b); err == nil {
-			all = append(all, s)
-		}
-	}
-	return all, nil
-}
-
 // Split cuts data into its armored blocks without reading what they hold. Text outside blocks becomes a block of its own,
 // which Parse will refuse; white space does not.
 func Split(data []byte, max int) ([][]byte, error) {

@@ -134,12 +134,6 @@ func (d *Doc) Line(path string) int {
 	return 1
 }
 
-// Has reports whether the file gives the path a value.
-func (d *Doc) Has(path string) bool {
-	_, ok := d.nodes[path]
-	return ok
-}
-
 // Place turns a Problem into an error that begins with the file's name and the line, and keeps its hint.
 func (d *Doc) Place(err error) error {
 	var p *Problem

@@ -71,8 +71,9 @@ func TestLine(t *testing.T) {
 			t.Errorf("%q: got line %d, want %d", tt.path, got, tt.want)
 		}
 	}
-	if !doc.Has("item[0].inline.b") || doc.Has("item[1].inline.b") {
-		t.Error("Has: inline.b is there in the first item alone")
+	_, first := doc.nodes["item[0].inline.b"]
+	if _, second := doc.nodes["item[1].inline.b"]; !first || second {
+		t.Errorf("inline.b is there in the first item alone: got %v, %v", first, second)
 	}
 }
 

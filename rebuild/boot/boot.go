@@ -37,7 +37,6 @@ const (
 	watchInterval       = 500 * time.Millisecond
 	maxConcurrentJoins  = 32
 	maxReportsOfALife   = 16
-	maxTrustFile        = 1 << 20
 	certificateAttempts = 10 * time.Second
 )
 

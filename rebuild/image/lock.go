@@ -58,25 +58,6 @@ func resolveAndFetch(ctx context.Context, client *apt, spec Spec, store string) 
 	return packages, fetch(ctx, client, packages, store)
 }
 
-// Fetch downloads the packages of a lock that the store lacks, while the archive still has them.
-func Fetch(ctx context.Context, lock []byte, store string) error {
-	l, err := ParseLock(lock)
-	if err != nil {
-		return err
-	}
-	client, err := newApt(filepath.Join(store, "apt"))
-	if err != nil {
-		return err
-	}
-	if err := fetch(ctx, client, l.Packages, store); err != nil && ctx.Err() == nil {
-		updateErr := client.update(ctx)
-		if err := fetch(ctx, client, l.Packages, store); err != nil {
-			return errors.Join(err, updateErr)
-		}
-	}
-	return ctx.Err()
-}
-
 // resolve follows dependencies from the spec's packages. A dependency that has an excluded alternative counts as met.
 func resolve(ctx context.Context, records func(context.Context, []string) (map[string]record, error), spec Spec) ([]Package, error) {
 	meta, err := records(ctx, []string{spec.Kernel})
