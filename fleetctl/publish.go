@@ -17,9 +17,6 @@ import (
 	"mayfly/tunnel/checkin"
 )
 
-// storeOfServe is the store as serve uses it: all of it goes to rebuild/boot.
-type storeOfServe = *store.Store
-
 // How often the list of servers is looked at, signed again without a change, and how long it is valid.
 const (
 	listInterval = 500 * time.Millisecond

@@ -12,6 +12,7 @@ import (
 
 	"mayfly/fleetctl/plan"
 	"mayfly/fleetctl/rotate"
+	"mayfly/fleetctl/signer"
 	"mayfly/internal/command"
 	"mayfly/internal/hint"
 	"mayfly/inventory"
@@ -94,7 +95,7 @@ func (d state) rotate(ctx context.Context, r *rotate.Runner, rules plan.Rules) (
 	if err := answers(ctx, netip.AddrPortFrom(k.Address, k.JoinPort)); err != nil {
 		return rotate.Result{}, hint.New(fmt.Errorf("servers could not join: %w", err), "start `fleetctl serve` first; nothing was touched")
 	}
-	socket := d.path("signer.sock")
+	socket := d.path(signer.SocketName)
 	conn, err := net.DialTimeout("unix", socket, controllerLimit)
 	if err != nil {
 		return rotate.Result{}, hint.New(fmt.Errorf("no tickets without the signer: %w", err), "start `fleetctl signer` first; nothing was touched")

@@ -13,6 +13,7 @@ import (
 
 	"mayfly/fleetctl/signer"
 	"mayfly/internal/command"
+	"mayfly/inventory/store"
 	"mayfly/policies/bundle"
 	"mayfly/policies/trust"
 	"mayfly/rebuild/boot"
@@ -57,19 +58,23 @@ func runServe(ctx context.Context, c *command.Call) error {
 	if err != nil {
 		return err
 	}
-	err = serve(ctx, c, d, s, p, log)
+	err = serve(ctx, c, d, s, t, p, log)
 	return errors.Join(err, s.Close())
 }
 
-func serve(ctx context.Context, c *command.Call, d state, s storeOfServe, p *policy, log *slog.Logger) error {
+func serve(ctx context.Context, c *command.Call, d state, s *store.Store, t *trust.Trust, p *policy, log *slog.Logger) error {
 	b := p.current()
+	ca, err := read(d.caFile(), "`fleetctl init` makes it")
+	if err != nil {
+		return err
+	}
 	if err := s.Sync(ctx, b.Inventory, time.Now()); err != nil {
 		return err
 	}
 	keys := signer.Dial(string(d))
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		err := boot.Serve(ctx, boot.Config{Fleet: b.Inventory, Dir: string(d), Store: s, Signer: keys, Bundle: p.bytes, Log: log,
+		err := boot.Serve(ctx, boot.Config{Fleet: b.Inventory, Trust: t, CA: ca, Public: d.public(), Store: s, Signer: keys, Bundle: p.bytes, Log: log,
 			Ready: func() { fmt.Fprintln(c.Stderr, "fleetctl: serve: ready") }})
 		if ctx.Err() != nil {
 			return nil // asked to stop

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"mayfly/fleetctl/signer"
 	"mayfly/internal/command"
 	"mayfly/internal/hint"
 	"mayfly/inventory"
@@ -38,12 +39,13 @@ func (d state) nextFile() string       { return d.path("bundle-next.json") }
 func (d state) storeFile() string      { return d.path("store.db") }
 func (d state) lockFile() string       { return d.path("rotate.lock") }
 func (d state) machines() string       { return d.path("machines") }
-func (d state) clientFile() string     { return d.path("public", "client.json") }
-func (d state) knownHostsFile() string { return d.path("public", "known_hosts") }
-func (d state) listFile() string       { return d.path("public", "list.json") }
-func (d state) releases() string       { return d.path("public", "releases") }
+func (d state) caFile() string         { return signer.CAFile(string(d)) }
 func (d state) currentFile() string    { return d.path("release") } // not in public: who writes there must not choose
-func (d state) caFile() string         { return d.path("signer", "tls-ca.pem") }
+func (d state) public() string         { return d.path("public") }
+func (d state) clientFile() string     { return filepath.Join(d.public(), "client.json") }
+func (d state) knownHostsFile() string { return filepath.Join(d.public(), "known_hosts") }
+func (d state) listFile() string       { return filepath.Join(d.public(), "list.json") }
+func (d state) releases() string       { return filepath.Join(d.public(), "releases") }
 
 // signatures is the file of a file's detached signatures.
 func signatures(path string) string { return path + ".sig" }
@@ -54,11 +56,7 @@ func (d state) fleet() (inventory.Fleet, error) {
 	if err != nil {
 		return inventory.Fleet{}, err
 	}
-	f, err := inventory.Parse(d.fleetFile(), data)
-	if err != nil {
-		return inventory.Fleet{}, err
-	}
-	return f, inventory.CheckFloors(f)
+	return inventory.Parse(d.fleetFile(), data)
 }
 
 // policy reads policy.toml and checks it against the fleet.

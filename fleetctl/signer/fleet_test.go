@@ -37,6 +37,7 @@ type fleet struct {
 	inv    inventory.Fleet
 	dir    string
 	public Public
+	trust  *trust.Trust
 	client *Client
 	store  *store.Store
 	people []ssh.Signer
@@ -74,6 +75,7 @@ func newFleet(t *testing.T) *fleet {
 		t.Fatal(err)
 	}
 	f.write(t, "trust.json", data)
+	f.trust = &tr
 	f.sign(t, 1)
 	if err := os.MkdirAll(filepath.Join(dir, "public", "releases", "7"), 0o755); err != nil {
 		t.Fatal(err)
@@ -114,7 +116,7 @@ func (f *fleet) start(t *testing.T) {
 	}
 	ready := make(chan struct{})
 	wg.Go(func() {
-		err := boot.Serve(ctx, boot.Config{Fleet: f.inv, Dir: f.dir, Store: f.store, Signer: f.client, Bundle: f.bundle, Log: log, Ready: func() { close(ready) }})
+		err := boot.Serve(ctx, boot.Config{Fleet: f.inv, Trust: f.trust, CA: f.public.TLSCA, Public: filepath.Join(f.dir, "public"), Store: f.store, Signer: f.client, Bundle: f.bundle, Log: log, Ready: func() { close(ready) }})
 		if err != nil {
 			t.Errorf("boot service: %v", err)
 		}

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -17,6 +16,7 @@ import (
 	"mayfly/internal/durable"
 	"mayfly/internal/hint"
 	"mayfly/internal/pki"
+	"mayfly/policies/trust"
 )
 
 // Files below DIR/signer.
@@ -31,6 +31,9 @@ const (
 	livesDir      = "lives"
 	versionFile   = "bundle-version"
 )
+
+// CAFile is where the signer of DIR has the certificate of the TLS CA, which is public.
+func CAFile(dir string) string { return filepath.Join(dir, keyDir, tlsCertFile) }
 
 // Public is what the rest of the fleet needs of the signer's keys.
 type Public struct {
@@ -56,7 +59,7 @@ func Init(dir, domain string, now time.Time) (Public, error) {
 	if err := durable.WriteFile(filepath.Join(d, tlsKeyFile), key, 0o600); err != nil {
 		return Public{}, err
 	}
-	if err := durable.WriteFile(filepath.Join(d, tlsCertFile), cert, 0o644); err != nil {
+	if err := durable.WriteFile(CAFile(dir), cert, 0o644); err != nil {
 		return Public{}, err
 	}
 	for _, k := range []struct {
@@ -87,7 +90,7 @@ func newSSHKey(path, comment string) (public string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("encoding %s: %w", path, err)
 	}
-	public = strings.TrimSuffix(string(ssh.MarshalAuthorizedKey(sshPub)), "\n")
+	public = trust.FormatKey(sshPub)
 	if err := durable.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
 		return "", err
 	}

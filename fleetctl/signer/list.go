@@ -42,7 +42,7 @@ func (s *server) list(l checkin.List, now time.Time) (checkin.Signed, error) {
 
 func checkList(l checkin.List, f inventory.Fleet, now time.Time) error {
 	switch {
-	case l.Kind != "mayfly-list/1" || l.Fleet != f.Name:
+	case l.Kind != checkin.Kind || l.Fleet != f.Name:
 		return join.Refuse(join.NotInInventory, "list of kind %q for fleet %q, not of fleet %q", l.Kind, l.Fleet, f.Name)
 	case l.Issued.Sub(now).Abs() > maxListSkew:
 		return join.Refuse(join.RequestInvalid, "list issued at %s, it is %s", l.Issued.Format(time.RFC3339), now.Format(time.RFC3339))

@@ -7,6 +7,7 @@ import (
 
 	"mayfly/internal/pki"
 	"mayfly/inventory"
+	"mayfly/policies/trust"
 	"mayfly/rebuild/join"
 )
 
@@ -50,7 +51,7 @@ func (s *server) service(r serviceRequest, now time.Time) (serviceAnswer, error)
 	if err != nil {
 		return serviceAnswer{}, fmt.Errorf("issuing the certificate of %q: %w", name, err)
 	}
-	err = s.log.Append("service", certificateRecord{Name: name, TLSKey: keyHash(key), TLS: chainHash(chain), NotAfter: notAfter})
+	err = s.log.Append("service", certificateRecord{Name: name, TLSKey: join.KeyHash(key), TLS: chainHash(chain), NotAfter: notAfter})
 	if err != nil {
 		return serviceAnswer{}, err
 	}
@@ -88,7 +89,7 @@ func (s *server) host(r hostRequest, now time.Time) (hostAnswer, error) {
 		if err != nil {
 			return hostAnswer{}, fmt.Errorf("issuing the host certificate of %q: %w", r.Bastion, err)
 		}
-		line := authorizedKey(cert)
+		line := trust.FormatKey(cert)
 		end := time.Unix(int64(cert.ValidBefore), 0).UTC()
 		if err := s.log.Append("host", certificateRecord{Name: names[1], HostKey: r.HostKey, Host: sum([]byte(line)), NotAfter: end}); err != nil {
 			return hostAnswer{}, err

@@ -6,16 +6,14 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"net"
 	"strings"
 	"time"
 
-	"golang.org/x/crypto/ssh"
-
 	"mayfly/internal/pki"
 	"mayfly/inventory"
+	"mayfly/policies/trust"
 	"mayfly/rebuild/join"
 	"mayfly/rebuild/ticket"
 )
@@ -42,7 +40,7 @@ func (s *server) admit(r join.Request, now time.Time) (join.Certificates, error)
 	}
 	t, err := ticket.Open(s.rules.trust, r.Ticket, r.Signature, now)
 	if err != nil {
-		return join.Certificates{}, ticketRefusal(err)
+		return join.Certificates{}, join.RefuseTicket(err)
 	}
 	b, err := s.rules.bundle(now)
 	if err != nil {
@@ -56,7 +54,7 @@ func (s *server) admit(r join.Request, now time.Time) (join.Certificates, error)
 		return join.Certificates{}, join.Refuse(join.RequestInvalid, "csr: %v", err)
 	}
 	hash := ticket.Hash(r.Ticket)
-	v, err := s.lives.begin(t, hash, keyHash(key), r.HostKey, now, func() error {
+	v, err := s.lives.begin(t, hash, join.KeyHash(key), r.HostKey, now, func() error {
 		return s.rate.allow("admissions", t.Server, admitsPerHour, now)
 	})
 	if err != nil {
@@ -86,7 +84,7 @@ func (s *server) renew(r join.RenewRequest, now time.Time) (join.Certificates, e
 		return join.Certificates{}, join.Refuse(join.ServerUnknown, "%q is no server of fleet %q", cert.Subject.CommonName, b.Inventory.Name)
 	}
 	key, _ := cert.PublicKey.(ed25519.PublicKey)
-	v, err := s.lives.current(name, keyHash(key), r.HostKey, now)
+	v, err := s.lives.current(name, join.KeyHash(key), r.HostKey, now)
 	if err != nil {
 		return join.Certificates{}, err
 	}
@@ -119,7 +117,7 @@ func (s *server) issue(event string, v life, ticketHash string, csr []byte, host
 	if err != nil {
 		return join.Certificates{}, fmt.Errorf("issuing the host certificate of %q: %w", name, err)
 	}
-	host := authorizedKey(cert)
+	host := trust.FormatKey(cert)
 	if hostEnd := time.Unix(int64(cert.ValidBefore), 0).UTC(); hostEnd.Before(notAfter) {
 		notAfter = hostEnd
 	}
@@ -132,20 +130,6 @@ func (s *server) issue(event string, v life, ticketHash string, csr []byte, host
 	}
 	return join.Certificates{TLS: chain, Host: host, NotAfter: notAfter}, nil
 }
-
-// ticketRefusal turns a ticket's refusal into the protocol's.
-func ticketRefusal(err error) error {
-	if r, ok := errors.AsType[*ticket.Refusal](err); ok {
-		return join.Refuse(r.Reason, "%v", r.Err)
-	}
-	return err
-}
-
-func authorizedKey(k ssh.PublicKey) string {
-	return strings.TrimSuffix(string(ssh.MarshalAuthorizedKey(k)), "\n")
-}
-
-func keyHash(k ed25519.PublicKey) string { return sum(k) }
 
 func sum(b []byte) string {
 	h := sha256.Sum256(b)

@@ -2,9 +2,6 @@ package boot
 
 import (
 	"context"
-	"crypto/ed25519"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -89,9 +86,9 @@ func (s *service) join(ctx context.Context, q join.Request) (join.Response, erro
 		return join.Response{}, err
 	}
 	now := s.now()
-	t, err := ticket.Open(s.trust, q.Ticket, q.Signature, now)
+	t, err := ticket.Open(s.Trust, q.Ticket, q.Signature, now)
 	if err != nil {
-		return join.Response{}, ticketRefusal(err)
+		return join.Response{}, join.RefuseTicket(err)
 	}
 	if _, ok := s.Fleet.Server(t.Server); !ok {
 		return join.Response{}, join.Refuse(join.ServerUnknown, "no server %q in fleet %q", t.Server, s.Fleet.Name)
@@ -119,7 +116,7 @@ func (s *service) join(ctx context.Context, q join.Request) (join.Response, erro
 		return join.Response{}, join.Refuse(join.RequestInvalid, "csr: %v", err)
 	}
 	err = s.Store.Joined(ctx, t.Server, t.Epoch, store.Joined{
-		BootID: q.BootID, HostKey: q.HostKey, TunnelKey: q.TunnelKey, TLSKey: keyHash(key),
+		BootID: q.BootID, HostKey: q.HostKey, TunnelKey: q.TunnelKey, TLSKey: join.KeyHash(key),
 		At: now, Deadline: now.Add(time.Duration(t.MaxAge) * time.Second),
 	})
 	if err != nil {
@@ -174,9 +171,9 @@ func (s *service) report(ctx context.Context, q join.Report) (struct{}, error) {
 	if err := q.Check(); err != nil {
 		return struct{}{}, err
 	}
-	t, err := ticket.Open(s.trust, q.Ticket, q.Signature, time.Time{})
+	t, err := ticket.Open(s.Trust, q.Ticket, q.Signature, time.Time{})
 	if err != nil {
-		return struct{}{}, ticketRefusal(err)
+		return struct{}{}, join.RefuseTicket(err)
 	}
 	present, err := s.Store.Server(ctx, t.Server)
 	if err != nil {
@@ -216,17 +213,4 @@ func (c *reportCount) allow(l life) bool {
 	}
 	c.seen[l]++
 	return c.seen[l] <= maxReportsOfALife
-}
-
-func ticketRefusal(err error) error {
-	if r, ok := errors.AsType[*ticket.Refusal](err); ok {
-		return join.Refuse(r.Reason, "%v", r.Err)
-	}
-	return err
-}
-
-// keyHash names a TLS key in the store.
-func keyHash(k ed25519.PublicKey) string {
-	h := sha256.Sum256(k)
-	return hex.EncodeToString(h[:])
 }

@@ -11,12 +11,12 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"mayfly/internal/hint"
+	"mayfly/internal/pki"
 	"mayfly/inventory"
 	"mayfly/inventory/store"
 	"mayfly/policies/trust"
@@ -50,7 +50,9 @@ type Signer interface {
 // Config is what Serve needs.
 type Config struct {
 	Fleet  inventory.Fleet
-	Dir    string // fleetctl's state directory: trust.json, signer/tls-ca.pem and public/releases are read
+	Trust  *trust.Trust
+	CA     []byte // PEM of the fleet's TLS CA
+	Public string // directory with releases/VERSION/FILE
 	Store  *store.Store
 	Signer Signer
 	Bundle func() (data, sig []byte) // the signed policy in force; nil data when there is none
@@ -63,7 +65,6 @@ func ReleasePath(version uint64) string { return fmt.Sprintf("/releases/%d/", ve
 
 type service struct {
 	Config
-	trust   *trust.Trust
 	ca      *x509.CertPool
 	own     *certificate
 	streams *streams
@@ -97,20 +98,9 @@ func newService(ctx context.Context, c Config) (*service, error) {
 		reports: &reportCount{seen: make(map[life]int)},
 		now:     func() time.Time { return time.Now().UTC() },
 	}
-	data, err := os.ReadFile(filepath.Join(c.Dir, "trust.json"))
-	if err != nil {
-		return nil, fmt.Errorf("loading the trust policy: %w", err)
-	}
-	if s.trust, err = trust.Parse(data); err != nil {
-		return nil, fmt.Errorf("loading the trust policy: %w", err)
-	}
-	caPEM, err := os.ReadFile(filepath.Join(c.Dir, "signer", "tls-ca.pem"))
-	if err != nil {
+	var err error
+	if s.ca, err = pki.Pool(c.CA); err != nil {
 		return nil, fmt.Errorf("loading the fleet's TLS CA: %w", err)
-	}
-	s.ca = x509.NewCertPool()
-	if !s.ca.AppendCertsFromPEM(caPEM) {
-		return nil, errors.New("loading the fleet's TLS CA: no certificate in tls-ca.pem")
 	}
 	if s.own, err = newCertificate(ctx, c.Signer, c.Fleet.FQDN(inventory.NameController), s.now()); err != nil {
 		return nil, err
@@ -129,7 +119,7 @@ func listen(addr netip.Addr, port uint16) (net.Listener, error) {
 
 // serve owns both listeners.
 func (s *service) serve(ctx context.Context, bootPort, joinPort net.Listener) error {
-	root, err := os.OpenRoot(filepath.Join(s.Dir, "public"))
+	root, err := os.OpenRoot(s.Public)
 	if err != nil {
 		return errors.Join(fmt.Errorf("opening the public files: %w", err), bootPort.Close(), joinPort.Close())
 	}

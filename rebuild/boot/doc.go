@@ -3,7 +3,7 @@
 //
 // Two ports, both on the controller's address:
 //
-//   - boot_port, HTTP: DIR/public/releases/VERSION/FILE, read only, the files of a release and nothing else. What is read
+//   - boot_port, HTTP: releases/VERSION/FILE, read only, the files of a release and nothing else. What is read
 //     there is believed by hash and signature, so it needs no TLS.
 //   - join_port, TLS 1.3: join, renew and report are HTTP; the stream is chosen by ALPN and needs a certificate of the
 //     fleet's CA. docs/formats/join.md fixes the messages.

@@ -110,7 +110,7 @@ func (s *service) alive(ctx context.Context, cert *x509.Certificate, now time.Ti
 	if err != nil {
 		return nil, err
 	}
-	if present.TLSKey == "" || present.TLSKey != keyHash(key) {
+	if present.TLSKey == "" || present.TLSKey != join.KeyHash(key) {
 		return nil, join.Refuse(join.LifeUnknown, "the present life of %q has another key", name)
 	}
 	revoked, err := s.Store.Revoked(ctx, name, present.Epoch)

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/pem"
 	"fmt"
 	"regexp"
@@ -101,6 +102,12 @@ func HostKey(s string) (ssh.PublicKey, error) {
 		return nil, fmt.Errorf("not one plain %s key", ssh.KeyAlgoED25519)
 	}
 	return key, nil
+}
+
+// KeyHash names a TLS key where a life is remembered, in the store and at the signer: its SHA-256 in hex.
+func KeyHash(k ed25519.PublicKey) string {
+	h := sha256.Sum256(k)
+	return hex.EncodeToString(h[:])
 }
 
 // RenewMessage is what RenewRequest.Proof signs.

@@ -1,6 +1,11 @@
 package join
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+
+	"mayfly/rebuild/ticket"
+)
 
 // Reason codes of the join port.
 const (
@@ -50,4 +55,12 @@ func Refuse(reason, format string, args ...any) *Refusal {
 		d = d[:MaxDetail]
 	}
 	return &Refusal{Reason: reason, Detail: d}
+}
+
+// RefuseTicket turns a ticket's refusal into the protocol's. Any other error stays what it is.
+func RefuseTicket(err error) error {
+	if r, ok := errors.AsType[*ticket.Refusal](err); ok {
+		return Refuse(r.Reason, "%v", r.Err)
+	}
+	return err
 }
