@@ -12,6 +12,7 @@ import (
 	"mayfly/fleetctl/plan"
 	"mayfly/inventory"
 	"mayfly/inventory/store"
+	"mayfly/rebuild/join"
 	"mayfly/rebuild/power"
 	"mayfly/rebuild/ticket"
 	"mayfly/rebuild/ticket/issue"
@@ -456,11 +457,17 @@ func (l *life) wait(ctx context.Context, s store.Server, ok func(store.Server) (
 	}
 }
 
+// Bounds of what is quoted from a server's health.
+const (
+	maxService     = 32
+	maxServiceText = 200
+)
+
 func services(m map[string]string) string {
 	var bad []string
 	for name, state := range m {
 		if state != "running" {
-			bad = append(bad, name+" "+state)
+			bad = append(bad, join.Printable(name, maxService)+" "+join.Printable(state, maxServiceText))
 		}
 	}
 	slices.Sort(bad)

@@ -168,3 +168,11 @@ func TestLock(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestServicesArePrintable: a server that was taken over says what it likes in its health, and an operator's terminal shows it.
+func TestServicesArePrintable(t *testing.T) {
+	got := services(map[string]string{"sshd": "running", "tun\x1b]0;x\anel": "gone\r\n\u009b2J" + strings.Repeat("x", 4096)})
+	if strings.ContainsFunc(got, func(r rune) bool { return r < ' ' || r > '~' }) || len(got) > 300 || !strings.HasPrefix(got, "tun ]0;x nel gone") {
+		t.Errorf("got %q", got)
+	}
+}

@@ -177,6 +177,25 @@ func TestOldTicketHarmsNoLaterLife(t *testing.T) {
 	}
 }
 
+// TestReportIsPrintable: the detail of a report reaches an operator's terminal, and whoever has a ticket can write it.
+func TestReportIsPrintable(t *testing.T) {
+	f := newFleet(t)
+	f.start(t)
+	tk, data, sig := f.begin(t)
+	c, err := join.NewClient(&tk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := join.Report{Ticket: data, Signature: sig, Stage: "stub", Reason: "disk_present", Detail: "sda\x1b]0;x\a\nfleetctl: all is well\u009b2J"}
+	if err := c.Report(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	reason, detail, ok, err := f.store.LastFailure(t.Context(), testServer, tk.Epoch)
+	if want := "stub: sda ]0;x  fleetctl: all is well  2J"; err != nil || !ok || reason != "disk_present" || detail != want {
+		t.Errorf("got %q, %q, %v, %v, want %q", reason, detail, ok, err, want)
+	}
+}
+
 // TestNextLife: the certificate of an earlier life opens nothing in the next one.
 func TestNextLife(t *testing.T) {
 	f := newFleet(t)

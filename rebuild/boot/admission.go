@@ -186,7 +186,7 @@ func (s *service) report(ctx context.Context, q join.Report) (struct{}, error) {
 		return struct{}{}, join.Refuse(join.RateLimited, "%d reports of one life", maxReportsOfALife)
 	}
 	s.Log.Warn("boot stopped", "server", t.Server, "epoch", t.Epoch, "stage", q.Stage, "reason", q.Reason, "detail", q.Detail)
-	return struct{}{}, s.Store.BootFailed(ctx, t.Server, t.Epoch, q.Reason, q.Stage+": "+q.Detail, s.now())
+	return struct{}{}, s.Store.BootFailed(ctx, t.Server, t.Epoch, q.Reason, q.Stage+": "+join.Printable(q.Detail, join.MaxDetail), s.now())
 }
 
 // life is one life of one server.
