@@ -6,7 +6,6 @@ import (
 	"os"
 	"time"
 
-	"mayfly/internal/canonical"
 	"mayfly/internal/command"
 	"mayfly/internal/hint"
 	"mayfly/policies/bundle"
@@ -51,8 +50,8 @@ Example:
 		if err != nil {
 			return err
 		}
-		var b bundle.Bundle
-		if err := canonical.Parse(data, bundle.MaxSize, &b); err != nil {
+		b, err := bundle.Parse(data) // what could never take effect is not signed
+		if err != nil {
 			return command.Refuse(hint.New(fmt.Errorf("%s: %w", path, err), "`fleetctl policy bundle` makes it anew"))
 		}
 		if b.Fleet != t.Fleet {

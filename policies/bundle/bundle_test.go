@@ -122,7 +122,7 @@ func TestOpenRefuses(t *testing.T) {
 	real.Test = false
 	// edit returns the good bundle with one change, in canonical form.
 	edit := func(change func(*Bundle)) []byte {
-		b, err := parse(good)
+		b, err := Parse(good)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -229,7 +229,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(x.make(f))
 	f.Add([]byte("{\n  \"kind\": \"mayfly-policy/1\"\n}\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		b, err := parse(data)
+		b, err := Parse(data)
 		if err != nil {
 			return
 		}

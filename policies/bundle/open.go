@@ -75,7 +75,7 @@ func Open(t *trust.Trust, data, sigs []byte, now time.Time, minVersion uint64) (
 	if _, err := t.Approved(Namespace, data, sigs); err != nil {
 		return nil, &Refusal{Reason: Unsigned, Err: err}
 	}
-	b, err := parse(data)
+	b, err := Parse(data)
 	if err != nil {
 		return nil, &Refusal{Reason: Malformed, Err: err}
 	}
@@ -94,8 +94,8 @@ func Open(t *trust.Trust, data, sigs []byte, now time.Time, minVersion uint64) (
 	return b, nil
 }
 
-// parse reads a bundle strictly.
-func parse(data []byte) (*Bundle, error) {
+// Parse reads a bundle strictly. It says nothing about signatures: use Open before believing one.
+func Parse(data []byte) (*Bundle, error) {
 	b := new(Bundle)
 	if err := canonical.Parse(data, MaxSize, b); err != nil {
 		return nil, err
