@@ -9,9 +9,6 @@ import (
 	"mayfly/policies"
 )
 
-// testEvidence begins the evidence of software that stands in for hardware.
-const testEvidence = "test:"
-
 var errCertificate = errors.New("user certificates are not accepted")
 
 // credential is what is known of a key that a client has proven to hold.
@@ -52,4 +49,4 @@ func samePublic(enrolled, proven string) bool {
 	return len(a) >= 2 && len(b) >= 2 && a[0] == b[0] && a[1] == b[1]
 }
 
-func (c credential) isTest() bool { return strings.HasPrefix(c.evidence, testEvidence) }
+func (c credential) isTest() bool { return policies.IsTestEvidence(c.evidence) }

@@ -50,7 +50,12 @@ var (
 )
 
 // reserved are Unix accounts that a server has for itself, which no engineer may be.
-var reserved = []string{"root", "daemon", "bin", "sys", "sync", "nobody", "sshd", "unbound", "mayfly", "tunnel", "messagebus", "systemd-network", "www-data"}
+var reserved = []string{"root", "daemon", "bin", "sys", "sync", "nobody", "sshd", "unbound", "mayfly", "mayfly-tunnel", "tunnel", "messagebus", "systemd-network", "www-data"}
+
+// AccountName reports whether an engineer's name can be a Unix account beside those of a server.
+func AccountName(name string) bool {
+	return account.MatchString(name) && !slices.Contains(reserved, name)
+}
 
 // check is all of Check that needs no inventory.
 func (p Policy) check() error {

@@ -84,8 +84,8 @@ func (p Policy) DecideLogin(l Login, now time.Time) Verdict {
 			return deny(AddressNotListed, "%s is not in the list of %s", l.Source, e.Name)
 		}
 	}
-	keyType, _, _ := strings.Cut(l.Key, " ")
-	if !hardwareType(keyType) {
+	if !hardwareKey(l.Key) {
+		keyType, _, _ := strings.Cut(l.Key, " ")
 		return deny(KeyNotHardware, "key type %q", keyType)
 	}
 	k := slices.IndexFunc(e.Keys, func(k Key) bool { return k.Public == l.Key })
@@ -109,11 +109,11 @@ func (p Policy) DecideTarget(l Login, t Target, f inventory.Fleet, now time.Time
 	}
 	granted := false
 	for i, g := range p.Grants {
-		if !slices.Contains(g.Engineers, l.User) || !covers(g.Servers, t.Server, f.RegionOf(t.Server)) {
+		if !slices.Contains(g.Engineers, l.User) || !g.Covers(t.Server, f.RegionOf(t.Server)) {
 			continue
 		}
 		granted = true
-		if t.Port != 0 && slices.Contains(g.Ports, t.Port) {
+		if g.opens(t.Port) {
 			return allow("grant %d", i+1)
 		}
 	}
@@ -123,13 +123,32 @@ func (p Policy) DecideTarget(l Login, t Target, f inventory.Fleet, now time.Time
 	return deny(TargetNotGranted, "%s is not granted to %s", t.Server, l.User)
 }
 
-// Covers reports whether the grant covers the server, which is in the region.
-func (g Grant) Covers(server, region string) bool { return covers(g.Servers, server, region) }
+// Granted lists the engineers whom a grant lets go to the target, each with the keys of hardware types, for a server that has to
+// know them beforehand. It is nobody once the policy has expired. The address is decided at the bastion.
+func (p Policy) Granted(t Target, f inventory.Fleet, now time.Time) []Engineer {
+	if _, ok := f.Server(t.Server); !ok || t.Server == "" || !now.Before(p.Expires) {
+		return nil
+	}
+	var list []Engineer
+	for _, e := range p.Engineers {
+		granted := slices.ContainsFunc(p.Grants, func(g Grant) bool {
+			return slices.Contains(g.Engineers, e.Name) && g.opens(t.Port) && g.Covers(t.Server, f.RegionOf(t.Server))
+		})
+		e.Keys = slices.DeleteFunc(slices.Clone(e.Keys), func(k Key) bool { return !hardwareKey(k.Public) })
+		if granted && len(e.Keys) > 0 {
+			list = append(list, e)
+		}
+	}
+	return list
+}
 
-// covers reports whether a grant's list of servers holds this one.
-func covers(servers []string, name, region string) bool {
-	for _, s := range servers {
-		if r, ok := strings.CutPrefix(s, regionPrefix); ok && r == region && region != "" || s == everyServer || s == name {
+// opens reports whether the grant is for the port.
+func (g Grant) opens(port uint16) bool { return port != 0 && slices.Contains(g.Ports, port) }
+
+// Covers reports whether the grant covers the server, which is in the region.
+func (g Grant) Covers(server, region string) bool {
+	for _, s := range g.Servers {
+		if r, ok := strings.CutPrefix(s, regionPrefix); ok && r == region && region != "" || s == everyServer || s == server {
 			return true
 		}
 	}
@@ -154,6 +173,15 @@ func (p Policy) evidence(k Key) (root string, ok bool) {
 		return "", false
 	}
 	return root, true
+}
+
+// IsTestEvidence reports whether a key's evidence is a software authenticator's.
+func IsTestEvidence(evidence string) bool { return strings.HasPrefix(evidence, testEvidence) }
+
+// hardwareKey reports whether a key, "TYPE BASE64", is of a type that only hardware holds.
+func hardwareKey(public string) bool {
+	keyType, _, _ := strings.Cut(public, " ")
+	return hardwareType(keyType)
 }
 
 func hardwareType(keyType string) bool { return keyType == skEd25519 || keyType == skECDSA }

@@ -124,6 +124,7 @@ func TestParseForRefuses(t *testing.T) {
 		{"root word", `["softkey"]`, `["Soft key"]`, "test_roots", "no lower-case word"},
 		{"root twice", `["softkey"]`, `["softkey", "softkey"]`, "test_roots", "there twice"},
 		{"root as engineer", `name = "anna"`, `name = "root"`, `name = "root"`, "the system's"},
+		{"the image's account as engineer", `name = "anna"`, `name = "mayfly-tunnel"`, `name = "mayfly-tunnel"`, "the system's"},
 		{"service account as engineer", `name = "anna"`, `name = "sshd"`, `name = "sshd"`, "the system's"},
 		{"engineer name", `name = "anna"`, `name = "anna@10.0.0.1"`, `name = "anna@`, "no Unix account name"},
 		{"engineer name like an option", `name = "anna"`, `name = "-anna"`, `name = "-anna`, "no Unix account name"},
@@ -274,6 +275,31 @@ func TestDecideLogin(t *testing.T) {
 	check(t, "nameless engineer", bad.DecideLogin(Login{listed, "", key(1)}, now), UserUnknown)
 	bad.Engineers = []Engineer{{Name: "root", Keys: p.Engineers[0].Keys}}
 	check(t, "engineer root", bad.DecideLogin(Login{listed, "root", key(1)}, now), UserRoot)
+}
+
+// Whom a server expects is whom the bastion lets go there.
+func TestGrantedIsDecideTarget(t *testing.T) {
+	p, f := parsed(t), lab(t)
+	p.Grants = append(p.Grants, Grant{Engineers: []string{"bert"}, Servers: []string{"*"}, Ports: []uint16{80}})
+	for _, at := range []time.Time{now, p.Expires} {
+		for _, server := range []string{"se-1", "se-2", "nl-1", "se-9", "*", ""} {
+			for _, port := range []uint16{0, 22, 80, 443} {
+				var want, got []string
+				for name, k := range map[string]byte{"anna": 1, "bert": 3} {
+					if p.DecideTarget(Login{netip.MustParseAddr("198.51.100.17"), name, key(k)}, Target{server, port}, f, at).Allow {
+						want = append(want, name)
+					}
+				}
+				for _, e := range p.Granted(Target{server, port}, f, at) {
+					got = append(got, e.Name)
+				}
+				slices.Sort(want)
+				if !slices.Equal(got, want) {
+					t.Errorf("%s:%d at %s: got %q, want %q", server, port, at, got, want)
+				}
+			}
+		}
+	}
 }
 
 func TestDecideTarget(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"mayfly/internal/hint"
+	"mayfly/policies"
 )
 
 func lockFile() LockFile {
@@ -136,6 +137,15 @@ Architecture: amd64
 Size: 5
 SHA256: abababababababababababababababababababababababababababababababab
 `
+
+// No engineer may have an account's name that a server has for itself.
+func TestAccountsAreReserved(t *testing.T) {
+	for _, a := range Default().Root.Accounts {
+		if policies.AccountName(a.Name) {
+			t.Errorf("a policy could name an engineer %q, which is an account of the image", a.Name)
+		}
+	}
+}
 
 func TestResolve(t *testing.T) {
 	all, err := parseRecords(strings.NewReader(aptRecords))

@@ -34,20 +34,16 @@ func openBundle(t *trust.Trust, data, sig []byte, now time.Time, least uint64, s
 	return b, nil
 }
 
-// granted lists who may log in on server by SSH at now, by name. A policy that has expired grants nothing.
+// granted lists who may log in on server by SSH at now, by name.
 func granted(p policies.Policy, f inventory.Fleet, server string, now time.Time) []engineer {
-	if !now.Before(p.Expires) {
-		return nil
-	}
 	var list []engineer
-	for _, e := range p.Engineers {
-		if !login(e.Name) || !grants(p.Grants, e.Name, server, f.RegionOf(server)) {
-			continue
+	for _, e := range p.Granted(policies.Target{Server: server, Port: inventory.PortSSH}, f, now) {
+		if !policies.AccountName(e.Name) {
+			continue // the policy's own check says so as well; here a name becomes a path and a line
 		}
 		var keys []string
 		for _, k := range e.Keys {
-			kind, _, _ := strings.Cut(k.Public, " ")
-			if slices.Contains(hardwareKeys, kind) && !strings.ContainsAny(k.Public, "\r\n") {
+			if !strings.ContainsAny(k.Public, "\r\n") {
 				keys = append(keys, k.Public)
 			}
 		}
@@ -58,33 +54,6 @@ func granted(p policies.Policy, f inventory.Fleet, server string, now time.Time)
 	slices.SortFunc(list, func(a, b engineer) int { return strings.Compare(a.name, b.name) })
 	return list
 }
-
-func grants(list []policies.Grant, name, server, region string) bool {
-	for _, g := range list {
-		if slices.Contains(g.Engineers, name) && slices.Contains(g.Ports, inventory.PortSSH) && g.Covers(server, region) {
-			return true
-		}
-	}
-	return false
-}
-
-// login reports whether a name can be a Unix account beside those of the image. The policy's own check says no less.
-func login(name string) bool {
-	if name == "" || len(name) > 32 || slices.Contains(reservedNames, name) {
-		return false
-	}
-	for i, c := range []byte(name) {
-		letter := c >= 'a' && c <= 'z'
-		other := c >= '0' && c <= '9' || c == '-' || c == '_'
-		if !letter && (i == 0 || !other) {
-			return false
-		}
-	}
-	return true
-}
-
-// reservedNames are the image's accounts.
-var reservedNames = []string{"root", "sshd", "unbound", "mayfly-tunnel", "nobody"}
 
 // bastionAddresses are where SSH may come from.
 func bastionAddresses(f inventory.Fleet) []netip.Addr {

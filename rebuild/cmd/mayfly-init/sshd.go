@@ -18,9 +18,6 @@ const (
 	hostCert    = sshDir + "/host_key-cert.pub"
 )
 
-// hardwareKeys are the only types of users' keys.
-var hardwareKeys = []string{"sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com"}
-
 // known92 is what Debian 12's OpenSSH 9.2 knows of what a policy may name. It refuses to start with any other name.
 var known92 = map[string]bool{
 	"sntrup761x25519-sha512@openssh.com": true,
@@ -50,7 +47,6 @@ func sshdAlgorithms(level policies.Level) (policies.Algorithms, error) {
 		}
 	}
 	a.KeyExchanges = kex
-	a.PublicKeys = hardwareKeys
 	for _, list := range []*[]string{&a.KeyExchanges, &a.Ciphers, &a.MACs, &a.HostKeys, &a.PublicKeys} {
 		*list = slices.DeleteFunc(slices.Clone(*list), func(name string) bool { return !known92[name] })
 		if len(*list) == 0 {
