@@ -10,4 +10,7 @@ const (
 	InitPath    = "/sbin/mayfly-init"
 	TunnelPath  = "/usr/bin/tunnel"
 	ModulesPath = "/lib/mayfly/modules" // a kernel module's path a line, in load order
+
+	// On the running root, in RAM: here the stub leaves what it believed.
+	RunDir = "/run/mayfly"
 )

@@ -34,7 +34,7 @@ const (
 	MaxWindow = time.Hour
 )
 
-// Names of the two files in the initramfs and, once the root runs, in /run/mayfly.
+// Names of the three files in the initramfs and, once the root runs, in /run/mayfly (release.RunDir).
 const (
 	File          = "ticket.json"
 	SignatureFile = "ticket.json.sig"

@@ -10,12 +10,11 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"mayfly/rebuild/release"
 )
 
-const (
-	modulesList = "/lib/mayfly/modules" // written by rebuild/image: a path a line, in load order
-	maxModules  = 128
-)
+const maxModules = 128
 
 // moduleOrder reads the list of modules strictly.
 func moduleOrder(data []byte) ([]string, error) {
@@ -25,9 +24,9 @@ func moduleOrder(data []byte) ([]string, error) {
 		line := s.Text()
 		switch {
 		case !strings.HasPrefix(line, "/") || path.Clean(line) != line || !strings.HasSuffix(line, ".ko"):
-			return nil, fmt.Errorf("%s: %q is no module's path", modulesList, line)
+			return nil, fmt.Errorf("%s: %q is no module's path", release.ModulesPath, line)
 		case len(list) >= maxModules:
-			return nil, fmt.Errorf("%s: more than %d modules", modulesList, maxModules)
+			return nil, fmt.Errorf("%s: more than %d modules", release.ModulesPath, maxModules)
 		}
 		list = append(list, line)
 	}
@@ -35,7 +34,7 @@ func moduleOrder(data []byte) ([]string, error) {
 }
 
 func loadModules() error {
-	data, err := os.ReadFile(modulesList)
+	data, err := os.ReadFile(release.ModulesPath)
 	if err != nil {
 		return fmt.Errorf("loading modules: %w", err)
 	}

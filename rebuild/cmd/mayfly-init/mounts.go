@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"mayfly/rebuild/release"
 )
 
 // mount is one line of the table of writable places.
@@ -54,7 +56,7 @@ var directories = []struct {
 
 // Where the machine's own files lie, all in RAM.
 const (
-	runDir        = "/run/mayfly"
+	runDir        = release.RunDir
 	sshDir        = runDir + "/ssh"
 	authorizedDir = sshDir + "/authorized_keys"
 	unboundDir    = runDir + "/unbound"

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"mayfly/inventory"
+	"mayfly/rebuild/release"
 )
 
 const (
@@ -46,7 +47,7 @@ func tunnelAddress(s inventory.Server) netip.Addr {
 // resolverService becomes unbound. It starts once the tunnel's interface, where it answers, is up.
 func resolverService() spec {
 	return spec{
-		name: "unbound", path: tunnelPath, args: []string{"resolver", "--config", resolverConf, "--conf", unboundConf},
+		name: "unbound", path: release.TunnelPath, args: []string{"resolver", "--config", resolverConf, "--conf", unboundConf},
 		after: "tunnel",
 	}
 }

@@ -14,10 +14,10 @@ import (
 
 	"mayfly/inventory"
 	"mayfly/rebuild/join"
+	"mayfly/rebuild/release"
 )
 
 const (
-	tunnelPath      = "/usr/bin/tunnel"
 	tunnelInterface = "mayfly0"
 	tunnelConf      = tunnelDir + "/server.json"
 	tunnelChain     = tunnelDir + "/tls.pem"
@@ -66,7 +66,7 @@ func tunnelConfiguration(f inventory.Fleet, s inventory.Server) ([]byte, error) 
 // tunnelService runs as its own user: of root's powers it keeps the network's.
 func tunnelService() spec {
 	return spec{
-		name: "tunnel", path: tunnelPath, args: []string{"server", "--config", tunnelConf},
+		name: "tunnel", path: release.TunnelPath, args: []string{"server", "--config", tunnelConf},
 		uid: tunnelUID, caps: []uintptr{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW},
 	}
 }

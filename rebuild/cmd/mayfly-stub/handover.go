@@ -13,11 +13,7 @@ import (
 	"mayfly/rebuild/ticket"
 )
 
-// Where the next program finds what this one believed.
-const (
-	runDir  = "/run/mayfly"
-	runSize = "size=16m,nr_inodes=4k,mode=0755"
-)
+const runSize = "size=16m,nr_inodes=4k,mode=0755"
 
 // handOver makes the root "/", empties the initramfs, and becomes the root's init. /run is the one place of the new root that can
 // be written: mayfly-init finds ticket, trust policy and release there.
@@ -37,7 +33,7 @@ func (b *boot) switchRoot() error {
 	if err := unix.Mount("tmpfs", run, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, runSize); err != nil {
 		return fmt.Errorf("mounting /run: %w", err)
 	}
-	if err := b.leave(filepath.Join(sysroot, runDir)); err != nil {
+	if err := b.leave(filepath.Join(sysroot, release.RunDir)); err != nil {
 		return err
 	}
 	for _, dir := range []string{"/dev", "/proc", "/sys"} {
