@@ -41,7 +41,7 @@ func TestParseConfig(t *testing.T) {
 func testServer() *Server {
 	peers, _ := table("10.64.1.0/24")
 	return &Server{
-		config: Config{Name: "se-1"}, log: slog.New(slog.DiscardHandler), peers: peers, drain: newDrain(), sources: newSources(),
+		config: Config{Name: "se-1"}, log: slog.New(slog.DiscardHandler), peers: peers, drain: newDrain(), sources: newSources(MaxConnections, MaxConnectionsPerSource),
 	}
 }
 

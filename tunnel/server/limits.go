@@ -8,20 +8,23 @@ import (
 	"time"
 )
 
-// Limits of the registration endpoint.
+// Limits of the registration endpoint, and of the one inside the tunnel.
 const (
 	MaxConnections          = 256             // at once
 	MaxConnectionsPerSource = 16              // at once
 	RegisterBurst           = 30              // registrations that a source may make at once
 	RegisterEvery           = 2 * time.Second // after which it may make another
-	MaxSources              = 4096            // sources remembered; full: strangers wait
+	MaxNoticesPerClient     = 4               // connections inside the tunnel: one is held for notices, others come and go
+	MaxSources              = MaxPeers        // sources remembered; full: strangers wait
 	sourceBits6             = 64              // an IPv6 source is its network
 )
 
 // sources counts what each source does. It keeps no addresses: only a hash under a key of this process, and that only while the
 // source has a connection open or less than its full allowance.
 type sources struct {
-	seed maphash.Seed
+	seed      maphash.Seed
+	total     int // connections at once
+	perSource int
 
 	mu    sync.Mutex
 	open  int
@@ -33,7 +36,14 @@ type source struct {
 	full time.Time // when the allowance will be whole again
 }
 
-func newSources() *sources { return &sources{seed: maphash.MakeSeed(), table: map[uint64]*source{}} }
+func newSources(total, perSource int) *sources {
+	return &sources{seed: maphash.MakeSeed(), total: total, perSource: perSource, table: map[uint64]*source{}}
+}
+
+// insideSources has room for two connections of every client that the network holds.
+func insideSources(network netip.Prefix) *sources {
+	return newSources(2*newPool(network).capacity(), MaxNoticesPerClient)
+}
 
 func (s *sources) id(a netip.Addr) uint64 {
 	a = a.Unmap().WithZone("")
@@ -81,11 +91,11 @@ func (s *sources) sweep(now time.Time) {
 func (s *sources) connect(a netip.Addr, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.open >= MaxConnections {
+	if s.open >= s.total {
 		return false
 	}
 	e := s.of(a, now)
-	if e == nil || e.open >= MaxConnectionsPerSource {
+	if e == nil || e.open >= s.perSource {
 		return false
 	}
 	e.open++

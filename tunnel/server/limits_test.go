@@ -7,7 +7,7 @@ import (
 )
 
 func TestAllowance(t *testing.T) {
-	s := newSources()
+	s := newSources(MaxConnections, MaxConnectionsPerSource)
 	a, b := netip.MustParseAddr("198.51.100.7"), netip.MustParseAddr("198.51.100.8")
 	for i := range RegisterBurst {
 		if !s.allow(a, start) {
@@ -27,7 +27,7 @@ func TestAllowance(t *testing.T) {
 }
 
 func TestConnections(t *testing.T) {
-	s := newSources()
+	s := newSources(MaxConnections, MaxConnectionsPerSource)
 	a := netip.MustParseAddr("2001:db8::1")
 	neighbour := netip.MustParseAddr("2001:db8::ffff") // the same /64
 	for range MaxConnectionsPerSource {
@@ -53,7 +53,7 @@ func TestConnections(t *testing.T) {
 }
 
 func TestSourcesAreBounded(t *testing.T) {
-	s := newSources()
+	s := newSources(MaxConnections, MaxConnectionsPerSource)
 	for i := range MaxSources {
 		if !s.allow(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), start) {
 			t.Fatal("refused too early")
@@ -68,5 +68,24 @@ func TestSourcesAreBounded(t *testing.T) {
 	}
 	if s.connect(netip.Addr{}, start.Add(time.Hour)) == false {
 		t.Error("an unknown source is a source like another")
+	}
+}
+
+// Every client that a server has addresses for holds a notice request nearly all the time, and no client may take the others' places.
+func TestNoticesHaveRoomForEveryClient(t *testing.T) {
+	network := netip.MustParsePrefix("10.64.0.0/20")
+	s := insideSources(network)
+	greedy := netip.MustParseAddr("10.64.15.254")
+	taken := 0
+	for s.connect(greedy, start) {
+		taken++
+	}
+	if taken < 2 || taken > MaxNoticesPerClient {
+		t.Errorf("one client has %d connections, want from 2 to %d", taken, MaxNoticesPerClient)
+	}
+	for i := range newPool(network).capacity() {
+		if a := netip.AddrFrom4([4]byte{10, 64, byte(i >> 8), byte(i)}); !s.connect(a, start) {
+			t.Fatalf("client %d of a full server cannot ask for notices", i+1)
+		}
 	}
 }

@@ -88,7 +88,7 @@ func Serve(ctx context.Context, c Config, log *slog.Logger) (err error) {
 
 	s := &Server{
 		config: c, log: log, public: private.Public(), device: dev,
-		peers: newPeers(dev, c.Network), drain: newDrain(), sources: newSources(),
+		peers: newPeers(dev, c.Network), drain: newDrain(), sources: newSources(MaxConnections, MaxConnectionsPerSource),
 	}
 	return s.run(ctx, certificate, register, notice, control)
 }
@@ -97,7 +97,7 @@ func (s *Server) run(ctx context.Context, cert *certificate, register, notice, c
 	group, ctx := errgroup.WithContext(ctx)
 	tlsConfig := cert.tlsConfig()
 	serve(ctx, group, s.outside(), writeLimit, tls.NewListener(limited{register, s.sources}, tlsConfig))
-	serve(ctx, group, s.inside(), wire.NoticeHold+writeLimit, tls.NewListener(limited{notice, newSources()}, tlsConfig))
+	serve(ctx, group, s.inside(), wire.NoticeHold+writeLimit, tls.NewListener(limited{notice, insideSources(s.config.Network)}, tlsConfig))
 	serve(ctx, group, s.control(), writeLimit, control)
 	group.Go(func() error { return s.sweep(ctx) })
 	group.Go(func() error {
