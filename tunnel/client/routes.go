@@ -27,6 +27,7 @@ const (
 	priorityRoute = 7610       // not marked: tableRoutes
 	priorityLocal = 7611       // main, without its default route: the local network stays local
 	priorityAll   = 7612       // not marked: tableAll
+	metricClosed  = 1 << 30    // of routes that end where a session's interface is gone
 )
 
 var (
@@ -157,6 +158,9 @@ func (r *routes) to(s *session) error {
 		return fmt.Errorf("finding %s: %w", s.slot.name(), err)
 	}
 	dns := netip.PrefixFrom(s.grant.dns, s.grant.dns.BitLen())
+	if err := closed(tableRoutes, dns); err != nil {
+		return err
+	}
 	if err := through(link, tableRoutes, dns, s.grant.address); err != nil {
 		return err
 	}
@@ -168,9 +172,21 @@ func (r *routes) to(s *session) error {
 				return err
 			}
 		}
+		if err := closed(table, p); err != nil {
+			return err
+		}
 		if err := through(link, table, p, s.grant.address); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// closed makes a prefix unreachable for when no session's interface leads there: better nowhere than around the tunnel.
+func closed(table int, p netip.Prefix) error {
+	route := &netlink.Route{Table: table, Dst: ipNet(p), Type: unix.RTN_UNREACHABLE, Family: unix.AF_INET, Priority: metricClosed}
+	if err := netlink.RouteReplace(route); err != nil {
+		return fmt.Errorf("closing %s outside the tunnel: %w", p, err)
 	}
 	return nil
 }

@@ -32,9 +32,14 @@ func TestClient(t *testing.T) {
 	if err := l.fetch("cli1", "http://10.77.0.1:8080/", 5*time.Second); err != nil {
 		t.Fatalf("the management service does not answer outside the tunnel: %v", err)
 	}
-	// Through the tunnel go the target, and the management network, to be refused there.
+	l.ip("core", "addr", "add", "169.254.169.254/32", "dev", "br0") // where clouds keep a machine's own secrets
+	l.serveHTTP("core", "169.254.169.254:80", http.HandlerFunc(l.target), nil)
+	if err := l.fetch("srv1", "http://169.254.169.254/", 5*time.Second); err != nil {
+		t.Fatalf("the server's link-local service does not answer it: %v", err)
+	}
+	// Through the tunnel go the target, and what is the server's own, to be refused there.
 	cli := l.start("cli1", "client", "--config", l.clientConfig(nil), "--route", "203.0.113.0/24", "--route", "10.77.0.0/24",
-		"--resolv-conf", resolv)
+		"--route", "169.254.0.0/16", "--resolv-conf", resolv)
 	up := cli.event("up")
 	if up.Server != "srv1" || up.Interface != "mayfly0" || up.DNS.String() != "10.64.1.1" {
 		t.Fatalf("up: got %+v", up)
@@ -59,7 +64,7 @@ func TestClient(t *testing.T) {
 		}
 	})
 	t.Run("management unreachable", func(t *testing.T) {
-		for _, address := range []string{"10.77.0.1:8080", "10.77.0.11:7443", "10.77.0.12:22", "10.64.1.1:7443", "10.64.1.1:22"} {
+		for _, address := range []string{"10.77.0.1:8080", "169.254.169.254:80", "10.77.0.11:7443", "10.77.0.12:22", "10.64.1.1:7443", "10.64.1.1:22"} {
 			if c, err := dialFrom(l, "cli1", up.Address.String(), address); err == nil {
 				c.Close()
 				t.Errorf("%s answers through the tunnel", address)
@@ -311,6 +316,49 @@ func TestLost(t *testing.T) {
 	}
 	if code := cli.stop(); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
+	}
+}
+
+// TestInterfaceGone takes the interface away under the client: nothing may go around the tunnel until there is another.
+func TestInterfaceGone(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		args []string
+	}{{"everything", nil}, {"a route", []string{"--route", "10.77.0.0/24"}}} {
+		t.Run(c.name, func(t *testing.T) {
+			l := newLab(t)
+			l.server("srv1", "10.64.1.0/24")
+			l.publish(nil, entry("srv1", false))
+			if err := l.fetch("cli1", "http://10.77.0.1:8080/", 5*time.Second); err != nil {
+				t.Fatalf("without a tunnel the service does not answer, the test would show nothing: %v", err)
+			}
+			cli := l.start("cli1", append([]string{"client", "--config", l.clientConfig(nil)}, c.args...)...)
+			cli.event("up")
+			l.publish(nil)
+			l.ip("cli1", "link", "del", "mayfly0")
+			if down := cli.event("down"); down.Reason != "lost" {
+				t.Errorf("down: got %+v", down)
+			}
+			for _, address := range []string{"10.77.0.1:8080", "10.64.1.1:53"} {
+				conn, err := dialFrom(l, "cli1", "", address)
+				if err == nil {
+					conn.Close()
+				}
+				if !errors.Is(err, syscall.EHOSTUNREACH) {
+					t.Errorf("%s around the tunnel: got %v, want it unreachable", address, err)
+				}
+			}
+			if code := cli.stop(); code != 0 {
+				t.Errorf("exit code %d, want 0", code)
+			}
+			out, err := exec.Command("ip", "-n", l.prefix+"cli1", "route", "show", "table", "all").Output()
+			if err != nil || strings.Contains(string(out), "unreachable") {
+				t.Errorf("left behind: %s, %v", out, err)
+			}
+			if err := l.fetch("cli1", "http://10.77.0.1:8080/", 5*time.Second); err != nil {
+				t.Errorf("after the client has ended: %v", err)
+			}
+		})
 	}
 }
 
