@@ -15,12 +15,16 @@ import (
 // Table is the nftables table of the tunnel. Nothing else writes to it.
 const Table = "mayfly_tunnel"
 
+// linkLocal is what a machine reaches on its own link alone (RFC 3927). Linux would forward it.
+var linkLocal = netip.MustParsePrefix("169.254.0.0/16")
+
 // firewall writes the whole table anew, in one transaction. In nft's own words:
 //
 //	table inet mayfly_tunnel {
 //	  chain forward { type filter hook forward priority filter; policy drop
 //	    iifname mayfly0 oifname mayfly0 drop
 //	    iifname mayfly0 ip daddr MANAGEMENT drop          # one rule for each prefix
+//	    iifname mayfly0 ip daddr 169.254.0.0/16 drop      # the server's own link, and a cloud's metadata
 //	    iifname mayfly0 oifname OUTSIDE ip saddr NETWORK accept
 //	    iifname OUTSIDE oifname mayfly0 ct state established,related accept
 //	  }
@@ -53,6 +57,7 @@ func firewall(c Config) error {
 	for _, m := range c.Management {
 		r.rule(in(Interface), to(m), verdict(expr.VerdictDrop))
 	}
+	r.rule(in(Interface), to(linkLocal), verdict(expr.VerdictDrop))
 	r.rule(in(Interface), out(c.Outside), from(c.Network), verdict(expr.VerdictAccept))
 	r.rule(in(c.Outside), out(Interface), established(), verdict(expr.VerdictAccept))
 
