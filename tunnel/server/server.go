@@ -71,11 +71,14 @@ func Serve(ctx context.Context, c Config, log *slog.Logger) (err error) {
 		return listenError("WireGuard", c.Listen.String(), err)
 	}
 	defer dev.Close()
-	// The firewall stands before anything is forwarded.
+	// The firewall stands before anything is forwarded, and until nothing is.
 	if err := firewall(c); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, removeFirewall()) }()
+	defer func() {
+		dev.Close()
+		err = errors.Join(err, removeFirewall())
+	}()
 	if err := raise(c); err != nil {
 		return err
 	}
