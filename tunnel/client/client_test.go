@@ -182,6 +182,9 @@ func TestResolver(t *testing.T) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
+	if err := (&resolver{path: path}).point(dns); err != nil { // of a client that was killed
+		t.Fatal(err)
+	}
 	none := resolver{path: path}
 	if err := none.point(dns); err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,6 +20,9 @@ type resolver struct {
 	taken  bool
 }
 
+// resolvMark begins every text of ours.
+const resolvMark = "# written by tunnel client;"
+
 func (r *resolver) backup() string { return r.path + ".before-mayfly" }
 
 // point makes dns the only name server.
@@ -32,7 +36,7 @@ func (r *resolver) point(dns netip.Addr) error {
 		}
 		r.taken = true
 	}
-	text := fmt.Sprintf("# written by tunnel client; the old text is in %s\nnameserver %s\n", r.backup(), dns)
+	text := fmt.Sprintf("%s the old text, if there was one, is in %s\nnameserver %s\n", resolvMark, r.backup(), dns)
 	if err := os.WriteFile(r.path, []byte(text), 0o644); err != nil {
 		return fmt.Errorf("pointing the resolver at the tunnel: %w", err)
 	}
@@ -53,6 +57,10 @@ func (r *resolver) save() error {
 		return nil
 	} else if err != nil {
 		return err
+	}
+	if bytes.HasPrefix(r.saved, []byte(resolvMark)) {
+		r.absent = true // ours, of a killed client that found none
+		return nil
 	}
 	return durable.WriteFile(r.backup(), r.saved, 0o644)
 }
