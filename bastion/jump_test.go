@@ -272,13 +272,14 @@ func (f *fixture) freed() {
 }
 
 func TestIdleAndSessionLimit(t *testing.T) {
+	const limit = policies.Duration(3 * time.Second) // a loaded machine logs in, writes two records and opens the target within
 	for _, test := range []struct {
 		name string
 		set  func(*policies.SSH)
 		want string
 	}{
-		{"idle", func(s *policies.SSH) { s.IdleTimeout = policies.Duration(time.Second) }, endIdle},
-		{"session", func(s *policies.SSH) { s.SessionLimit = policies.Duration(time.Second) }, endLimit},
+		{"idle", func(s *policies.SSH) { s.IdleTimeout = limit }, endIdle},
+		{"session", func(s *policies.SSH) { s.SessionLimit = limit }, endLimit},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			f := newFixture(t)
