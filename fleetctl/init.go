@@ -81,6 +81,10 @@ func runInit(ctx context.Context, c *command.Call) error {
 				"use another --dir for another fleet")
 		}
 	}
+	t := &trust.Trust{Kind: trust.Kind, Fleet: f.Name, Test: f.Test, Version: 1, Approvers: people, Threshold: *threshold}
+	if err := t.CheckPeople(); err != nil { // before anything is made
+		return hint.New(fmt.Errorf("naming the approvers: %w", err), "give each person a name of letters, digits and -_.@, and keys that nobody else has; nothing was made")
+	}
 	if err := os.MkdirAll(d.releases(), 0o755); err != nil {
 		return fmt.Errorf("making the public directory: %w", err)
 	}
@@ -91,8 +95,7 @@ func runInit(ctx context.Context, c *command.Call) error {
 	if err := writePublic(d, f, keys); err != nil {
 		return err
 	}
-	t := &trust.Trust{Kind: trust.Kind, Fleet: f.Name, Test: f.Test, Version: 1, Approvers: people, Threshold: *threshold,
-		TicketKeys: []string{keys.TicketKey}, ListKeys: []string{keys.ListKey}}
+	t.TicketKeys, t.ListKeys = []string{keys.TicketKey}, []string{keys.ListKey}
 	data, err := t.Marshal()
 	if err != nil {
 		return err

@@ -52,38 +52,58 @@ func (t *Trust) Marshal() ([]byte, error) {
 
 // Check reports what makes the trust policy unusable.
 func (t *Trust) Check() error {
-	if t.Kind != Kind {
-		return fmt.Errorf("kind is %q, not %q", t.Kind, Kind)
-	}
-	if err := checkName(t.Fleet); err != nil {
-		return fmt.Errorf("fleet: %w", err)
-	}
-	if t.Version == 0 {
-		return errors.New("version is 0: versions begin at 1")
-	}
-	if len(t.Approvers) == 0 || len(t.Approvers) > MaxApprovers {
-		return fmt.Errorf("%d approvers: there must be 1 to %d", len(t.Approvers), MaxApprovers)
-	}
-	if t.Threshold < 1 || t.Threshold > len(t.Approvers) {
-		return fmt.Errorf("threshold is %d of %d approvers", t.Threshold, len(t.Approvers))
-	}
-	names, owners := map[string]bool{}, map[string]string{}
-	for _, p := range t.Approvers {
-		if err := checkName(p.Name); err != nil {
-			return fmt.Errorf("approver: %w", err)
-		}
-		if names[p.Name] {
-			return fmt.Errorf("approver %q is there twice", p.Name)
-		}
-		names[p.Name] = true
-		if err := checkKeys(p.Keys, "approver "+p.Name, owners); err != nil {
-			return err
-		}
+	owners, err := t.checkPeople()
+	if err != nil {
+		return err
 	}
 	if err := checkKeys(t.TicketKeys, "ticket_keys", owners); err != nil {
 		return err
 	}
 	return checkKeys(t.ListKeys, "list_keys", owners)
+}
+
+// CheckPeople is all of Check that needs no keys of the signer: for who is about to make those.
+func (t *Trust) CheckPeople() error {
+	_, err := t.checkPeople()
+	return err
+}
+
+// checkPeople returns the owner of each key.
+func (t *Trust) checkPeople() (map[string]string, error) {
+	if t.Kind != Kind {
+		return nil, fmt.Errorf("kind is %q, not %q", t.Kind, Kind)
+	}
+	if err := checkName(t.Fleet); err != nil {
+		return nil, fmt.Errorf("fleet: %w", err)
+	}
+	if t.Version == 0 {
+		return nil, errors.New("version is 0: versions begin at 1")
+	}
+	if len(t.Approvers) == 0 || len(t.Approvers) > MaxApprovers {
+		return nil, fmt.Errorf("%d approvers: there must be 1 to %d", len(t.Approvers), MaxApprovers)
+	}
+	if t.Threshold < 1 || t.Threshold > len(t.Approvers) {
+		return nil, fmt.Errorf("threshold is %d of %d approvers", t.Threshold, len(t.Approvers))
+	}
+	names, owners := map[string]bool{}, map[string]string{}
+	for _, p := range t.Approvers {
+		if err := checkName(p.Name); err != nil {
+			return nil, fmt.Errorf("approver: %w", err)
+		}
+		if names[p.Name] {
+			return nil, fmt.Errorf("approver %q is there twice", p.Name)
+		}
+		names[p.Name] = true
+		if err := checkKeys(p.Keys, "approver "+p.Name, owners); err != nil {
+			return nil, err
+		}
+		for i, line := range p.Keys {
+			if !t.Test && !strings.HasPrefix(line, "sk-") {
+				return nil, fmt.Errorf("approver %s, key %d: software can hold it, and test is false", p.Name, i+1)
+			}
+		}
+	}
+	return owners, nil
 }
 
 // checkKeys asks for 1 to MaxKeys keys in their one form, none of which has an owner yet.

@@ -196,6 +196,7 @@ func TestParse(t *testing.T) {
 		{"ticket key of an approver", func(t *Trust) { t.TicketKeys = t.Approvers[0].Keys[:1] }, "also approver anna's"},
 		{"ticket key that signs lists", func(t *Trust) { t.ListKeys = t.TicketKeys }, "also ticket_keys's"},
 		{"no ticket keys", func(t *Trust) { t.TicketKeys = nil }, "ticket_keys has 0"},
+		{"software keys in earnest", func(t *Trust) { t.Test = false }, "software can hold it"},
 		{"no list keys", func(t *Trust) { t.ListKeys = nil }, "list_keys has 0"},
 		{"key with a comment", func(t *Trust) { t.ListKeys[0] += " list" }, "not in the form"},
 		{"key with options", func(t *Trust) { t.ListKeys[0] = "restrict " + t.ListKeys[0] }, "not in the form"},
