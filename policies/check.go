@@ -11,6 +11,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"mayfly/internal/tomlfile"
+	"mayfly/inventory"
 )
 
 // Bounds of a policy.
@@ -55,6 +56,51 @@ var reserved = []string{"root", "daemon", "bin", "sys", "sync", "nobody", "sshd"
 // AccountName reports whether an engineer's name can be a Unix account beside those of a server.
 func AccountName(name string) bool {
 	return account.MatchString(name) && !slices.Contains(reserved, name)
+}
+
+// Check refuses a policy that must not take effect in this fleet. Its errors name places by their path:
+// "engineer[0].key[1].evidence: …".
+func Check(p Policy, f inventory.Fleet) error {
+	if err := p.check(); err != nil {
+		return err
+	}
+	if len(p.Hardware.TestRoots) > 0 && !f.Test {
+		return tomlfile.At("hardware.test_roots", "enrol keys that prove their hardware, or set test = true in fleet.toml of a test fleet",
+			"test roots are accepted only in a fleet with test = true, and %q is none", f.Name)
+	}
+	servers, regions := map[string]bool{}, map[string]bool{}
+	for _, s := range f.Servers {
+		servers[s.Name] = true
+	}
+	for _, r := range f.Regions {
+		regions[r.Name] = true
+	}
+	for i, g := range p.Grants {
+		for j, s := range g.Servers {
+			path := fmt.Sprintf("grant[%d].servers[%d]", i, j)
+			if err := checkReference(path, s, servers, regions); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// checkReference asks that what a grant names exists.
+func checkReference(path, s string, servers, regions map[string]bool) error {
+	if s == everyServer {
+		return nil
+	}
+	if r, ok := strings.CutPrefix(s, regionPrefix); ok {
+		if !regions[r] {
+			return tomlfile.At(path, "correct it, or add the region to fleet.toml", "region %q does not exist", r)
+		}
+		return nil
+	}
+	if !servers[s] {
+		return tomlfile.At(path, `correct it, or add the server to fleet.toml; a region is "region:NAME"`, "server %q does not exist", s)
+	}
+	return nil
 }
 
 // check is all of Check that needs no inventory.
@@ -277,23 +323,6 @@ func checkPrefixes(path string, list []netip.Prefix) error {
 		case slices.Contains(list[:i], p):
 			return tomlfile.At(at, "each network once", "%s is %s, which is there twice", at, p)
 		}
-	}
-	return nil
-}
-
-// checkReference asks that what a grant names exists.
-func checkReference(path, s string, servers, regions map[string]bool) error {
-	if s == everyServer {
-		return nil
-	}
-	if r, ok := strings.CutPrefix(s, regionPrefix); ok {
-		if !regions[r] {
-			return tomlfile.At(path, "correct it, or add the region to fleet.toml", "region %q does not exist", r)
-		}
-		return nil
-	}
-	if !servers[s] {
-		return tomlfile.At(path, `correct it, or add the server to fleet.toml; a region is "region:NAME"`, "server %q does not exist", s)
 	}
 	return nil
 }

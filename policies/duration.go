@@ -6,6 +6,9 @@ import (
 	"time"
 )
 
+// Duration is a time.Duration written as "90s" or "24h" in TOML and JSON.
+type Duration time.Duration
+
 // Std returns d as the standard library's type.
 func (d Duration) Std() time.Duration { return time.Duration(d) }
 

@@ -2,6 +2,9 @@ package policies
 
 import "fmt"
 
+// Level is an SSH algorithm level: "pq-preferred" or "pq-only".
+type Level string
+
 // SSH algorithm levels of the bastion's own hop.
 const (
 	PQPreferred Level = "pq-preferred" // post-quantum key exchange first, X25519 for clients that do not have it

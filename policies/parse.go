@@ -1,8 +1,6 @@
 package policies
 
 import (
-	"fmt"
-
 	"mayfly/internal/tomlfile"
 	"mayfly/inventory"
 )
@@ -53,32 +51,4 @@ func decode(name string, data []byte) (Policy, *tomlfile.Doc, error) {
 		p.Expires = p.Expires.UTC()
 	}
 	return p, doc, nil
-}
-
-// Check refuses a policy that must not take effect in this fleet. Its errors name places by their path:
-// "engineer[0].key[1].evidence: …".
-func Check(p Policy, f inventory.Fleet) error {
-	if err := p.check(); err != nil {
-		return err
-	}
-	if len(p.Hardware.TestRoots) > 0 && !f.Test {
-		return tomlfile.At("hardware.test_roots", "enrol keys that prove their hardware, or set test = true in fleet.toml of a test fleet",
-			"test roots are accepted only in a fleet with test = true, and %q is none", f.Name)
-	}
-	servers, regions := map[string]bool{}, map[string]bool{}
-	for _, s := range f.Servers {
-		servers[s.Name] = true
-	}
-	for _, r := range f.Regions {
-		regions[r.Name] = true
-	}
-	for i, g := range p.Grants {
-		for j, s := range g.Servers {
-			path := fmt.Sprintf("grant[%d].servers[%d]", i, j)
-			if err := checkReference(path, s, servers, regions); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }

@@ -33,9 +33,6 @@ type SSH struct {
 	MaxChannels       int            `toml:"max_channels" json:"max_channels"`         // open channels of one connection
 }
 
-// Level is an SSH algorithm level: "pq-preferred" or "pq-only".
-type Level string
-
 // Hardware is what counts as evidence that a key lives in hardware.
 type Hardware struct {
 	TestRoots []string `toml:"test_roots" json:"test_roots"` // software authenticators accepted in a fleet with test = true
@@ -75,6 +72,3 @@ type Rotation struct {
 type Image struct {
 	MinVersion uint64 `toml:"min_version" json:"min_version"`
 }
-
-// Duration is a time.Duration written as "90s" or "24h" in TOML and JSON.
-type Duration time.Duration
