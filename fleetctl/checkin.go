@@ -13,10 +13,8 @@ import (
 	"time"
 
 	"mayfly/fleetctl/signer"
-	"mayfly/internal/canonical"
 	"mayfly/internal/command"
 	"mayfly/internal/hint"
-	"mayfly/internal/pki"
 	"mayfly/tunnel/checkin"
 )
 
@@ -95,22 +93,4 @@ func runCheckin(ctx context.Context, c *command.Call) error {
 		return fmt.Errorf("answering apps: %w", err)
 	}
 	return <-stopped
-}
-
-// client reads DIR/public/client.json, from which apps, and check-in itself, know name, address and CA.
-func (d state) client() (checkin.ClientConfig, error) {
-	var c checkin.ClientConfig
-	data, err := read(d.clientFile(), "`fleetctl init` makes it")
-	if err != nil {
-		return c, err
-	}
-	if err := canonical.Parse(data, maxFile, &c); err != nil {
-		return c, fmt.Errorf("%s: %w", d.clientFile(), err)
-	}
-	return c, nil
-}
-
-// verifier makes client configurations that believe only this CA, and only for one name.
-func verifier(ca []byte) func(name string) *tls.Config {
-	return func(name string) *tls.Config { return pki.VerifyName(ca, name) }
 }

@@ -9,6 +9,7 @@ import (
 	"mayfly/internal/command"
 	"mayfly/internal/durable"
 	"mayfly/internal/hint"
+	"mayfly/rebuild/release"
 )
 
 var imageUseVerb = command.Verb{
@@ -44,7 +45,7 @@ Example:
 			return err
 		}
 		if v < old {
-			return command.Refuse(hint.New(fmt.Errorf("release_older: version %d is older than %d, which is in use", v, old),
+			return command.Refuse(hint.New(fmt.Errorf("%s: version %d is older than %d, which is in use", release.Older, v, old),
 				"build and sign it again under a version above %d", old))
 		}
 		where := d.releaseDir(fs.Arg(0))

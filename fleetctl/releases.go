@@ -81,7 +81,7 @@ func checkParts(s *release.Statement, dir string) error {
 		return err
 	}
 	if sum := fmt.Sprintf("%x", sha256.Sum256(lock)); sum != s.Lock {
-		return command.Refuse(fmt.Errorf("%s: part_altered: SHA-256 %s, %s was signed", filepath.Join(dir, release.LockFile), sum, s.Lock))
+		return command.Refuse(fmt.Errorf("%s: %s: SHA-256 %s, %s was signed", filepath.Join(dir, release.LockFile), release.PartAltered, sum, s.Lock))
 	}
 	return nil
 }
@@ -120,7 +120,7 @@ func (d state) release(t *trust.Trust, least uint64, now time.Time) (rotate.Rele
 		return rotate.Release{}, command.Refuse(fmt.Errorf("%s says version %d", dir, s.Version))
 	}
 	if s.Version < least {
-		return rotate.Release{}, command.Refuse(hint.New(fmt.Errorf("release_older: version %d is older than %d, the policy's min_version", s.Version, least),
+		return rotate.Release{}, command.Refuse(hint.New(fmt.Errorf("%s: version %d is older than %d, the policy's min_version", release.Older, s.Version, least),
 			"`fleetctl image use` a newer one"))
 	}
 	if err := checkParts(s, dir); err != nil {

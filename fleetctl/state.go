@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"mayfly/fleetctl/signer"
+	"mayfly/internal/canonical"
 	"mayfly/internal/command"
 	"mayfly/internal/hint"
 	"mayfly/inventory"
@@ -19,6 +20,7 @@ import (
 	"mayfly/policies"
 	"mayfly/policies/bundle"
 	"mayfly/policies/trust"
+	"mayfly/tunnel/checkin"
 )
 
 // maxFile bounds the files of a state directory that are read whole.
@@ -100,6 +102,19 @@ func (d state) bundleBytes() (data, sigs []byte, err error) {
 	}
 	sigs, err = readOptional(signatures(d.bundleFile()))
 	return data, sigs, err
+}
+
+// client reads DIR/public/client.json, from which apps, and check-in itself, know name, address and CA.
+func (d state) client() (checkin.ClientConfig, error) {
+	var c checkin.ClientConfig
+	data, err := read(d.clientFile(), "`fleetctl init` makes it")
+	if err != nil {
+		return c, err
+	}
+	if err := canonical.Parse(data, maxFile, &c); err != nil {
+		return c, fmt.Errorf("%s: %w", d.clientFile(), err)
+	}
+	return c, nil
 }
 
 // openStore opens the store, and makes it on first use.

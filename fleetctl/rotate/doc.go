@@ -15,6 +15,6 @@
 // It knows machines, signatures and probes through interfaces of one to three methods; drains, joins and health through the
 // store, into which fleetctl serve writes them. It trusts the store, and what it signs is checked again by the signer.
 //
-// Read rotate.go (the run), life.go (one server), effects.go (what the interfaces are), journal.go, snapshot.go, probe.go,
-// lock.go.
+// Read rotate.go (the run), life.go (one server, from leaving to its end), boot.go (its boot, until it serves), effects.go (what the
+// interfaces are), machines.go, journal.go, snapshot.go, probe.go, lock.go.
 package rotate

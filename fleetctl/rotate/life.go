@@ -5,31 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"mayfly/fleetctl/plan"
 	"mayfly/inventory"
 	"mayfly/inventory/store"
-	"mayfly/rebuild/join"
 	"mayfly/rebuild/power"
-	"mayfly/rebuild/ticket"
-	"mayfly/rebuild/ticket/issue"
 )
 
 // Implementation constants.
 const (
-	drainGrace    = 5 * time.Second  // beyond the bound, for the server's last word
-	offLimit      = 30 * time.Second // power off and read back
-	onLimit       = 30 * time.Second // until the machine runs
-	ticketLimit   = 15 * time.Second // the signer's answer
-	probeLimit    = 10 * time.Second
-	ticketSlack   = time.Minute     // a ticket lives this much longer than boot_limit
-	readBackEvery = 2 * time.Second // how often a booting machine is asked whether it still runs
-	consoleLines  = 5
-	maxCause      = 2048
-	maxStale      = 100 // how often a life looks again because somebody else moved its server
+	drainGrace   = 5 * time.Second  // beyond the bound, for the server's last word
+	offLimit     = 30 * time.Second // power off and read back
+	consoleLines = 5
+	maxCause     = 2048
+	maxStale     = 100 // how often a life looks again because somebody else moved its server
 )
 
 // life carries one server from where it is to serving or quarantined. One goroutine owns it.
@@ -195,178 +186,6 @@ func (l *life) off(ctx context.Context) error {
 	return nil
 }
 
-// boot hands the machine its ticket and switches it on, once for an epoch, and waits until it has joined.
-func (l *life) boot(ctx context.Context, s store.Server) error {
-	got, err := l.status(ctx)
-	if err != nil {
-		return err
-	}
-	tried, done, err := l.begun(ctx, s, "boot")
-	switch {
-	case err != nil:
-		return err
-	case got.On && got.Epoch == s.Epoch:
-		// It runs: begun by us, or by the process before us.
-	case got.On:
-		return &failure{"power_on", fmt.Sprintf("the machine runs in epoch %d, not %d", got.Epoch, s.Epoch)}
-	case done:
-		return l.ended(ctx, s)
-	case tried:
-		// Nobody can know whether it ran for a moment. An epoch is booted once: take the next one.
-		return l.next(ctx, s, "interrupted while booting")
-	default:
-		if err := l.effect(ctx, s, "boot", func(ctx context.Context) error { return l.on(ctx, s) }); err != nil {
-			return err
-		}
-		l.sayf("%s: booting life %d", s.Name, s.Epoch)
-	}
-	l.booted, l.looked = time.Now(), time.Now()
-	end := l.booted.Add(l.rules.BootLimit)
-	_, err = l.wait(ctx, s, func(s store.Server) (bool, error) {
-		if s.State != inventory.Booting {
-			l.joined = time.Since(l.booted)
-			l.sayf("%s: joined after %.1f s", s.Name, l.joined.Seconds())
-			return true, nil
-		}
-		return false, l.sick(ctx, s, end, "has not joined")
-	})
-	return err
-}
-
-// on gives the machine a fresh ticket, which revokes older unused ones, and boots it.
-func (l *life) on(ctx context.Context, s store.Server) error {
-	notAfter := time.Now().Add(min(l.rules.BootLimit+ticketSlack, ticket.MaxWindow))
-	t, err := issue.New(l.Bundle.Inventory, s.Name, issue.Life{Epoch: s.Epoch, Release: l.Release.Digest, Path: l.Release.Path,
-		CA: l.CA, NotAfter: notAfter, MaxAge: l.rules.MaxAge})
-	if err != nil {
-		return err
-	}
-	asking, cancel := context.WithTimeout(ctx, ticketLimit)
-	data, sig, err := l.Tickets.Ticket(asking, t)
-	cancel()
-	if err != nil {
-		// No fault of the server's: the run stops, and goes on when the signer does.
-		return fmt.Errorf("having the ticket of %s signed: %w", s.Name, err)
-	}
-	l.at("put-ticket")
-	if err := l.Store.SetRelease(ctx, s.Name, s.Epoch, strconv.FormatUint(l.Release.Statement.Version, 10)); err != nil {
-		return err
-	}
-	if err := l.Store.PutTicket(ctx, s.Name, s.Epoch, ticket.Hash(data), t.NotAfter); err != nil {
-		return err
-	}
-	l.at("ticket-put")
-	ctx, cancel = context.WithTimeout(ctx, onLimit)
-	defer cancel()
-	signed := l.Release.Statement
-	err = l.machine.On(ctx, power.Boot{Epoch: s.Epoch, Trust: l.Trust, Ticket: data, TicketSig: sig, Cmdline: signed.Cmdline,
-		Kernel: power.File{Path: l.Release.Kernel, Signed: signed.Kernel}, Stub: power.File{Path: l.Release.Stub, Signed: signed.Stub}})
-	if err != nil {
-		return &failure{"power_on", err.Error()}
-	}
-	return nil
-}
-
-// attest waits until the server says that everything in it runs, and then asks it from outside.
-func (l *life) attest(ctx context.Context, s store.Server) error {
-	end := l.bootEnd()
-	why := "is not ready"
-	_, err := l.wait(ctx, s, func(s store.Server) (bool, error) {
-		if h, ok := health(s); ok && !h.Ready {
-			why = "is not ready: " + services(h.Services)
-		}
-		if !l.fresh(s) {
-			return false, l.sick(ctx, s, end, why)
-		}
-		asking, cancel := context.WithTimeout(ctx, probeLimit)
-		defer cancel()
-		if err := l.Prober.Probe(asking, l.server); err != nil {
-			why = "does not take users: " + err.Error()
-			return false, l.sick(ctx, s, end, why)
-		}
-		return true, nil
-	})
-	if err != nil {
-		return err
-	}
-	return l.move(ctx, s, inventory.Baking, "ready, and answers from outside")
-}
-
-// bake watches a healthy server before users come.
-func (l *life) bake(ctx context.Context, s store.Server) error {
-	end := s.Since.Add(l.rules.Bake)
-	heard := time.Now().Add(plan.FreshFor) // a controller that comes back gives the server this long to be heard
-	_, err := l.wait(ctx, s, func(s store.Server) (bool, error) {
-		if h, ok := health(s); ok && !h.Ready && time.Since(s.HealthAt) < plan.FreshFor {
-			return false, &failure{"bake", "was ready and is not: " + services(h.Services)}
-		}
-		if !l.fresh(s) {
-			return false, l.sick(ctx, s, heard, "was ready and has gone silent")
-		}
-		return !time.Now().Before(end), l.sick(ctx, s, end.Add(l.rules.BootLimit), "")
-	})
-	if err != nil {
-		return err
-	}
-	return l.move(ctx, s, inventory.Serving, "healthy for "+l.rules.Bake.String())
-}
-
-func (l *life) fresh(s store.Server) bool {
-	return ready(s) && time.Since(s.HealthAt) <= plan.FreshFor
-}
-
-// bootEnd is when a boot has to be ready. A controller that comes back gives it the whole time again.
-func (l *life) bootEnd() time.Time {
-	if l.booted.IsZero() {
-		l.booted = time.Now()
-	}
-	return l.booted.Add(l.rules.BootLimit)
-}
-
-// sick says why a boot has failed, or nil while there is hope.
-func (l *life) sick(ctx context.Context, s store.Server, end time.Time, late string) error {
-	revoked, err := l.Store.Revoked(ctx, s.Name, s.Epoch)
-	if err != nil {
-		return err
-	}
-	if revoked {
-		return &failure{"ticket_used_twice", "two machines came with its ticket, both are refused"}
-	}
-	reason, detail, ok, err := l.Store.LastFailure(ctx, s.Name, s.Epoch)
-	if err != nil {
-		return err
-	}
-	if ok {
-		return &failure{reason, detail}
-	}
-	if time.Since(l.looked) >= readBackEvery {
-		l.looked = time.Now()
-		got, err := l.status(ctx)
-		if err != nil {
-			return err
-		}
-		if !got.On || got.Epoch != s.Epoch {
-			return l.ended(ctx, s)
-		}
-	}
-	if late != "" && !time.Now().Before(end) {
-		return &failure{"boot_limit", fmt.Sprintf("%s within %v", late, l.rules.BootLimit)}
-	}
-	return nil
-}
-
-// ended is the failure of a machine that switched itself off.
-func (l *life) ended(ctx context.Context, s store.Server) error {
-	reason, detail, ok, err := l.Store.LastFailure(ctx, s.Name, s.Epoch)
-	switch {
-	case err != nil:
-		return err
-	case ok:
-		return &failure{reason, detail}
-	}
-	return &failure{"machine_ended", "the machine is off"}
-}
-
 func (l *life) status(ctx context.Context) (power.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, offLimit)
 	defer cancel()
@@ -462,17 +281,3 @@ const (
 	maxService     = 32
 	maxServiceText = 200
 )
-
-func services(m map[string]string) string {
-	var bad []string
-	for name, state := range m {
-		if state != "running" {
-			bad = append(bad, join.Printable(name, maxService)+" "+join.Printable(state, maxServiceText))
-		}
-	}
-	slices.Sort(bad)
-	if len(bad) == 0 {
-		return "every service runs"
-	}
-	return strings.Join(bad, ", ")
-}
