@@ -12,8 +12,9 @@
 //	jump       direct-tcpip to an inventory name, and nothing else
 //	record     what the audit log says
 //
-// beside server.go (the accept loop), visit.go (a connection's life), policy.go (signed policy bundles, loaded and reloaded) and
-// config.go.
+// beside server.go (the accept loop), visit.go (a connection's life), counted.go (what is refused before admission, as counts),
+// reasons.go (codes of refusals and ends), policy.go (signed policy bundles, loaded and reloaded), hostkey.go, config.go and check.go (what
+// would be served).
 //
 // Invariants. Every decision is made by package policies, after proof of possession. Nothing that a client merely claims
 // has an effect. An admitted connection ends in exactly one closing audit record; if the log cannot be written, nobody new

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/tls"
@@ -8,6 +9,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"golang.org/x/crypto/ssh"
 
 	"mayfly/rebuild/join"
 )
@@ -96,7 +99,24 @@ func checkCertificates(k *keys, c join.Certificates) (tls.Certificate, error) {
 	return pair, nil
 }
 
-// reporter tells the controller why the machine does not go on.
+// hostCertificateOf wants a host certificate for this key.
+func hostCertificateOf(hostKey, certificate string) error {
+	key, err := join.HostKey(hostKey)
+	if err != nil {
+		return err
+	}
+	parsed, _, _, rest, err := ssh.ParseAuthorizedKey([]byte(certificate))
+	if err != nil {
+		return fmt.Errorf("parsing: %w", err)
+	}
+	cert, ok := parsed.(*ssh.Certificate)
+	if !ok || len(rest) != 0 || cert.CertType != ssh.HostCert || !bytes.Equal(cert.Key.Marshal(), key.Marshal()) {
+		return fmt.Errorf("it is no host certificate for this key")
+	}
+	return nil
+}
+
+// report tells the controller why the machine does not go on.
 func report(ctx context.Context, p *papers, err error) error {
 	c, cerr := join.NewClient(p.ticket)
 	if cerr != nil {

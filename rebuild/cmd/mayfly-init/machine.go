@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/google/nftables"
-	"golang.org/x/crypto/ssh"
 
 	"mayfly/internal/durable"
 	"mayfly/inventory"
@@ -350,21 +349,4 @@ func (m *machine) watchServices(ctx context.Context, wg *sync.WaitGroup, s inven
 			return err
 		})
 	})
-}
-
-// hostCertificateOf wants a host certificate for this key.
-func hostCertificateOf(hostKey, certificate string) error {
-	key, err := join.HostKey(hostKey)
-	if err != nil {
-		return err
-	}
-	parsed, _, _, rest, err := ssh.ParseAuthorizedKey([]byte(certificate))
-	if err != nil {
-		return fmt.Errorf("parsing: %w", err)
-	}
-	cert, ok := parsed.(*ssh.Certificate)
-	if !ok || len(rest) != 0 || cert.CertType != ssh.HostCert || !bytes.Equal(cert.Key.Marshal(), key.Marshal()) {
-		return fmt.Errorf("it is no host certificate for this key")
-	}
-	return nil
 }
