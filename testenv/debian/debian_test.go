@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -75,13 +76,16 @@ func TestSweep(t *testing.T) {
 		held bool
 		want bool // still there
 	}{
-		{"ours, of a killed run", policyText, false, false},
-		{"ours, of a run that lives", policyText, true, true},
+		{"ours, of a killed run", "", false, false},
+		{"ours, of a run that lives", "", true, true},
 		{"somebody else's", "#!/bin/sh\nexit 101\n", false, true},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			s := machine(t)
+			if test.text == "" {
+				test.text = s.policyText()
+			}
 			if err := os.WriteFile(s.policy(), []byte(test.text), 0o755); err != nil {
 				t.Fatal(err)
 			}
@@ -99,6 +103,32 @@ func TestSweep(t *testing.T) {
 				t.Errorf("got there %v, want %v", err == nil, test.want)
 			}
 		})
+	}
+}
+
+// TestPolicyOfAKilledRunHarmsNothing runs policy-rc.d as invoke-rc.d does: 101 starts nothing, 0 lets the service start.
+func TestPolicyOfAKilledRunHarmsNothing(t *testing.T) {
+	s := machine(t)
+	if _, err := s.quiet(); err != nil {
+		t.Fatal(err)
+	}
+	answer := func() int {
+		cmd := exec.Command(s.policy(), "ssh", "start")
+		if err := cmd.Run(); cmd.ProcessState == nil {
+			t.Fatal(err)
+		}
+		return cmd.ProcessState.ExitCode()
+	}
+	unlock, held, err := s.tryLock()
+	if err != nil || held {
+		t.Fatalf("got held %v, %v", held, err)
+	}
+	if got := answer(); got != 101 {
+		t.Errorf("while the run lives: got exit %d, want 101", got)
+	}
+	unlock() // what the kernel does when the run is killed
+	if got := answer(); got != 0 {
+		t.Errorf("after the run was killed: got exit %d, want 0", got)
 	}
 }
 

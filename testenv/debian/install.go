@@ -20,7 +20,10 @@ const lockWait = "300"
 // marker is in every policy-rc.d of ours.
 const marker = "# made by mayfly's testenv; taken away when apt-get has ended"
 
-const policyText = "#!/bin/sh\n" + marker + "\nexit 101\n"
+// policyText says "start nothing" while the run that laid it lives and holds its lock, and then nothing any more.
+func (s System) policyText() string {
+	return "#!/bin/sh\n" + marker + "\nflock --nonblock '" + s.lock() + "' true && exit 0\nexit 101\n"
+}
 
 // System is the machine that is installed on. The zero value is this one; tests set their own.
 type System struct {
@@ -90,7 +93,7 @@ func (s System) quiet() (remove func() error, err error) {
 	if _, err := os.Lstat(path); err == nil && !s.ours() {
 		return func() error { return nil }, nil // the machine has a policy of its own
 	}
-	if err := os.WriteFile(path, []byte(policyText), 0o755); err != nil {
+	if err := os.WriteFile(path, []byte(s.policyText()), 0o755); err != nil {
 		return nil, fmt.Errorf("laying %s: %w", path, err)
 	}
 	if err := os.Chmod(path, 0o755); err != nil {
@@ -106,7 +109,7 @@ func (s System) quiet() (remove func() error, err error) {
 
 func (s System) ours() bool {
 	data, err := os.ReadFile(s.policy())
-	return err == nil && string(data) == policyText
+	return err == nil && string(data) == s.policyText()
 }
 
 // tryLock takes the lock that keeps two installs of ours apart. It ends with the process that holds it.
