@@ -309,7 +309,12 @@ func (d *demo) auditHolds() (string, error) {
 			return "", fmt.Errorf("connection %s has %d closing records", id, k)
 		}
 	}
-	if accepted == 0 || test != accepted {
+	for id, k := range logins { // all of them are over by now
+		if k != 1 || closed[id] != 1 {
+			return "", fmt.Errorf("connection %s has %d login and %d closing records", id, k, closed[id])
+		}
+	}
+	if accepted == 0 || len(logins) < accepted || test != accepted {
 		return "", fmt.Errorf("of %d accepted logins %d are marked as made with a test key", accepted, test)
 	}
 	return fmt.Sprintf("%d records, %d accepted and %d refused connections closed, every login marked as a test key's", n, accepted, len(closed)-accepted), nil
