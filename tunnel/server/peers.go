@@ -140,18 +140,16 @@ func (t *peers) sweep(now time.Time) (inFlight int, err error) {
 	defer t.mu.Unlock()
 	for key, p := range t.byKey {
 		state, known := states[key]
-		if !known {
-			inFlight++ // added since
-			continue
+		if known {
+			p.meter.Note(state, now, IdleAfter)
 		}
-		p.meter.Note(state, now, IdleAfter)
 		if gone(*p, state, now) {
 			if err := t.forget(key, p); err != nil {
 				return 0, err
 			}
 			continue
 		}
-		if busy(*p, now) {
+		if !known || busy(*p, now) { // not known: added since
 			inFlight++
 		}
 	}

@@ -248,3 +248,19 @@ func sweep(t *testing.T, p *peers, now time.Time) int {
 	}
 	return n
 }
+
+// A session that the data plane does not have, for whatever reason, must neither hold its address for good nor a drain.
+func TestSweepForgetsWhatTheDataPlaneLacks(t *testing.T) {
+	peers, plane := table("10.64.1.0/24")
+	key := device.Key{9}
+	if _, _, err := peers.register(key, at(0)); err != nil {
+		t.Fatal(err)
+	}
+	delete(plane.states, key)
+	if got := sweep(t, peers, at(1)); got != 1 {
+		t.Errorf("a second after: got %d in flight, want 1: it may have been added since", got)
+	}
+	if got := sweep(t, peers, at(int(PeerExpiry/time.Second))); got != 0 || peers.count() != 0 {
+		t.Errorf("at its expiry: got %d in flight, %d sessions, want none", got, peers.count())
+	}
+}

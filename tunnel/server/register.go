@@ -38,7 +38,7 @@ func (s *Server) register(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	key, err := device.ParsePublicKey(body.PublicKey)
-	if err != nil {
+	if err != nil || key == s.public { // the data plane takes no peer with its own key
 		refuse(w, wire.BadKey)
 		return
 	}

@@ -63,7 +63,7 @@ type Reason string
 const (
 	Malformed   Reason = "malformed"    // 400: not the JSON that was asked for
 	TooLarge    Reason = "too_large"    // 413: over MaxBody
-	BadKey      Reason = "bad_key"      // 400: not a public key, or one of low order
+	BadKey      Reason = "bad_key"      // 400: not a public key, one of low order, or the server's own
 	KeyInUse    Reason = "key_in_use"   // 409: registered already; make a fresh one for each session
 	Busy        Reason = "busy"         // 429: too many requests from this source, or at once
 	Draining    Reason = "draining"     // 503: the server takes no new session

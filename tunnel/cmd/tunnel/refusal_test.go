@@ -31,6 +31,10 @@ func TestRegistrationRefusals(t *testing.T) {
 		t.Fatalf("a good registration: got %q", got)
 	}
 	lowOrder := device.Key{1}
+	own, err := device.ParseKey(strings.TrimSpace(text(t, filepath.Join(l.dir, "srv1", "wg.key"))))
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct{ name, method, path, body, want string }{
 		{"the same key again", "POST", wire.PathRegister, good, "409 key_in_use"},
 		{"no JSON", "POST", wire.PathRegister, "hello", "400 malformed"},
@@ -41,6 +45,7 @@ func TestRegistrationRefusals(t *testing.T) {
 		{"short key", "POST", wire.PathRegister, `{"public_key":"AAAA"}`, "400 bad_key"},
 		{"zero key", "POST", wire.PathRegister, fmt.Sprintf(`{"public_key":%q}`, device.Key{}.Base64()), "400 bad_key"},
 		{"key of low order", "POST", wire.PathRegister, fmt.Sprintf(`{"public_key":%q}`, lowOrder.Base64()), "400 bad_key"},
+		{"the server's own key", "POST", wire.PathRegister, fmt.Sprintf(`{"public_key":%q}`, own.Public().Base64()), "400 bad_key"},
 		{"oversize", "POST", wire.PathRegister, `{"public_key":"` + strings.Repeat("A", wire.MaxBody) + `"}`, "413 too_large"},
 		{"wrong method", "GET", wire.PathRegister, "", "405 wrong_method"},
 		{"a path of the inside", "POST", wire.PathRelease, good, "404 not_found"},
