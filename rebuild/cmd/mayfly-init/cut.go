@@ -1,10 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -12,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cutRounds bounds how often an engineer's processes are looked for: some may have forked in between.
+// cutRounds bounds how often an engineer's processes are killed and then looked for: sshd may have begun one more session.
 const (
 	cutRounds = 20
 	cutPause  = 50 * time.Millisecond
@@ -21,6 +23,9 @@ const (
 // cutUser ends every process of an engineer, which ends the sessions, and removes what lies in the home.
 func cutUser(name string, uid int) error {
 	for round := 0; ; round++ {
+		if err := killAll(uid); err != nil {
+			return fmt.Errorf("cutting %s's sessions: %w", name, err)
+		}
 		pids, err := processesOf(os.DirFS("/proc"), uid)
 		if err != nil {
 			return fmt.Errorf("cutting %s's sessions: %w", name, err)
@@ -31,17 +36,42 @@ func cutUser(name string, uid int) error {
 		if round == cutRounds {
 			return fmt.Errorf("cutting %s's sessions: %d processes are still there", name, len(pids))
 		}
-		for _, pid := range pids {
-			if err := unix.Kill(pid, unix.SIGKILL); err != nil && err != unix.ESRCH {
-				return fmt.Errorf("cutting %s's sessions: %w", name, err)
-			}
-		}
 		time.Sleep(cutPause)
 	}
 	if err := os.RemoveAll(filepath.Join(homeDir, name)); err != nil {
 		return fmt.Errorf("removing the home of %s: %w", name, err)
 	}
 	return nil
+}
+
+// killAll kills every process of a user at once. Whoever looks for them one by one misses those that start a copy of themselves and
+// end; kill(-1) is one step to fork, and reaches what its caller may signal. So a thread becomes that user for it: that thread alone,
+// which ends with its goroutine because it stays locked. A system call that is not raw would change the whole program.
+func killAll(uid int) error {
+	if uid < 1 {
+		return fmt.Errorf("user %d is not to be killed", uid)
+	}
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// The first thread never ends, and its user is the program's to who looks. Held here, it is not the next one's.
+			done <- killAll(uid)
+			runtime.UnlockOSThread()
+			return
+		}
+		id := uintptr(uid)
+		if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, id, id, id); e != 0 {
+			done <- fmt.Errorf("becoming user %d: %w", uid, e)
+			return
+		}
+		err := unix.Kill(-1, unix.SIGKILL) // everything but PID 1 and this program
+		if errors.Is(err, unix.ESRCH) {
+			err = nil
+		}
+		done <- err
+	}()
+	return <-done
 }
 
 // processesOf lists the processes whose real or effective user is uid.
