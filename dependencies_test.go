@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-var update = flag.Bool("update", false, "write testdata/deps-*.txt anew, for review in the diff")
+var update = flag.Bool("update", false, "write docs/dependencies/*.txt anew, for review in the diff")
 
 // TestDependencies holds the programs that strangers reach first, and those that run before and above everything else on a server,
 // to a list that people have read: each package of ours and of others that is linked. The standard library is left out.
@@ -37,7 +37,7 @@ func TestDependencies(t *testing.T) {
 			}
 		}
 		got := strings.Join(deps, "\n") + "\n"
-		golden := filepath.Join("testdata", "deps-"+filepath.Base(tt.command)+".txt")
+		golden := filepath.Join("docs", "dependencies", filepath.Base(tt.command)+".txt")
 		if *update {
 			if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
 				t.Fatal(err)

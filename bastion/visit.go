@@ -72,7 +72,8 @@ func (s *Server) visit(ctx context.Context, conn net.Conn, source netip.AddrPort
 
 // serve carries an accepted connection to its end.
 func (v *visit) serve(ctx context.Context, conn *ssh.ServerConn, channels <-chan ssh.NewChannel, requests <-chan *ssh.Request) {
-	ctx, cancel := context.WithCancel(ctx)
+	// A stop reaches the session through cut, which says why it ends, and not through ctx.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
 	defer cancel()

@@ -25,6 +25,7 @@ var testNeeds = slices.Concat(demoNeeds, []debian.Need{
 	{Name: "/usr/include/stdlib.h", Package: "libc6-dev"},
 	{Name: "iperf3", Package: "iperf3"},
 	{Name: "unshare", Package: "util-linux"},
+	{Name: "cpio", Package: "cpio"}, // reads our archives
 	{Name: "git", Package: "git"},
 })
 

@@ -1,6 +1,8 @@
 package image
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,7 +36,11 @@ func TestLockAsNobody(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	broken := filepath.Join(dir, "broken.list")
+	parts := filepath.Join(dir, "sources")
+	if err := copySources(parts); err != nil {
+		t.Fatal(err)
+	}
+	broken := filepath.Join(parts, "broken.list")
 	config := filepath.Join(dir, "apt.conf")
 	child := filepath.Join(dir, "child")
 	self, err := os.ReadFile(os.Args[0])
@@ -43,7 +49,7 @@ func TestLockAsNobody(t *testing.T) {
 	}
 	for file, data := range map[string]string{
 		broken: "deb [trusted=yes] http://127.0.0.1:1/debian bookworm main\n",
-		config: "Dir::Etc::sourcelist \"" + broken + "\";\nDir::State::lists \"" + filepath.Join(dir, "lists") + "\";\nAcquire::http::Timeout \"20\";\n",
+		config: "Dir::Etc::sourcelist \"/dev/null\";\nDir::Etc::sourceparts \"" + parts + "\";\nDir::State::lists \"" + filepath.Join(dir, "lists") + "\";\nAcquire::http::Timeout \"20\";\n",
 		child:  string(self),
 	} {
 		if err := os.WriteFile(file, []byte(data), 0o755); err != nil {
@@ -59,6 +65,30 @@ func TestLockAsNobody(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	t.Logf("%s", out)
+}
+
+// copySources copies the host's own sources into a directory, so that one more can stand beside them.
+func copySources(dir string) error {
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	files, err := filepath.Glob("/etc/apt/sources.list.d/*")
+	if err != nil {
+		return err
+	}
+	for _, file := range append(files, "/etc/apt/sources.list") {
+		data, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(file)), data, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // TestLockOnce is what the child of TestLockAsNobody runs.
