@@ -67,7 +67,7 @@ func (d state) policy(f inventory.Fleet) (policies.Policy, error) {
 	if err != nil {
 		return policies.Policy{}, err
 	}
-	return policies.ParseFor(d.policyFile(), data, f)
+	return policies.Parse(d.policyFile(), data, f)
 }
 
 func (d state) trust() (*trust.Trust, []byte, error) {

@@ -5,21 +5,8 @@ import (
 	"mayfly/inventory"
 )
 
-// Parse reads policy.toml strictly and checks all that needs no inventory. Errors begin with "NAME:LINE: " and carry a hint
-// (internal/hint).
-func Parse(name string, data []byte) (Policy, error) {
-	p, doc, err := decode(name, data)
-	if err != nil {
-		return Policy{}, err
-	}
-	if err := p.check(); err != nil {
-		return Policy{}, doc.Place(err)
-	}
-	return p, nil
-}
-
-// ParseFor is Parse and Check in one, so that what does not fit the fleet is named with its line too.
-func ParseFor(name string, data []byte, f inventory.Fleet) (Policy, error) {
+// Parse reads policy.toml strictly, for the fleet of fleet.toml. Errors begin with "NAME:LINE: " and carry a hint (internal/hint).
+func Parse(name string, data []byte, f inventory.Fleet) (Policy, error) {
 	p, doc, err := decode(name, data)
 	if err != nil {
 		return Policy{}, err

@@ -50,7 +50,7 @@ func read(t testing.TB) string {
 
 func parsed(t testing.TB) Policy {
 	t.Helper()
-	p, err := Parse("policy.toml", []byte(read(t)))
+	p, err := Parse("policy.toml", []byte(read(t)), lab(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,8 +89,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// TestParseForRefuses changes the good file in one place and asks for one error on the right line.
-func TestParseForRefuses(t *testing.T) {
+// TestParseRefuses changes the good file in one place and asks for one error on the right line.
+func TestParseRefuses(t *testing.T) {
 	good, fleet := read(t), lab(t)
 	tests := []struct {
 		name, old, new string // the first occurrence is replaced
@@ -167,7 +167,7 @@ func TestParseForRefuses(t *testing.T) {
 			t.Fatalf("%s: the good file does not hold %q", tt.name, tt.old)
 		}
 		text := strings.Replace(good, tt.old, tt.new, 1)
-		_, err := ParseFor("policy.toml", []byte(text), fleet)
+		_, err := Parse("policy.toml", []byte(text), fleet)
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
 			continue
@@ -187,7 +187,7 @@ func TestParseForRefuses(t *testing.T) {
 
 	// Test roots count in a test fleet only.
 	fleet.Test = false
-	if _, err := ParseFor("policy.toml", []byte(good), fleet); err == nil || !strings.Contains(err.Error(), "only in a fleet with test = true") {
+	if _, err := Parse("policy.toml", []byte(good), fleet); err == nil || !strings.Contains(err.Error(), "only in a fleet with test = true") {
 		t.Errorf("test roots in a real fleet: got %v", err)
 	}
 	if err := Check(Policy{}, fleet); err == nil {
@@ -423,7 +423,10 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("version = 1\nexpires = 2030-01-01\n[ssh]\nlevel = \"pq-only\"\nallow = [\"10.0.0.0/8\"]\n[rotation]\nmax_age = \"1h\"\nboot_limit = \"10s\"\nmax_parallel = 1\n"))
 	f.Add([]byte("engineer = [{name = \"a\", key = [{public = 3}]}]\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		p, err := Parse("f", data)
+		p, doc, err := decode("f", data)
+		if err == nil { // as Parse does, in whatever fleet
+			err = doc.Place(p.check())
+		}
 		if err != nil {
 			if !strings.HasPrefix(err.Error(), "f:") {
 				t.Errorf("error without the file's name: %v", err)

@@ -89,7 +89,7 @@ func TestFleetFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := policies.Parse("policy.toml", text)
+	p, err := policies.Parse("policy.toml", text, f)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -56,7 +56,7 @@ func load(t testing.TB) fixture {
 	if x.fleet, err = inventory.Parse("fleet.toml", read("../../inventory/testdata/fleet.toml")); err != nil {
 		t.Fatal(err)
 	}
-	if x.policy, err = policies.Parse("policy.toml", read("../testdata/policy.toml")); err != nil {
+	if x.policy, err = policies.Parse("policy.toml", read("../testdata/policy.toml"), x.fleet); err != nil {
 		t.Fatal(err)
 	}
 	var annaKey, bertKey string

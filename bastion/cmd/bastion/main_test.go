@@ -148,7 +148,7 @@ func writeBundle(dir, name string, version int, anna *softkey.Key, approvers []s
 	if err != nil {
 		return err
 	}
-	policy, err := policies.Parse("policy.toml", fmt.Appendf(nil, policyTOML, version, anna.Authorized()))
+	policy, err := policies.Parse("policy.toml", fmt.Appendf(nil, policyTOML, version, anna.Authorized()), fleet)
 	if err != nil {
 		return err
 	}
