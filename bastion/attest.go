@@ -2,11 +2,11 @@ package bastion
 
 import (
 	"errors"
-	"strings"
 
 	"golang.org/x/crypto/ssh"
 
 	"mayfly/policies"
+	"mayfly/policies/trust"
 )
 
 var errCertificate = errors.New("user certificates are not accepted")
@@ -26,27 +26,13 @@ func attest(p policies.Policy, user string, key ssh.PublicKey) (credential, erro
 		return credential{}, errCertificate
 	}
 	c := credential{
-		public:      strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key))),
+		public:      trust.FormatKey(key),
 		kind:        key.Type(),
 		fingerprint: ssh.FingerprintSHA256(key),
 	}
-	for _, e := range p.Engineers {
-		if e.Name != user {
-			continue
-		}
-		for _, k := range e.Keys {
-			if samePublic(k.Public, c.public) {
-				c.evidence = k.Evidence
-			}
-		}
-	}
+	k, _ := p.Enrolled(user, c.public)
+	c.evidence = k.Evidence
 	return c, nil
-}
-
-// samePublic compares authorized_keys forms by type and key, not by comment.
-func samePublic(enrolled, proven string) bool {
-	a, b := strings.Fields(enrolled), strings.Fields(proven)
-	return len(a) >= 2 && len(b) >= 2 && a[0] == b[0] && a[1] == b[1]
 }
 
 func (c credential) isTest() bool { return policies.IsTestEvidence(c.evidence) }

@@ -88,13 +88,13 @@ func (p Policy) DecideLogin(l Login, now time.Time) Verdict {
 		keyType, _, _ := strings.Cut(l.Key, " ")
 		return deny(KeyNotHardware, "key type %q", keyType)
 	}
-	k := slices.IndexFunc(e.Keys, func(k Key) bool { return k.Public == l.Key })
-	if k < 0 {
+	k, ok := p.Enrolled(e.Name, l.Key)
+	if !ok {
 		return deny(KeyUnknown, "not enrolled for %s", e.Name)
 	}
-	root, ok := p.evidence(e.Keys[k])
+	root, ok := p.evidence(k)
 	if !ok {
-		return deny(KeyNoEvidence, "evidence %q of %s is not accepted", e.Keys[k].Evidence, e.Name)
+		return deny(KeyNoEvidence, "evidence %q of %s is not accepted", k.Evidence, e.Name)
 	}
 	return allow("%s, test root %s", e.Name, root)
 }
@@ -173,6 +173,18 @@ func (p Policy) evidence(k Key) (root string, ok bool) {
 		return "", false
 	}
 	return root, true
+}
+
+// Enrolled returns the engineer's key with this public half, "TYPE BASE64".
+func (p Policy) Enrolled(engineer, public string) (Key, bool) {
+	for _, e := range p.Engineers {
+		for _, k := range e.Keys {
+			if e.Name == engineer && k.Public == public {
+				return k, true
+			}
+		}
+	}
+	return Key{}, false
 }
 
 // IsTestEvidence reports whether a key's evidence is a software authenticator's.
