@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -41,11 +42,12 @@ type machine struct {
 	changed chan struct{} // one place: something in the health may have changed
 	doubt   chan struct{} // one place: the controller cuts streams, is this life still good?
 
-	policy sync.Mutex // held over each change of policy; guards the next five
+	policy sync.Mutex // held over each change of policy; guards the next six
 	bundle *bundle.Bundle
 	data   []byte
 	users  accounts
 	here   []engineer
+	lost   []string // who lost access and has not been cut yet
 	sshd   []byte
 
 	mu       sync.Mutex // guards the rest
@@ -206,6 +208,9 @@ func (m *machine) watchPolicy(ctx context.Context) {
 	for sleep(ctx, policyLook) {
 		now := time.Now()
 		m.policy.Lock()
+		if err := m.cutLost(cutUser); err != nil {
+			m.con.stage("%v", err)
+		}
 		if b := m.bundle; b != nil && !now.Before(b.Expires) && len(m.here) > 0 {
 			if err := m.apply(b, now); err != nil {
 				m.con.stage("policy expired: %v", err)
@@ -231,13 +236,6 @@ func (m *machine) apply(b *bundle.Bundle, now time.Time) error {
 	for _, e := range here {
 		files[e.name] = authorizedKeys(e, bastions)
 	}
-	passwd, group, shadow, err := m.users.add(here)
-	if err != nil {
-		return err
-	}
-	if err := extendAccounts(passwd, group, shadow); err != nil {
-		return err
-	}
 	if err := writeAuthorizedKeys(authorizedDir, files); err != nil {
 		return err
 	}
@@ -249,24 +247,20 @@ func (m *machine) apply(b *bundle.Bundle, now time.Time) error {
 			return err
 		}
 	}
-	lost := lostAccess(m.here, here)
+	m.lost = append(m.lost, lostAccess(m.here, here)...)
 	m.sshd, m.here = config, here
-	if err := applyRules(&nftables.Conn{}, hostRules(bastions, tunnelAddress(server))); err != nil {
+	if err := m.cutLost(cutUser); err != nil {
+		m.con.stage("%v", err) // watchPolicy tries again
+	}
+	passwd, group, shadow, err := m.users.add(here)
+	if err != nil {
 		return err
 	}
-	return m.homes(here, lost)
-}
-
-// homes ends what those who lost access left, and makes homes for those who have it.
-func (m *machine) homes(here []engineer, lost []string) error {
-	for _, name := range lost {
-		uid, ok := m.users.uid(name)
-		if !ok {
-			continue
-		}
-		if err := cutUser(name, uid); err != nil {
-			return err
-		}
+	if err := extendAccounts(passwd, group, shadow); err != nil {
+		return err
+	}
+	if err := applyRules(&nftables.Conn{}, hostRules(bastions, tunnelAddress(server))); err != nil {
+		return err
 	}
 	for _, e := range here {
 		uid, _ := m.users.uid(e.name)
@@ -275,6 +269,22 @@ func (m *machine) homes(here []engineer, lost []string) error {
 		}
 	}
 	return nil
+}
+
+// cutLost ends what those who lost access left. One that cannot be cut keeps nobody else in, and is tried again when watchPolicy
+// looks. The caller holds policy.
+func (m *machine) cutLost(cut func(name string, uid int) error) error {
+	var errs []error
+	m.lost = slices.DeleteFunc(m.lost, func(name string) bool {
+		uid, ok := m.users.uid(name)
+		if !ok {
+			return true
+		}
+		err := cut(name, uid)
+		errs = append(errs, err)
+		return err == nil
+	})
+	return errors.Join(errs...)
 }
 
 // lostAccess names those who were granted and are no more, or who lost a key: their sessions may be that key's.

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -280,5 +282,31 @@ func TestTunnelConfiguration(t *testing.T) {
 	}
 	if !strings.Contains(string(conf), `"10.64.1.1"`) || !strings.Contains(string(conf), `"10.77.0.0/24"`) {
 		t.Errorf("resolver.json:\n%s", conf)
+	}
+}
+
+func TestCutLost(t *testing.T) {
+	var m machine
+	if _, _, _, err := m.users.add([]engineer{{name: "ana"}, {name: "bo"}}); err != nil {
+		t.Fatal(err)
+	}
+	m.lost = []string{"ana", "unknown", "bo"}
+	var cut []string
+	fail := errors.New("ana cannot be cut")
+	err := m.cutLost(func(name string, uid int) error {
+		cut = append(cut, fmt.Sprintf("%s %d", name, uid))
+		if name == "ana" {
+			return fail
+		}
+		return nil
+	})
+	if got := strings.Join(cut, ", "); !errors.Is(err, fail) || got != "ana 2000, bo 2001" {
+		t.Errorf("got %q, %v, want both to be cut, and ana's error", got, err)
+	}
+	if got := strings.Join(m.lost, " "); got != "ana" {
+		t.Errorf("still to cut: got %q, want ana", got)
+	}
+	if err := m.cutLost(func(string, int) error { return nil }); err != nil || len(m.lost) != 0 {
+		t.Errorf("the next time: got %v, %q left", err, m.lost)
 	}
 }
