@@ -99,6 +99,16 @@ func TestCheckSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, change := range map[string]func(*wire.Session){
+		"address \"198": func(s *wire.Session) { s.Address = netip.MustParsePrefix("198.51.100.10/32") }, // somebody's own
+		"address \"127": func(s *wire.Session) { s.Address = netip.MustParsePrefix("127.0.0.1/32") },
+		"dns \"192": func(s *wire.Session) {
+			s.DNS = netip.MustParseAddr("192.0.2.1")
+			s.Notice = netip.AddrPortFrom(s.DNS, 7444)
+		},
+		"dns \"10.77": func(s *wire.Session) {
+			s.DNS = netip.MustParseAddr("10.77.0.1")
+			s.Notice = netip.AddrPortFrom(s.DNS, 7444)
+		},
 		"address":       func(s *wire.Session) { s.Address = netip.MustParsePrefix("10.64.1.0/24") },
 		"dns":           func(s *wire.Session) { s.DNS = netip.Addr{} },
 		"server_key":    func(s *wire.Session) { s.ServerKey = device.Key{}.Base64() },

@@ -90,9 +90,9 @@ func check(s wire.Session) (grant, error) {
 	switch {
 	case g.preshared.IsZero():
 		return g, errors.New("preshared_key: all zero would be none")
-	case !s.Address.IsValid() || !s.Address.IsSingleIP() || !s.Address.Addr().Is4():
-		return g, fmt.Errorf("address %q is not one IPv4 address", s.Address)
-	case !s.DNS.Is4() || s.DNS == g.address:
+	case !s.Address.IsValid() || !s.Address.IsSingleIP() || !inner(s.Address.Addr()):
+		return g, fmt.Errorf("address %q is not one private IPv4 address", s.Address)
+	case !inner(s.DNS) || s.DNS == g.address || !netip.PrefixFrom(g.address, widest).Contains(s.DNS):
 		return g, fmt.Errorf("dns %q", s.DNS)
 	case s.Notice.Addr() != s.DNS || s.Notice.Port() == 0:
 		return g, fmt.Errorf("notice %q is not on the tunnel address", s.Notice)
@@ -105,6 +105,15 @@ func check(s wire.Session) (grant, error) {
 	}
 	return g, nil
 }
+
+// widest is the length of a server's longest network: its own address and a client's share these bits.
+const widest = 16
+
+// shared is for networks behind a provider's NAT (RFC 6598).
+var shared = netip.MustParsePrefix("100.64.0.0/10")
+
+// inner tells an address that can be a tunnel's. With any other, a server could draw to itself what is meant for somebody else.
+func inner(a netip.Addr) bool { return a.Is4() && (a.IsPrivate() || shared.Contains(a)) }
 
 // release gives a session back, from inside it.
 func release(ctx context.Context, client *http.Client, g grant) error {

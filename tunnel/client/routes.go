@@ -86,8 +86,11 @@ func (n slot) raise(g grant) error {
 			return fmt.Errorf("setting the MTU of %s: %w", n.name(), err)
 		}
 	}
-	inner := ipNet(netip.PrefixFrom(g.address, g.address.BitLen()))
-	if err := netlink.AddrAdd(link, &netlink.Addr{IPNet: inner}); err != nil {
+	if err := free(g.address); err != nil {
+		return fmt.Errorf("setting an address on %s: %w", n.name(), err)
+	}
+	own := ipNet(netip.PrefixFrom(g.address, g.address.BitLen()))
+	if err := netlink.AddrAdd(link, &netlink.Addr{IPNet: own}); err != nil {
 		return fmt.Errorf("setting an address on %s: %w", n.name(), err)
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
@@ -98,6 +101,20 @@ func (n slot) raise(g grant) error {
 	}
 	if err := netlink.RuleAdd(n.rule(g.address)); err != nil {
 		return fmt.Errorf("adding the rule for %s: %w", n.name(), err)
+	}
+	return nil
+}
+
+// free refuses an inner address that this machine has for something else: the rule would send that into the tunnel.
+func free(inner netip.Addr) error {
+	list, err := netlink.AddrList(nil, unix.AF_INET)
+	if err != nil {
+		return fmt.Errorf("listing this machine's addresses: %w", err)
+	}
+	for _, a := range list {
+		if a.IP.Equal(inner.AsSlice()) {
+			return errors.New("this machine has that address already")
+		}
 	}
 	return nil
 }

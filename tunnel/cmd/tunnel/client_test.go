@@ -363,6 +363,23 @@ func TestInterfaceGone(t *testing.T) {
 	}
 }
 
+// TestAddressOfThisMachine has a server give the client an address that it has already: what comes from there is none of the
+// server's business.
+func TestAddressOfThisMachine(t *testing.T) {
+	l := newLab(t)
+	l.server("srv1", "10.64.1.0/29")
+	l.publish(nil, entry("srv1", false))
+	for _, a := range []string{"2", "3", "4", "5", "6"} {
+		l.ip("cli1", "addr", "add", "10.64.1."+a+"/32", "dev", "eth0")
+	}
+	cli := l.start("cli1", "client", "--config", l.clientConfig(nil), "--route", "203.0.113.0/24")
+	cli.event("waiting")
+	cli.says("this machine has that address already")
+	if code := cli.stop(); code != 0 {
+		t.Errorf("exit code %d, want 0", code)
+	}
+}
+
 // ping sends one echo request and waits for its answer.
 func ping(l *lab, node, to string) error {
 	conn, err := in(l, node, func() (*icmp.PacketConn, error) { return icmp.ListenPacket("ip4:icmp", "0.0.0.0") })
