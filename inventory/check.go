@@ -264,14 +264,20 @@ func (c *checker) power(path string, s Server) error {
 	return nil
 }
 
+// shared is for networks behind a provider's NAT (RFC 6598); nobody on the internet has its addresses.
+var shared = netip.MustParsePrefix("100.64.0.0/10")
+
 func (c *checker) tunnels() error {
 	for i, s := range c.fleet.Servers {
 		path := fmt.Sprintf("server[%d].tunnel", i)
 		if err := network(path, s.Tunnel); err != nil {
 			return err
 		}
-		if !s.Tunnel.Addr().Is4() || s.Tunnel.Bits() > 29 || s.Tunnel.Bits() < 8 {
-			return tomlfile.At(path, "for example tunnel = \"10.64.1.0/24\"", "server %q has tunnel network %s: it must be an IPv4 network from /8 to /29", s.Name, s.Tunnel)
+		if !s.Tunnel.Addr().Is4() || s.Tunnel.Bits() > 29 || s.Tunnel.Bits() < 16 {
+			return tomlfile.At(path, "for example tunnel = \"10.64.1.0/24\"", "server %q has tunnel network %s: it must be an IPv4 network from /16 to /29", s.Name, s.Tunnel)
+		}
+		if a := s.Tunnel.Addr(); !a.IsPrivate() && !shared.Contains(a) {
+			return tomlfile.At(path, "for example tunnel = \"10.64.1.0/24\"", "server %q has tunnel network %s: it must lie in a private network, or clients could not reach who has it", s.Name, s.Tunnel)
 		}
 		for _, m := range c.fleet.Network.Management {
 			if m.Overlaps(s.Tunnel) {
