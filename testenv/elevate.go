@@ -50,7 +50,7 @@ func (e *environment) asRoot(ctx context.Context, c *command.Call, verb string, 
 			return true, hint.New(fmt.Errorf("not found: %s; and neither root nor sudo without a password to install with", debian.Describe(missing)),
 				"%s", debian.Line(missing))
 		}
-		return true, hint.New(errors.New("network namespaces and taps need root, and sudo asks for a password here"),
+		return true, hint.New(errors.New("network namespaces and taps need root, and sudo does not work here without a password"),
 			"sudo -v && go run ./testenv %s", verb)
 	}
 	if err := e.build(ctx, c.Stderr); err != nil {
