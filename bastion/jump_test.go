@@ -254,6 +254,17 @@ func TestClosedChannelFreesTheTarget(t *testing.T) {
 	}
 }
 
+// hangUp closes a client that has read all that the bastion sends. With something unread the kernel would reset the connection,
+// and the bastion would find it lost.
+func (f *fixture) hangUp(client *ssh.Client) {
+	f.t.Helper()
+	f.freed()
+	if _, _, err := client.SendRequest("keepalive@openssh.com", true, nil); err != nil {
+		f.t.Error(err)
+	}
+	client.Close()
+}
+
 // freed waits until no target is open.
 func (f *fixture) freed() {
 	f.t.Helper()
