@@ -73,7 +73,7 @@ func publishOnce(ctx context.Context, d state, keys *signer.Client, fleet string
 	return durable.WriteFile(d.listFile(), data, 0o644)
 }
 
-// takers are the servers that have users: those that serve, and those that their users are leaving.
+// takers are the servers that have users: those that serve, and those that their users are leaving. A revoked life has none.
 func takers(b *bundle.Bundle, servers []store.Server, now time.Time) []checkin.Server {
 	known := map[string]store.Server{}
 	for _, s := range servers {
@@ -83,7 +83,7 @@ func takers(b *bundle.Bundle, servers []store.Server, now time.Time) []checkin.S
 	for _, x := range b.Inventory.Servers {
 		k := known[x.Name]
 		deadline := rotate.Deadline(k, time.Duration(b.Policy.Rotation.MaxAge))
-		if !deadline.IsZero() && !now.Before(deadline) {
+		if k.Revoked || !deadline.IsZero() && !now.Before(deadline) {
 			continue
 		}
 		if k.State == inventory.Serving || k.State == inventory.Draining {

@@ -19,6 +19,7 @@ var statusVerb = command.Verb{
 	Args:    "--dir DIR",
 	Summary: "show every server's state, age and deadline, and every region's capacity",
 	Help: `Reads the signed inventory and the store, and changes nothing. SERVING is the capacity of servers that take users now.
+A life whose ticket came twice is revoked: it takes no users, and the next rotate rebuilds it at once, without a drain.
 
 Example:
 
@@ -74,6 +75,7 @@ type serverStatus struct {
 	Release    string          `json:"release"`
 	BootID     string          `json:"boot_id"`
 	Cause      string          `json:"cause"`
+	Revoked    bool            `json:"revoked"` // the life's ticket came twice: it takes no users
 }
 
 type regionStatus struct {
@@ -96,7 +98,7 @@ func newStatus(b *bundle.Bundle, servers []store.Server, now time.Time) status {
 		if !ok {
 			k = store.Server{Name: x.Name, State: inventory.New}
 		}
-		s := serverStatus{Name: x.Name, Region: fleet.RegionOf(x.Name), State: k.State, Epoch: k.Epoch, Release: k.Release, BootID: k.BootID, Cause: k.Cause}
+		s := serverStatus{Name: x.Name, Region: fleet.RegionOf(x.Name), State: k.State, Epoch: k.Epoch, Revoked: k.Revoked, Release: k.Release, BootID: k.BootID, Cause: k.Cause}
 		deadline := rotate.Deadline(k, time.Duration(b.Policy.Rotation.MaxAge))
 		if !deadline.IsZero() {
 			s.Deadline = &deadline
@@ -104,7 +106,7 @@ func newStatus(b *bundle.Bundle, servers []store.Server, now time.Time) status {
 		if !k.BootedAt.IsZero() {
 			s.AgeSeconds = int64(now.Sub(k.BootedAt) / time.Second)
 		}
-		if k.State == inventory.Serving && (deadline.IsZero() || now.Before(deadline)) {
+		if k.State == inventory.Serving && !k.Revoked && (deadline.IsZero() || now.Before(deadline)) {
 			serving[s.Region] += x.Capacity
 		}
 		r.Servers = append(r.Servers, s)
@@ -137,7 +139,11 @@ func (r status) tables(c *command.Call, servers []store.Server, now time.Time) e
 				word = "silent, " + word
 			}
 		}
-		rows = append(rows, []string{s.Name, s.Region, string(s.State), strconv.FormatUint(s.Epoch, 10), age, end, s.Release, word, s.Cause})
+		shown := string(s.State)
+		if s.Revoked {
+			shown += ", revoked"
+		}
+		rows = append(rows, []string{s.Name, s.Region, shown, strconv.FormatUint(s.Epoch, 10), age, end, s.Release, word, s.Cause})
 	}
 	if err := show(c.Stdout, "table", nil, []string{"SERVER", "REGION", "STATE", "LIFE", "AGE", "LEFT", "RELEASE", "HEARD", "CAUSE"}, rows); err != nil {
 		return err

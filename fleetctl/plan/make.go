@@ -22,6 +22,7 @@ const (
 	Expired   Reason = "expired"    // its deadline has passed: it has ended itself
 	Repave    Reason = "repave"     // asked for: every server
 	Lost      Reason = "lost"       // the operator says it is dead
+	Revoked   Reason = "revoked"    // its ticket came twice: its life is over
 	Retried   Reason = "retried"    // quarantined, and asked for
 	Unknown   Reason = "unknown_age"
 	InFlight  Reason = "in_flight"   // begun, is carried on
@@ -115,7 +116,7 @@ func Make(s Snapshot, r Rules, h Health, now time.Time) (Plan, Refusals) {
 	return p, nil
 }
 
-// order puts servers that never served first, then the earliest deadline.
+// order puts servers that serve nobody for certain (new and revoked ones) first, then the earliest deadline.
 func order(servers []Server) []Server {
 	servers = slices.Clone(servers)
 	slices.SortFunc(servers, func(a, b Server) int {
@@ -128,7 +129,7 @@ func order(servers []Server) []Server {
 }
 
 func rank(s Server) int {
-	if s.State == inventory.New {
+	if s.State == inventory.New || s.Revoked {
 		return 1
 	}
 	return 0
@@ -136,11 +137,16 @@ func rank(s Server) int {
 
 // counts reports whether a server is capacity that its region has now.
 func counts(x Server, r Rules, h Health, now time.Time) bool {
-	if x.State != inventory.Serving || slices.Contains(r.Lost, x.Name) || expired(x, now) {
+	if x.State != inventory.Serving || dead(x, r, now) {
 		return false
 	}
 	heard, ok := h[x.Name]
 	return ok && now.Sub(heard) <= FreshFor
+}
+
+// dead reports whether a server is gone for certain, whatever state the store has it in.
+func dead(x Server, r Rules, now time.Time) bool {
+	return x.Revoked || expired(x, now) || slices.Contains(r.Lost, x.Name)
 }
 
 func expired(x Server, now time.Time) bool { return !x.Deadline.IsZero() && !now.Before(x.Deadline) }
@@ -161,7 +167,7 @@ func decide(x Server, g *region, r Rules, h Health, now time.Time, free *int) St
 	}
 	// A server that is gone for certain takes nothing away. One that is only silent may still serve: it leaves only while
 	// the rest keeps the floor.
-	gone := x.State != inventory.Serving || expired(x, now) || slices.Contains(r.Lost, x.Name)
+	gone := x.State != inventory.Serving || dead(x, r, now)
 	left := g.serving - loses
 	switch {
 	case !gone && left < g.Floor && left+g.back < g.Floor:
@@ -218,6 +224,8 @@ func due(x Server, g *region, r Rules, now time.Time) (why, wait Reason, text st
 		return Retried, undecided, "quarantined, another try was asked for"
 	case slices.Contains(r.Lost, x.Name):
 		return Lost, undecided, "the operator says it is dead"
+	case x.Revoked:
+		return Revoked, undecided, "its ticket came twice: its life is revoked, nothing of it is believed"
 	case x.Deadline.IsZero():
 		return Unknown, undecided, "its deadline is not known"
 	case expired(x, now):

@@ -21,6 +21,8 @@ func serving(name, region string, capacity int, left time.Duration) Server {
 
 func state(s inventory.State, x Server) Server { x.State = s; return x }
 
+func revoked(x Server) Server { x.Revoked = true; return x }
+
 // healthy is a fleet in which everything that serves was just heard of.
 func healthy(s Snapshot) Health {
 	h := Health{}
@@ -70,6 +72,9 @@ func TestMake(t *testing.T) {
 		{"a silent region is left alone", se(serving("a", "se", 1000, time.Hour), serving("b", "se", 1000, day)), all, []string{"a", "b"}, "a=floor b=floor"},
 		{"lost goes at once", se(serving("a", "se", 1000, day), serving("b", "se", 1000, day)), lost, []string{"a", "b"}, "a=lost+ b=young"},
 		{"expired goes at once", se(serving("a", "se", 1000, -time.Second), serving("b", "se", 1000, time.Hour)), rules, nil, "a=expired+ b=behind"},
+		{"revoked goes first, and is no capacity", se(serving("a", "se", 1000, time.Hour), revoked(serving("b", "se", 1000, day))), rules, nil, "b=revoked+ a=behind"},
+		{"all revoked", se(revoked(serving("a", "se", 1000, day)), revoked(serving("b", "se", 1000, day))), rules, nil, "a=revoked+ b=revoked+"},
+		{"revoked in flight is carried on", se(revoked(state(inventory.Booting, serving("a", "se", 1000, day))), serving("b", "se", 1000, day)), rules, nil, "a=in_flight b=young"},
 		{"deadline unknown", se(Server{Name: "a", Region: "se", Capacity: 1000, State: inventory.Serving, Epoch: 1}, serving("b", "se", 1000, day)), rules, nil, "a=unknown_age+ b=young"},
 		{"only the run's", se(serving("a", "se", 1000, day), serving("b", "se", 1000, time.Hour)), run, nil, "b=not_in_run a=repave+"},
 		{"the run's is done", se(Server{Name: "a", Region: "se", Capacity: 1000, State: inventory.Serving, Epoch: 2, Deadline: t0.Add(day)}, serving("b", "se", 1000, day)), run, nil, "a=done b=not_in_run"},

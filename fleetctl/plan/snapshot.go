@@ -29,6 +29,7 @@ type Server struct {
 	State    inventory.State `json:"state"`
 	Epoch    uint64          `json:"epoch"`    // the life it lives, 0 before the first
 	Deadline time.Time       `json:"deadline"` // when it ends itself; zero: unknown, so it is due at once
+	Revoked  bool            `json:"revoked"`  // its ticket came twice: it is cut off, and ends itself
 }
 
 // Rules are the policy's rotation rules and what the operator asked for.

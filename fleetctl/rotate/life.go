@@ -122,7 +122,7 @@ func (f *failure) Error() string { return f.reason + ": " + f.detail }
 // drain orders the server to let its users leave and waits for its word, with the policy's bound.
 func (l *life) drain(ctx context.Context, s store.Server) error {
 	now := time.Now()
-	gone := slices.Contains(l.rules.Lost, s.Name) || !s.Deadline.IsZero() && !now.Before(s.Deadline)
+	gone := s.Revoked || slices.Contains(l.rules.Lost, s.Name) || !s.Deadline.IsZero() && !now.Before(s.Deadline)
 	if !gone {
 		err := l.effect(ctx, s, "drain", func(ctx context.Context) error {
 			return l.Store.OrderDrain(ctx, s.Name, s.Epoch, l.rules.DrainLimit)
@@ -131,13 +131,15 @@ func (l *life) drain(ctx context.Context, s store.Server) error {
 			return err
 		}
 		end := s.Since.Add(l.rules.DrainLimit + drainGrace)
-		s, err = l.wait(ctx, s, func(s store.Server) (bool, error) { return s.Drained || !time.Now().Before(end), nil })
+		s, err = l.wait(ctx, s, func(s store.Server) (bool, error) { return s.Drained || s.Revoked || !time.Now().Before(end), nil })
 		if err != nil {
 			return err
 		}
 	}
 	how := "drained"
 	switch {
+	case s.Revoked:
+		how = "its life is revoked, nothing to drain"
 	case gone:
 		how = "gone, nothing to drain"
 	case !s.Drained:

@@ -10,6 +10,7 @@ import (
 
 	"mayfly/internal/hint"
 	"mayfly/inventory"
+	"mayfly/inventory/store"
 	"mayfly/policies"
 )
 
@@ -37,6 +38,37 @@ func TestRun(t *testing.T) {
 	result, err = r.Run(t.Context(), Rules(b.Policy.Rotation, nil))
 	if err != nil || result.Result != "nothing due" {
 		t.Errorf("got %+v, %v, want nothing due", result, err)
+	}
+}
+
+// TestRevoked: a life whose ticket came twice counts as nothing and is rebuilt at once, without a drain; nobody else is touched.
+func TestRevoked(t *testing.T) {
+	b := testBundle("se-1", "se-2")
+	dir, _ := serving(t, b)
+	r := testRunner(t, dir, b)
+	defer r.Store.Close()
+	hash := [32]byte{2}
+	if err := r.Store.PutTicket(t.Context(), "se-2", 1, hash, time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []error{nil, store.ErrTicketUsed} {
+		if err := r.Store.UseTicket(t.Context(), hash, "se-2", 1, time.Now()); !errors.Is(err, want) {
+			t.Fatalf("got %v, want %v", err, want)
+		}
+	}
+	rules := Rules(b.Policy.Rotation, nil)
+	p, err := r.Plan(t.Context(), rules, time.Now())
+	if err != nil || p.Regions[0].Serving != 1000 {
+		t.Errorf("got %+v, %v, want 1000 of region se serving", p.Regions, err)
+	}
+	r.point = func(name string) {
+		if strings.HasPrefix(name, "drain") {
+			t.Errorf("a revoked life was asked to drain (%s)", name)
+		}
+	}
+	result, err := r.Run(t.Context(), rules)
+	if err != nil || result.Result != "done" || len(result.Servers) != 1 || result.Servers[0].Name != "se-2" || result.Servers[0].Epoch != 2 {
+		t.Errorf("got %+v, %v, want se-2 rebuilt and nothing else", result, err)
 	}
 }
 

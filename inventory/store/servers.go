@@ -30,6 +30,7 @@ type Server struct {
 	HealthAt    time.Time
 	Drained     bool
 	DrainForced bool
+	Revoked     bool // the ticket of this life came twice: it gets no stream and no certificate any more
 }
 
 // Joined is what a server said of itself when it joined.
@@ -42,7 +43,8 @@ type Joined struct {
 	Deadline  time.Time
 }
 
-const serverColumns = `name, state, epoch, since, cause, release, boot_id, host_key, tunnel_key, tls_key, booted_at, joined_at, deadline, health, health_at, drained, drain_forced`
+const serverColumns = `name, state, epoch, since, cause, release, boot_id, host_key, tunnel_key, tls_key, booted_at, joined_at, deadline, health, health_at, drained, drain_forced,
+	EXISTS (SELECT 1 FROM revoked_lives r WHERE r.server = servers.name AND r.epoch = servers.epoch)`
 
 // Sync adds the fleet's servers that the store does not know yet, as New, and keeps all others.
 func (s *Store) Sync(ctx context.Context, fleet inventory.Fleet, now time.Time) error {
@@ -105,7 +107,7 @@ func scanServer(row interface{ Scan(...any) error }) (Server, error) {
 	var since, booted, joined, deadline, healthAt int64
 	var health []byte
 	err := row.Scan(&v.Name, &state, &v.Epoch, &since, &v.Cause, &v.Release, &v.BootID, &v.HostKey, &v.TunnelKey, &v.TLSKey,
-		&booted, &joined, &deadline, &health, &healthAt, &v.Drained, &v.DrainForced)
+		&booted, &joined, &deadline, &health, &healthAt, &v.Drained, &v.DrainForced, &v.Revoked)
 	if err != nil {
 		return Server{}, err
 	}

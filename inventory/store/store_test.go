@@ -394,6 +394,14 @@ func TestTicketUsedOnce(t *testing.T) {
 	if won != 1 {
 		t.Errorf("got %d uses, want 1", won)
 	}
+	if s, err := two.Server(t.Context(), "a"); err != nil || !s.Revoked {
+		t.Errorf("after a second use: got %+v, %v, want the life revoked", s, err)
+	}
+	if next, err := one.BeginLife(t.Context(), "a", epoch, inventory.Booting, "again", now, nil); err != nil {
+		t.Fatal(err)
+	} else if s, err := two.Server(t.Context(), "a"); err != nil || s.Revoked || s.Epoch != next {
+		t.Errorf("the next life: got %+v, %v, want it not revoked", s, err)
+	}
 }
 
 func TestFailures(t *testing.T) {
