@@ -264,6 +264,27 @@ func (c *checker) power(path string, s Server) error {
 	return nil
 }
 
+// Lengths of a tunnel network's prefix.
+const (
+	MinTunnelBits = 16 // the widest
+	MaxTunnelBits = 29 // the narrowest: six hosts, of which one is the server
+)
+
+// CheckTunnel refuses what cannot be a server's tunnel network. It is the one rule: here, in the server and in its resolver.
+func CheckTunnel(p netip.Prefix) error {
+	switch {
+	case !p.IsValid() || !p.Addr().Is4():
+		return fmt.Errorf("tunnel network %s: it must be an IPv4 network from /%d to /%d", p, MinTunnelBits, MaxTunnelBits)
+	case p != p.Masked():
+		return fmt.Errorf("tunnel network %s has host bits set: write %s", p, p.Masked())
+	case p.Bits() < MinTunnelBits || p.Bits() > MaxTunnelBits:
+		return fmt.Errorf("tunnel network %s: it must be an IPv4 network from /%d to /%d", p, MinTunnelBits, MaxTunnelBits)
+	case !p.Addr().IsPrivate() && !shared.Contains(p.Addr()):
+		return fmt.Errorf("tunnel network %s: it must lie in a private network, or clients could not reach who has it", p)
+	}
+	return nil
+}
+
 // shared is for networks behind a provider's NAT (RFC 6598); nobody on the internet has its addresses.
 var shared = netip.MustParsePrefix("100.64.0.0/10")
 
@@ -273,11 +294,8 @@ func (c *checker) tunnels() error {
 		if err := network(path, s.Tunnel); err != nil {
 			return err
 		}
-		if !s.Tunnel.Addr().Is4() || s.Tunnel.Bits() > 29 || s.Tunnel.Bits() < 16 {
-			return tomlfile.At(path, "for example tunnel = \"10.64.1.0/24\"", "server %q has tunnel network %s: it must be an IPv4 network from /16 to /29", s.Name, s.Tunnel)
-		}
-		if a := s.Tunnel.Addr(); !a.IsPrivate() && !shared.Contains(a) {
-			return tomlfile.At(path, "for example tunnel = \"10.64.1.0/24\"", "server %q has tunnel network %s: it must lie in a private network, or clients could not reach who has it", s.Name, s.Tunnel)
+		if err := CheckTunnel(s.Tunnel); err != nil {
+			return tomlfile.At(path, "for example tunnel = \"10.64.1.0/24\"", "server %q: %v", s.Name, err)
 		}
 		for _, m := range c.fleet.Network.Management {
 			if m.Overlaps(s.Tunnel) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"mayfly/internal/hint"
+	"mayfly/inventory"
 	"mayfly/tunnel/checkin"
 	"mayfly/tunnel/device"
 	"mayfly/tunnel/wire"
@@ -208,5 +209,18 @@ func TestResolver(t *testing.T) {
 	off := resolver{}
 	if err := off.point(dns); err != nil || off.restore() != nil {
 		t.Error("without a path it does nothing")
+	}
+}
+
+// TestInnerIsTheInventorysRule: a client, which links no inventory, holds servers to the networks that an inventory may give them.
+func TestInnerIsTheInventorysRule(t *testing.T) {
+	if widest != inventory.MinTunnelBits {
+		t.Errorf("widest: got %d, want the inventory's %d", widest, inventory.MinTunnelBits)
+	}
+	for _, s := range []string{"10.64.1.0", "172.16.0.0", "192.168.7.0", "100.64.0.0", "100.128.0.0", "192.0.2.0", "127.0.0.0", "169.254.1.0", "224.0.0.0", "fd00::"} {
+		a := netip.MustParseAddr(s)
+		if got, want := inner(a), inventory.CheckTunnel(netip.PrefixFrom(a, 24)) == nil; got != want {
+			t.Errorf("%s: got %v, the inventory says %v", a, got, want)
+		}
 	}
 }

@@ -29,7 +29,6 @@ const (
 	outgoingPorts  = 256
 	tcpConnections = 32
 	ednsBuffer     = 1232 // bytes: no fragments on the way
-	minNetworkBits = 8    // the widest tunnel network: 10.0.0.0/8
 )
 
 // Config is what the resolver must know.
@@ -45,10 +44,7 @@ func (c Config) Check() error {
 	if !c.Address.IsValid() || !c.Network.IsValid() || !c.Network.Contains(c.Address) {
 		return fmt.Errorf("address %s is not in network %s", c.Address, c.Network)
 	}
-	if c.Network.Bits() < minNetworkBits {
-		return fmt.Errorf("network %s is larger than a /%d", c.Network, minNetworkBits)
-	}
-	return nil
+	return inventory.CheckTunnel(c.Network)
 }
 
 // Unbound returns the text of unbound.conf.

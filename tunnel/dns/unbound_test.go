@@ -3,6 +3,7 @@ package dns
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os/exec"
@@ -30,6 +31,25 @@ func ownRoot() inventory.DNS {
 	return inventory.DNS{
 		Roots:        []inventory.RootServer{{Name: "root.test.", Address: netip.MustParseAddr("203.0.113.53")}},
 		TrustAnchors: []string{". IN DS 20326 8 2 E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D"},
+	}
+}
+
+func TestCheck(t *testing.T) {
+	for _, tt := range []struct {
+		address, network, want string
+	}{
+		{"10.64.1.1", "10.64.1.0/24", ""},
+		{"10.64.0.1", "10.64.0.0/16", ""},
+		{"10.64.2.1", "10.64.1.0/24", "not in network"},
+		{"10.64.0.1", "10.64.0.0/12", "/16 to /29"}, // as in the inventory and the server
+		{"10.64.1.1", "10.64.1.0/30", "/16 to /29"},
+		{"192.0.2.1", "192.0.2.0/24", "private network"},
+		{"fd00::1", "fd00::/64", "an IPv4 network"},
+	} {
+		err := Config{Address: netip.MustParseAddr(tt.address), Network: netip.MustParsePrefix(tt.network)}.Check()
+		if got := fmt.Sprint(err); tt.want == "" && err != nil || tt.want != "" && !strings.Contains(got, tt.want) {
+			t.Errorf("%s in %s: got %v, want %q", tt.address, tt.network, err, tt.want)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"mayfly/internal/durable"
 	"mayfly/internal/hint"
+	"mayfly/inventory"
 	"mayfly/tunnel/device"
 	"mayfly/tunnel/wire"
 )
@@ -70,12 +71,11 @@ func (c Config) check() error {
 		return errors.New("no listen address: want \"0.0.0.0:51820\"")
 	case !c.Listen.Addr().IsUnspecified():
 		return hint.New(fmt.Errorf("listen %q: WireGuard listens on every address", c.Listen), "write 0.0.0.0 and let the host's firewall choose")
-	case !c.Network.IsValid() || !c.Network.Addr().Is4() || c.Network != c.Network.Masked():
-		return fmt.Errorf("network %q is not an IPv4 network like 10.64.1.0/24", c.Network)
-	case c.Network.Bits() < 16 || c.Network.Bits() > 29:
-		return fmt.Errorf("network %s: want a prefix length from 16 to 29", c.Network)
 	case len(c.Management) == 0:
 		return hint.New(errors.New("no management prefixes"), "clients must never reach the fleet's own network: list its prefixes")
+	}
+	if err := inventory.CheckTunnel(c.Network); err != nil {
+		return hint.New(err, "for example \"10.64.1.0/24\"")
 	}
 	for _, m := range c.Management {
 		if !m.IsValid() {
