@@ -27,14 +27,20 @@ const (
 	maxParallel  = 1000
 )
 
-// Bounds of the rotation rules.
+// Bounds of the rotation rules. Whatever they allow, tickets, releases and servers can do: what those keep without linking
+// this package (release.MaxLife, ticket.MaxAge, ticket.MaxWindow, join.MaxDrain) is held to these by a test of fleetctl/rotate.
 const (
-	minAge   = 2 * time.Minute
-	maxAge   = 30 * 24 * time.Hour
-	maxDrain = 24 * time.Hour
-	minBoot  = 5 * time.Second
-	maxBoot  = 2 * time.Hour
-	maxBake  = 2 * time.Hour
+	// MaxAge is the longest life of a server.
+	MaxAge = 7 * 24 * time.Hour
+	// MaxDrain is the longest drain. Who has not moved by then has been told all the while: a longer wait is a server that
+	// cannot be rebuilt.
+	MaxDrain = 10 * time.Minute
+	// MaxBoot is the longest time from power on to joined and healthy; the ticket has to live as long.
+	MaxBoot = 30 * time.Minute
+
+	minAge  = 2 * time.Minute
+	minBoot = 5 * time.Second
+	maxBake = 2 * time.Hour
 )
 
 const (
@@ -285,9 +291,9 @@ func (p Policy) checkRotation() error {
 		key            string
 		have, min, max time.Duration
 	}{
-		{"max_age", r.MaxAge.Std(), minAge, maxAge},
-		{"drain_limit", r.DrainLimit.Std(), 0, maxDrain},
-		{"boot_limit", r.BootLimit.Std(), minBoot, maxBoot},
+		{"max_age", r.MaxAge.Std(), minAge, MaxAge},
+		{"drain_limit", r.DrainLimit.Std(), 0, MaxDrain},
+		{"boot_limit", r.BootLimit.Std(), minBoot, MaxBoot},
 		{"bake", r.Bake.Std(), 0, maxBake},
 	} {
 		if d.have < d.min || d.have > d.max {

@@ -157,8 +157,11 @@ func TestParseRefuses(t *testing.T) {
 		{"no age", `max_age = "24h"`, ``, "[rotation]", "max_age is 0s"},
 		{"age too short", `max_age = "24h"`, `max_age = "1m"`, "max_age", "max_age is 1m"},
 		{"age too long", `max_age = "24h"`, `max_age = "10000h"`, "max_age", "max_age is 10000h"},
+		{"age past a release's longest", `max_age = "24h"`, `max_age = "169h"`, "max_age", "max_age is 169h"},
+		{"drain too long", `drain_limit = "10m"`, `drain_limit = "11m"`, "drain_limit", "drain_limit is 11m"},
+		{"boot past a ticket's longest", `boot_limit = "5m"`, `boot_limit = "31m"`, "boot_limit", "boot_limit is 31m"},
 		{"no time to boot", `boot_limit = "5m"`, ``, "[rotation]", "boot_limit is 0s"},
-		{"age below a rebuild", `max_age = "24h"`, `max_age = "36m"`, "max_age", "drain_limit 30m + boot_limit 5m + bake 1m"},
+		{"age below a rebuild", `max_age = "24h"`, `max_age = "16m"`, "max_age", "drain_limit 10m + boot_limit 5m + bake 1m"},
 		{"none at once", `max_parallel = 1`, ``, "[rotation]", "max_parallel is 0"},
 		{"retries", `retries = 1`, `retries = 100`, "retries", "retries is 100"},
 	}

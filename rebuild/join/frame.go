@@ -77,8 +77,8 @@ func (f *Frames) ToServer() (ToServer, error) {
 	if (m.Drain != nil) == (m.Policy != nil) {
 		return ToServer{}, Refuse(BodyMalformed, "not exactly one field set")
 	}
-	if m.Drain != nil && m.Drain.Limit < 0 {
-		return ToServer{}, Refuse(RequestInvalid, "negative drain limit")
+	if m.Drain != nil && (m.Drain.Limit < 0 || m.Drain.Limit > MaxDrain) {
+		return ToServer{}, Refuse(RequestInvalid, "drain limit %s, not from 0 to %s", m.Drain.Limit, MaxDrain)
 	}
 	return m, nil
 }

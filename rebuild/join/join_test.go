@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -199,8 +200,11 @@ func TestFramesToServer(t *testing.T) {
 			t.Errorf("message %d: got %+v", i, got)
 		}
 	}
-	if _, err := NewFrames(strings.NewReader(`{"drain":{"limit_ns":-1}}`+"\n"), MaxToServer).ToServer(); reason(err) != RequestInvalid {
-		t.Errorf("negative limit: got %v", err)
+	for _, limit := range []time.Duration{-1, MaxDrain + 1} {
+		line := fmt.Sprintf("{\"drain\":{\"limit_ns\":%d}}\n", limit)
+		if _, err := NewFrames(strings.NewReader(line), MaxToServer).ToServer(); reason(err) != RequestInvalid {
+			t.Errorf("drain limit %d: got %v, want %s", limit, err, RequestInvalid)
+		}
 	}
 }
 

@@ -93,9 +93,12 @@ type ToServer struct {
 	Policy *Policy `json:"policy,omitempty"`
 }
 
+// MaxDrain is the longest drain that may be ordered, as long as the longest drain_limit of a policy.
+const MaxDrain = 10 * time.Minute
+
 // Drain orders a server to take no new users and to let its own leave.
 type Drain struct {
-	Limit time.Duration `json:"limit_ns"`
+	Limit time.Duration `json:"limit_ns"` // 0 to MaxDrain
 }
 
 // Policy hands over a newer bundle; the server verifies it itself.

@@ -28,7 +28,7 @@ const (
 	MaxPart = 1 << 30
 	// MaxCmdline bounds the kernel command line, in bytes: what x86 takes.
 	MaxCmdline = 2047
-	// MaxLife is the longest life that a release may allow.
+	// MaxLife is the longest life that a release may allow, as long as the longest max_age of a policy.
 	MaxLife = 7 * 24 * time.Hour
 )
 

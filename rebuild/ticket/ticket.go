@@ -29,7 +29,7 @@ const (
 	// MaxSignatureBytes bounds its signature file.
 	MaxSignatureBytes = 8 << 10
 	// MaxAge is the longest life that a ticket may give, as long as the longest max_age of a policy.
-	MaxAge = 30 * 24 * time.Hour
+	MaxAge = 7 * 24 * time.Hour
 	// MaxWindow is the longest time between making a ticket and joining with it.
 	MaxWindow = time.Hour
 )

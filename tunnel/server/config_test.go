@@ -60,6 +60,7 @@ func TestControl(t *testing.T) {
 		{"POST", "/drain", "", 400, "malformed"},
 		{"POST", "/drain", `{"limit_ns":-1}`, 400, "malformed"},
 		{"POST", "/drain", `{"limit_ns":999999999999999999}`, 400, "malformed"},
+		{"POST", "/drain", `{"limit_ns":600000000001}`, 400, "malformed"}, // policies.MaxDrain and one
 		{"POST", "/drain", `{"limit_ns":1,"x":2}`, 400, "malformed"},
 		{"POST", "/drain", strings.Repeat(" ", wire.MaxBody+1), 413, "too_large"},
 		{"GET", "/other", "", 404, "not_found"},

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"mayfly/internal/hint"
+	"mayfly/policies"
 	"mayfly/tunnel/wire"
 )
 
@@ -29,7 +30,7 @@ type Status struct {
 	Forced   bool `json:"forced"` // the bound passed with something still in flight
 }
 
-// DrainOrder begins a drain. Limit is from 0 to MaxDrain.
+// DrainOrder begins a drain. Limit is from 0 to policies.MaxDrain.
 type DrainOrder struct {
 	Limit time.Duration `json:"limit_ns"`
 }
@@ -53,7 +54,7 @@ func (s *Server) control() http.Handler {
 			refuse(w, reason)
 			return
 		}
-		if order.Limit < 0 || order.Limit > MaxDrain {
+		if order.Limit < 0 || order.Limit > policies.MaxDrain {
 			refuse(w, wire.Malformed)
 			return
 		}

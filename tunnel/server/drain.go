@@ -7,9 +7,6 @@ import (
 	"mayfly/tunnel/wire"
 )
 
-// MaxDrain bounds what an order may ask for.
-const MaxDrain = 24 * time.Hour
-
 // drain is the way out: begun once, done when nothing is in flight any more or the bound has passed. It never goes back.
 type drain struct {
 	mu       sync.Mutex

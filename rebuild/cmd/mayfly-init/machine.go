@@ -24,7 +24,6 @@ import (
 // Bounds of a running machine.
 const (
 	policyLook = 5 * time.Second // how often the policy's expiry is looked at
-	maxDrain   = 10 * time.Minute
 	drainLook  = 250 * time.Millisecond
 	drainGrace = 5 * time.Second // for the tunnel's own last word
 )
@@ -308,7 +307,6 @@ func (m *machine) beginDrain(ctx context.Context, limit time.Duration) {
 	if again {
 		return
 	}
-	limit = min(limit, maxDrain)
 	m.con.stage("drain")
 	m.poke()
 	go m.drain(context.WithoutCancel(ctx), limit)
