@@ -24,15 +24,18 @@ type Event struct {
 	Cause  string
 }
 
-// Move takes a server from one state to another. It fails with ErrIllegal for a transition that is not in the table, and with
-// ErrStale if the server is not in that life and state. The event is written in the same transaction.
+// Move takes a server from one state to another. It fails with ErrIllegal for a transition that is not in the table and for one to
+// Wiping, which ends a life and is BeginLife's; and with ErrStale if the server is not in that life and state. The event is written in the same transaction.
 func (s *Store) Move(ctx context.Context, name string, epoch uint64, from, to inventory.State, cause string, now time.Time) error {
-	return s.write(ctx, func(tx *sql.Tx) error { return move(ctx, tx, name, epoch, from, to, cause, now) })
+	return s.MoveChecked(ctx, name, epoch, from, to, cause, now, func([]Server) error { return nil })
 }
 
 // MoveChecked is Move if check agrees. check sees all servers as they are inside the transaction, so nothing can change between
 // its answer and the move: a floor that holds then holds after.
 func (s *Store) MoveChecked(ctx context.Context, name string, epoch uint64, from, to inventory.State, cause string, now time.Time, check func([]Server) error) error {
+	if to == inventory.Wiping {
+		return fmt.Errorf("moving server %q to %s within life %d: only BeginLife ends a life: %w", name, to, epoch, ErrIllegal)
+	}
 	return s.write(ctx, func(tx *sql.Tx) error {
 		all, err := servers(ctx, tx)
 		if err != nil {

@@ -3,7 +3,9 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
+	"io/fs"
 
 	"mayfly/internal/hint"
 )
@@ -92,24 +94,52 @@ CREATE INDEX journal_of_server ON journal (server, id);
 CREATE UNIQUE INDEX one_open_run ON runs (ended) WHERE ended = 0;
 `
 
+// header is what says whose a database is.
+type header struct{ app, version, tables int }
+
+func readHeader(ctx context.Context, q queryer) (h header, err error) {
+	err = q.QueryRowContext(ctx, "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_schema)").Scan(&h.app, &h.version, &h.tables)
+	return h, err
+}
+
+func (h header) empty() bool { return h == header{} }
+
+// check refuses any file that is not this program's.
+func (h header) check() error {
+	switch {
+	case h.app != applicationID:
+		return hint.New(errors.New("it is a database of another program"), "give the directory that fleetctl init made")
+	case h.version > schemaVersion:
+		return hint.New(fmt.Errorf("its schema is version %d and this program knows %d", h.version, schemaVersion), "use the newer fleetctl that wrote it")
+	case h.version < schemaVersion:
+		return fmt.Errorf("its schema is version %d, which nothing can bring to %d", h.version, schemaVersion)
+	}
+	return nil
+}
+
 // migrate makes the schema in an empty file and refuses any that is not this program's.
 func (s *Store) migrate(ctx context.Context) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
-		var app, version, tables int
-		err := tx.QueryRowContext(ctx, "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_schema)").Scan(&app, &version, &tables)
+		h, err := readHeader(ctx, tx)
 		switch {
 		case err != nil:
 			return err
-		case app == 0 && version == 0 && tables == 0:
+		case h.empty():
 			_, err := tx.ExecContext(ctx, fmt.Sprintf("%s PRAGMA application_id = %d; PRAGMA user_version = %d;", schema, applicationID, schemaVersion))
 			return err
-		case app != applicationID:
-			return hint.New(fmt.Errorf("it is a database of another program"), "give the directory that fleetctl init made")
-		case version > schemaVersion:
-			return hint.New(fmt.Errorf("its schema is version %d and this program knows %d", version, schemaVersion), "use the newer fleetctl that wrote it")
-		case version < schemaVersion:
-			return fmt.Errorf("its schema is version %d, which nothing can bring to %d", version, schemaVersion)
 		}
-		return nil
+		return h.check()
 	})
+}
+
+// recognize is migrate of a store that is only read.
+func (s *Store) recognize(ctx context.Context) error {
+	h, err := readHeader(ctx, s.db)
+	if err != nil {
+		return err
+	}
+	if h.empty() {
+		return fmt.Errorf("it is empty: %w", fs.ErrNotExist) // whoever makes it has not got so far
+	}
+	return h.check()
 }

@@ -70,21 +70,46 @@ func open(ctx context.Context, path string) (*Store, error) {
 	if perm := info.Mode().Perm(); perm&0o077 != 0 {
 		return nil, hint.New(fmt.Errorf("mode %04o lets others at it", perm), "chmod 600 %s", path)
 	}
-	// The driver applies busy_timeout before the other pragmas.
-	dsn := url.URL{Scheme: "file", Path: path, RawQuery: url.Values{
-		"_pragma": {
-			fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds()),
-			"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)",
-		},
+	return connect(ctx, path, (*Store).migrate, url.Values{
+		"_pragma": {"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)"},
 		"_txlock": {"immediate"},
-	}.Encode()}
+	})
+}
+
+// OpenReadOnly opens a store that is there for reading: whatever would change it fails. A store that is not there is
+// fs.ErrNotExist, and none is made.
+func OpenReadOnly(ctx context.Context, path string) (*Store, error) {
+	s, err := openReadOnly(ctx, path)
+	if err != nil {
+		return nil, fmt.Errorf("opening store %s for reading: %w", path, err)
+	}
+	return s, nil
+}
+
+func openReadOnly(ctx context.Context, path string) (*Store, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(path); err != nil {
+		return nil, err
+	}
+	// Not mode=ro: that would leave the files of the write-ahead log behind.
+	return connect(ctx, path, (*Store).recognize, url.Values{"mode": {"rw"}, "_pragma": {"query_only(1)"}})
+}
+
+// connect opens the file and has it checked.
+func connect(ctx context.Context, path string, check func(*Store, context.Context) error, how url.Values) (*Store, error) {
+	// The driver applies busy_timeout before the other pragmas.
+	how.Add("_pragma", fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds()))
+	dsn := url.URL{Scheme: "file", Path: path, RawQuery: how.Encode()}
 	db, err := sql.Open("sqlite", dsn.String())
 	if err != nil {
 		return nil, err
 	}
 	db.SetMaxOpenConns(maxConnections)
 	s := &Store{db: db}
-	if err := s.migrate(ctx); err != nil {
+	if err := check(s, ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return s, nil

@@ -2,9 +2,11 @@ package store
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -111,7 +113,7 @@ func TestSync(t *testing.T) {
 	}
 }
 
-// Every pair of states: the table decides, an illegal move changes nothing, a legal one writes one event.
+// Every pair of states: the table decides, only BeginLife ends a life, an illegal move changes nothing, a legal one writes one event.
 func TestMoveEveryPair(t *testing.T) {
 	for _, from := range states {
 		for _, target := range states {
@@ -127,7 +129,7 @@ func TestMoveEveryPair(t *testing.T) {
 				t.Fatal(eerr)
 			}
 			got := get(t, s, "a")
-			if !inventory.Legal(from, target) {
+			if !inventory.Legal(from, target) || target == inventory.Wiping {
 				if !errors.Is(err, ErrIllegal) || got.State != from || len(after) != len(before) {
 					t.Errorf("%s → %s: got %v, state %s, %d events more, want %v and nothing", from, target, err, got.State, len(after)-len(before), ErrIllegal)
 				}
@@ -585,12 +587,99 @@ func work(t *testing.T, path, name string) {
 
 func TestCancelled(t *testing.T) {
 	s := newStore(t, "a")
+	to(t, s, "a", inventory.Wiping)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := s.Move(ctx, "a", 0, inventory.New, inventory.Wiping, "", now); !errors.Is(err, context.Canceled) {
+	if err := s.Move(ctx, "a", 1, inventory.Wiping, inventory.Booting, "", now); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want %v", err, context.Canceled)
 	}
-	if got := get(t, s, "a"); got.State != inventory.New {
-		t.Errorf("state: got %s, want new", got.State)
+	if got := get(t, s, "a"); got.State != inventory.Wiping {
+		t.Errorf("state: got %s, want wiping", got.State)
 	}
+}
+
+// Every legal way into Wiping is a new life.
+func TestBeginLifeFromEveryState(t *testing.T) {
+	for _, from := range states {
+		s := newStore(t, "a")
+		epoch := to(t, s, "a", from)
+		next, err := s.BeginLife(t.Context(), "a", epoch, from, "why", now, nil)
+		got := get(t, s, "a")
+		if !inventory.Legal(from, inventory.Wiping) {
+			if !errors.Is(err, ErrIllegal) || got.State != from || got.Epoch != epoch {
+				t.Errorf("%s: got %v, %s in life %d, want %v and nothing", from, err, got.State, got.Epoch, ErrIllegal)
+			}
+		} else if err != nil || next != epoch+1 || got.State != inventory.Wiping || got.Epoch != next {
+			t.Errorf("%s: got %v, %s in life %d, want wiping in life %d", from, err, got.State, got.Epoch, epoch+1)
+		}
+	}
+}
+
+func TestOpenReadOnly(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "store.db")
+	if s, err := OpenReadOnly(t.Context(), path); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("no store: got %v, %v, want %v", s, err, fs.ErrNotExist)
+	}
+	if files := listing(t, dir); files != "" {
+		t.Errorf("no store: it made %s", files)
+	}
+	s := openStore(t, path)
+	add(t, s, "a")
+	look := func(when string) {
+		r, err := OpenReadOnly(t.Context(), path)
+		if err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		if all, err := r.Servers(t.Context()); err != nil || len(all) != 1 || all[0].Name != "a" {
+			t.Errorf("%s: got %v, %v", when, all, err)
+		}
+		if err := r.Sync(t.Context(), inventory.Fleet{Servers: []inventory.Server{{Name: "b"}}}, now); err == nil {
+			t.Errorf("%s: a store for reading took a write", when)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	look("while another process writes")
+	other := filepath.Join(dir, "other.db")
+	closed, err := Open(t.Context(), other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	add(t, closed, "a")
+	if err := closed.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path = other
+	before := listing(t, dir)
+	look("alone")
+	if after := listing(t, dir); after != before {
+		t.Errorf("reading changed\n%s to\n%s", before, after)
+	}
+	empty := filepath.Join(dir, "empty.db")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenReadOnly(t.Context(), empty); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("empty file: got %v, want %v", err, fs.ErrNotExist)
+	}
+}
+
+// listing is every file of a directory with the hash of what is in it.
+func listing(t *testing.T, dir string) string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&b, "%s %x\n", filepath.Base(f), sha256.Sum256(data))
+	}
+	return b.String()
 }
