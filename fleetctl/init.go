@@ -28,8 +28,8 @@ var initVerb = command.Verb{
 	Args:    "--dir DIR --approver NAME=PUBFILE... [--threshold N]",
 	Summary: "make a fleet's trust policy and the signer's keys, once",
 	Help: `Makes, from DIR/fleet.toml and the public keys of the approvers, the trust policy (DIR/trust.json: whose
-signatures count, and how many people it takes), the signer's keys (DIR/signer), and what the public needs
-(DIR/public/client.json for apps, DIR/public/known_hosts for ssh). It refuses to overwrite any of them.
+signatures count, and how many people it takes), the signer's keys (DIR/signer), the certificate of the fleet's TLS CA
+(DIR/tls-ca.pem), and what the public needs (DIR/public/client.json for apps, DIR/public/known_hosts for ssh). It refuses to overwrite any of them.
 
 A NAME given twice is one person with two keys. Keys that software can hold are refused, unless fleet.toml says
 test = true; then the trust policy says so too, and so does every record.
@@ -75,7 +75,7 @@ func runInit(ctx context.Context, c *command.Call) error {
 		return command.Refuse(hint.New(fmt.Errorf("keys that software can hold: %s", strings.Join(software, ", ")),
 			"make hardware keys with `ssh-keygen -t ed25519-sk`; a fleet for tests says test = true in fleet.toml"))
 	}
-	for _, path := range []string{d.trustFile(), d.path("signer"), d.clientFile(), d.knownHostsFile()} {
+	for _, path := range []string{d.trustFile(), d.path("signer"), d.caFile(), d.clientFile(), d.knownHostsFile()} {
 		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
 			return hint.New(fmt.Errorf("%s is there already: a fleet's trust is made once", path),
 				"use another --dir for another fleet")
@@ -93,6 +93,9 @@ func runInit(ctx context.Context, c *command.Call) error {
 		return err
 	}
 	if err := writePublic(d, f, keys); err != nil {
+		return err
+	}
+	if err := durable.WriteFile(d.caFile(), keys.TLSCA, 0o644); err != nil {
 		return err
 	}
 	t.TicketKeys, t.ListKeys = []string{keys.TicketKey}, []string{keys.ListKey}

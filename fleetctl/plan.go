@@ -37,17 +37,18 @@ Example:
 		if err := errors.Join(noArguments(fs), checkFormat(*output)); err != nil {
 			return err
 		}
-		r, rules, closeStore, err := state(*dir).runner(ctx, c)
+		d, now := state(*dir), time.Now()
+		g, err := d.grounds(c, now)
 		if err != nil {
 			return err
 		}
-		defer closeStore()
-		asked.apply(&rules)
-		if err := r.Store.Sync(ctx, r.Bundle.Inventory, time.Now()); err != nil {
+		servers, err := d.servers(ctx, c)
+		if err != nil {
 			return err
 		}
-		now := time.Now()
-		p, err := r.Plan(ctx, rules, now)
+		rules := g.rules()
+		asked.apply(&rules)
+		p, err := rotate.MakePlan(g.bundle, g.release.Statement.Version, servers, rules, now)
 		if err != nil {
 			return refusedPlan(err)
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"mayfly/fleetctl/plan"
@@ -18,7 +19,8 @@ var policyCheckVerb = command.Verb{
 	Args:    "--dir DIR",
 	Summary: "check fleet.toml and policy.toml",
 	Help: `Reads DIR/fleet.toml and DIR/policy.toml as strictly as everything else does, and does the planner's arithmetic: rules
-that cannot keep both max_age and a region's floor are refused. It changes nothing.
+that cannot keep both max_age and a region's floor are refused. Where the release in use ends lives sooner than max_age, it says
+so. It changes nothing.
 
 Example:
 
@@ -32,14 +34,39 @@ Example:
 		if err := noArguments(fs); err != nil {
 			return err
 		}
-		f, p, err := state(*dir).checked(time.Now())
+		d, now := state(*dir), time.Now()
+		f, p, err := d.checked(now)
 		if err != nil {
+			return err
+		}
+		if err := d.compareRelease(c, p, now); err != nil {
 			return err
 		}
 		fmt.Fprintf(c.Stdout, "fleet %s: %d regions, %d servers; policy %d: %d engineers, %d grants, until %s\n",
 			f.Name, len(f.Regions), len(f.Servers), p.Version, len(p.Engineers), len(p.Grants), p.Expires.Format(time.RFC3339))
 		return nil
 	},
+}
+
+// compareRelease says where the release in use, if there is one, allows less than the policy.
+func (d state) compareRelease(c *command.Call, p policies.Policy, now time.Time) error {
+	v, err := d.current()
+	if err != nil || v == 0 {
+		return err
+	}
+	t, _, err := d.trust()
+	if err != nil {
+		return err
+	}
+	s, _, err := statement(t, d.releaseDir(strconv.FormatUint(v, 10)), now)
+	if err != nil {
+		fmt.Fprintf(c.Stderr, "fleetctl: note: not compared with the release in use, which does not load: %v\n", err)
+		return nil
+	}
+	if short := rotate.ShortLife(p.Rotation, *s); short != "" {
+		fmt.Fprintf(c.Stderr, "fleetctl: note: %s\n", short)
+	}
+	return nil
 }
 
 // checked reads both files, and refuses rules that the planner could not keep.

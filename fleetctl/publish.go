@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"time"
 
+	"mayfly/fleetctl/plan"
 	"mayfly/fleetctl/rotate"
 	"mayfly/fleetctl/signer"
 	"mayfly/internal/canonical"
@@ -83,7 +84,7 @@ func takers(b *bundle.Bundle, servers []store.Server, now time.Time) []checkin.S
 	for _, x := range b.Inventory.Servers {
 		k := known[x.Name]
 		deadline := rotate.Deadline(k, time.Duration(b.Policy.Rotation.MaxAge))
-		if k.Revoked || !deadline.IsZero() && !now.Before(deadline) {
+		if k.Revoked || plan.Passed(deadline, now) {
 			continue
 		}
 		if k.State == inventory.Serving || k.State == inventory.Draining {

@@ -12,21 +12,43 @@ import (
 	"mayfly/fleetctl/signer"
 	"mayfly/internal/command"
 	"mayfly/internal/pki"
+	"mayfly/policies/bundle"
 )
 
-// runner loads everything that plan and rotate act on, each checked: trust, signed policy, release in use, store.
+// grounds are what a plan rests on beside the store, each checked: trust, signed policy, release in use.
+type grounds struct {
+	trust   []byte // trust.json
+	bundle  *bundle.Bundle
+	release rotate.Release
+}
+
+// grounds loads them, and says where they do not agree.
+func (d state) grounds(c *command.Call, now time.Time) (g grounds, err error) {
+	t, data, err := d.trust()
+	if err != nil {
+		return g, err
+	}
+	g.trust = data
+	if g.bundle, err = d.bundle(t, now); err != nil {
+		return g, err
+	}
+	if g.release, err = d.release(t, g.bundle.Policy.Image.MinVersion, now); err != nil {
+		return g, err
+	}
+	if short := rotate.ShortLife(g.bundle.Policy.Rotation, g.release.Statement); short != "" {
+		fmt.Fprintf(c.Stderr, "fleetctl: note: %s\n", short)
+	}
+	return g, nil
+}
+
+func (g grounds) rules() plan.Rules {
+	return rotate.Rules(g.bundle.Policy.Rotation, &g.release.Statement)
+}
+
+// runner loads everything that rotate acts on: its grounds, the CA's certificate and the store.
 func (d state) runner(ctx context.Context, c *command.Call) (*rotate.Runner, plan.Rules, func(), error) {
 	fail := func(err error) (*rotate.Runner, plan.Rules, func(), error) { return nil, plan.Rules{}, nil, err }
-	now := time.Now()
-	t, trustBytes, err := d.trust()
-	if err != nil {
-		return fail(err)
-	}
-	b, err := d.bundle(t, now)
-	if err != nil {
-		return fail(err)
-	}
-	rel, err := d.release(t, b.Policy.Image.MinVersion, now)
+	g, err := d.grounds(c, time.Now())
 	if err != nil {
 		return fail(err)
 	}
@@ -46,13 +68,13 @@ func (d state) runner(ctx context.Context, c *command.Call) (*rotate.Runner, pla
 	log := slog.New(slog.NewTextHandler(c.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	return &rotate.Runner{
 		Store:    s,
-		Bundle:   b,
-		Release:  rel,
-		Trust:    trustBytes,
+		Bundle:   g.bundle,
+		Release:  g.release,
+		Trust:    g.trust,
 		CA:       ca,
 		Machines: rotate.PowerDir{Dir: d.machines(), Log: log},
 		Tickets:  signer.Dial(string(d)),
-		Prober:   rotate.TLSProbe{Config: func(name string) *tls.Config { return pki.VerifyName(ca, name) }, FQDN: b.Inventory.FQDN},
+		Prober:   rotate.TLSProbe{Config: func(name string) *tls.Config { return pki.VerifyName(ca, name) }, FQDN: g.bundle.Inventory.FQDN},
 		Talk:     c.Stderr,
-	}, rotate.Rules(b.Policy.Rotation, &rel.Statement), closeStore, nil
+	}, g.rules(), closeStore, nil
 }

@@ -123,12 +123,17 @@ func scriptKey(ts *testscript.TestScript, neg bool, args []string) {
 
 func scriptRelease(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
-		ts.Fatalf("usage: release DIR VERSION [FOR]")
+		ts.Fatalf("usage: release DIR VERSION [FOR [AGE]]")
 	}
-	valid := time.Hour
+	valid, age := time.Hour, 24*time.Hour
 	if len(args) > 2 {
 		var err error
 		valid, err = time.ParseDuration(args[2])
+		ts.Check(err)
+	}
+	if len(args) > 3 {
+		var err error
+		age, err = time.ParseDuration(args[3])
 		ts.Check(err)
 	}
 	version, err := strconv.ParseUint(args[1], 10, 64)
@@ -142,7 +147,7 @@ func scriptRelease(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	now := time.Now().UTC().Truncate(time.Second)
 	s := &release.Statement{Kind: release.Kind, Fleet: "lab", Version: version, NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(valid),
-		MaxAge: 24 * 3600, Kernel: lay(release.KernelFile), Stub: lay(release.StubFile), Root: lay(release.RootFile),
+		MaxAge: int64(age / time.Second), Kernel: lay(release.KernelFile), Stub: lay(release.StubFile), Root: lay(release.RootFile),
 		Cmdline: "console=ttyS0", Lock: lay(release.LockFile).SHA256, MinPolicy: 1}
 	data, err := s.Marshal()
 	ts.Check(err)

@@ -14,7 +14,8 @@ var signerVerb = command.Verb{
 	Help: `Answers on DIR/signer.sock until it is interrupted. It alone reads DIR/signer; it checks evidence, names, lifetimes
 and rates by itself, and records every certificate in DIR/signer/certificates.jsonl before handing it out.
 
-Run it as a user of its own where the other processes of the controller run as another.
+It runs as the same user as the controller's other processes: socket and keys are that user's alone (0600, 0700). Its own process
+keeps the keys out of the memory of those that face servers and apps, not from the user they run as (docs/threat-model.md).
 
 Example:
 

@@ -11,7 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"mayfly/fleetctl/signer"
 	"mayfly/internal/canonical"
 	"mayfly/internal/command"
 	"mayfly/internal/hint"
@@ -41,7 +40,7 @@ func (d state) nextFile() string       { return d.path("bundle-next.json") }
 func (d state) storeFile() string      { return d.path("store.db") }
 func (d state) lockFile() string       { return d.path("rotate.lock") }
 func (d state) machines() string       { return d.path("machines") }
-func (d state) caFile() string         { return signer.CAFile(string(d)) }
+func (d state) caFile() string         { return d.path("tls-ca.pem") } // not in signer, which only the signer reads
 func (d state) currentFile() string    { return d.path("release") } // not in public: who writes there must not choose
 func (d state) public() string         { return d.path("public") }
 func (d state) clientFile() string     { return filepath.Join(d.public(), "client.json") }
@@ -123,6 +122,20 @@ func (d state) openStore(ctx context.Context) (*store.Store, error) {
 		return nil, hint.New(fmt.Errorf("opening the state directory: %w", err), "--dir names it")
 	}
 	return store.Open(ctx, d.storeFile())
+}
+
+// servers are what the store knows, read without changing it. A store that is not there knows nothing, and the talk says so.
+func (d state) servers(ctx context.Context, c *command.Call) ([]store.Server, error) {
+	s, err := store.OpenReadOnly(ctx, d.storeFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		fmt.Fprintf(c.Stderr, "fleetctl: %s is not there yet: no server was ever booted from here; `fleetctl serve` makes it\n", d.storeFile())
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	servers, err := s.Servers(ctx)
+	return servers, errors.Join(err, s.Close())
 }
 
 // read reads a bounded file; how says what makes it, when it is not there.

@@ -18,7 +18,8 @@ var statusVerb = command.Verb{
 	Name:    "status",
 	Args:    "--dir DIR",
 	Summary: "show every server's state, age and deadline, and every region's capacity",
-	Help: `Reads the signed inventory and the store, and changes nothing. SERVING is the capacity of servers that take users now.
+	Help: `Reads the signed inventory and the store, and changes nothing. SERVING is the capacity of servers that take users now, as the
+planner counts it: they serve, their life is not over, and they were heard of as ready in the last 15 seconds.
 A life whose ticket came twice is revoked: it takes no users, and the next rotate rebuilds it at once, without a drain.
 
 Example:
@@ -43,12 +44,8 @@ Example:
 		if err != nil {
 			return err
 		}
-		s, err := d.openStore(ctx)
+		servers, err := d.servers(ctx, c)
 		if err != nil {
-			return err
-		}
-		servers, err := s.Servers(ctx)
-		if err = errors.Join(err, s.Close()); err != nil {
 			return err
 		}
 		report := newStatus(b, servers, now)
@@ -92,6 +89,12 @@ func newStatus(b *bundle.Bundle, servers []store.Server, now time.Time) status {
 	}
 	fleet := b.Inventory
 	serving := map[string]int{}
+	snapshot, heard := rotate.Snapshot(b, 0, servers)
+	for _, s := range snapshot.Servers {
+		if s.Serves(heard, now) {
+			serving[s.Region] += s.Capacity
+		}
+	}
 	r := status{Servers: []serverStatus{}, Regions: []regionStatus{}}
 	for _, x := range fleet.Servers {
 		k, ok := known[x.Name]
@@ -105,9 +108,6 @@ func newStatus(b *bundle.Bundle, servers []store.Server, now time.Time) status {
 		}
 		if !k.BootedAt.IsZero() {
 			s.AgeSeconds = int64(now.Sub(k.BootedAt) / time.Second)
-		}
-		if k.State == inventory.Serving && !k.Revoked && (deadline.IsZero() || now.Before(deadline)) {
-			serving[s.Region] += x.Capacity
 		}
 		r.Servers = append(r.Servers, s)
 	}

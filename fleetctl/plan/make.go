@@ -135,21 +135,27 @@ func rank(s Server) int {
 	return 0
 }
 
-// counts reports whether a server is capacity that its region has now.
+// counts reports whether a server is capacity that its region has now, as far as the operator knows too.
 func counts(x Server, r Rules, h Health, now time.Time) bool {
-	if x.State != inventory.Serving || dead(x, r, now) {
-		return false
-	}
-	heard, ok := h[x.Name]
-	return ok && now.Sub(heard) <= FreshFor
+	return x.Serves(h, now) && !dead(x, r, now)
 }
 
 // dead reports whether a server is gone for certain, whatever state the store has it in.
 func dead(x Server, r Rules, now time.Time) bool {
-	return x.Revoked || expired(x, now) || slices.Contains(r.Lost, x.Name)
+	return x.over(now) || slices.Contains(r.Lost, x.Name)
 }
 
-func expired(x Server, now time.Time) bool { return !x.Deadline.IsZero() && !now.Before(x.Deadline) }
+// Serves reports whether a server takes users now: its state says so, its life is not over, and it was heard of as ready
+// within FreshFor. What plans count as serving, people are shown as serving.
+func (x Server) Serves(h Health, now time.Time) bool {
+	heard, ok := h[x.Name]
+	return x.State == inventory.Serving && !x.over(now) && ok && now.Sub(heard) <= FreshFor
+}
+
+func (x Server) over(now time.Time) bool { return x.Revoked || Passed(x.Deadline, now) }
+
+// Passed reports whether a life with this deadline is over. A deadline that is not known has not passed.
+func Passed(deadline, now time.Time) bool { return !deadline.IsZero() && !now.Before(deadline) }
 
 // decide says what happens to one server and takes its place in the region's and the fleet's count.
 func decide(x Server, g *region, r Rules, h Health, now time.Time, free *int) Step {
@@ -228,7 +234,7 @@ func due(x Server, g *region, r Rules, now time.Time) (why, wait Reason, text st
 		return Revoked, undecided, "its ticket came twice: its life is revoked, nothing of it is believed"
 	case x.Deadline.IsZero():
 		return Unknown, undecided, "its deadline is not known"
-	case expired(x, now):
+	case Passed(x.Deadline, now):
 		return Expired, undecided, "its deadline passed " + now.Sub(x.Deadline).Round(time.Second).String() + " ago: it has ended itself"
 	case r.All || r.Targets != nil:
 		return Repave, undecided, "asked for, " + x.Deadline.Sub(now).Round(time.Second).String() + " before its deadline"

@@ -75,7 +75,12 @@ func (r *Runner) Plan(ctx context.Context, rules plan.Rules, now time.Time) (pla
 	if err != nil {
 		return plan.Plan{}, err
 	}
-	s, h := Snapshot(r.Bundle, r.Release.Statement.Version, servers)
+	return MakePlan(r.Bundle, r.Release.Statement.Version, servers, rules, now)
+}
+
+// MakePlan is the plan for servers as the store knows them. One that the store does not know yet is new.
+func MakePlan(b *bundle.Bundle, release uint64, servers []store.Server, rules plan.Rules, now time.Time) (plan.Plan, error) {
+	s, h := Snapshot(b, release, servers)
 	p, refused := plan.Make(s, rules, h, now)
 	if len(refused) > 0 {
 		return p, &Refused{refused}

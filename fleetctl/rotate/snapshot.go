@@ -2,6 +2,7 @@ package rotate
 
 import (
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"mayfly/fleetctl/plan"
@@ -38,6 +39,15 @@ func Rules(p policies.Rotation, release *release.Statement) plan.Rules {
 		}
 	}
 	return r
+}
+
+// ShortLife says that a release ends lives sooner than the policy, or nothing.
+func ShortLife(p policies.Rotation, s release.Statement) string {
+	age := time.Duration(s.MaxAge) * time.Second
+	if age >= time.Duration(p.MaxAge) {
+		return ""
+	}
+	return fmt.Sprintf("release %d ends every life after %s, sooner than the policy's max_age of %s", s.Version, policies.Duration(age), p.MaxAge)
 }
 
 // Snapshot is the fleet of the signed bundle with the states of the store, in the fleet's order.

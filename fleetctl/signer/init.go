@@ -32,8 +32,8 @@ const (
 	versionFile   = "bundle-version"
 )
 
-// CAFile is where the signer of DIR has the certificate of the TLS CA, which is public.
-func CAFile(dir string) string { return filepath.Join(dir, keyDir, tlsCertFile) }
+// caFile is where the signer has the certificate of the TLS CA. Others have a copy of their own: it is public.
+func caFile(dir string) string { return filepath.Join(dir, keyDir, tlsCertFile) }
 
 // Public is what the rest of the fleet needs of the signer's keys.
 type Public struct {
@@ -59,7 +59,7 @@ func Init(dir, domain string, now time.Time) (Public, error) {
 	if err := durable.WriteFile(filepath.Join(d, tlsKeyFile), key, 0o600); err != nil {
 		return Public{}, err
 	}
-	if err := durable.WriteFile(CAFile(dir), cert, 0o644); err != nil {
+	if err := durable.WriteFile(caFile(dir), cert, 0o644); err != nil {
 		return Public{}, err
 	}
 	for _, k := range []struct {

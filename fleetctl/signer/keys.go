@@ -24,7 +24,7 @@ func loadKeys(dir string) (*keys, error) {
 	d := filepath.Join(dir, keyDir)
 	var k keys
 	var err error
-	if k.caPEM, err = os.ReadFile(CAFile(dir)); err != nil {
+	if k.caPEM, err = os.ReadFile(caFile(dir)); err != nil {
 		return nil, fmt.Errorf("loading the TLS CA: %w", err)
 	}
 	caKey, err := durable.ReadSecret(filepath.Join(d, tlsKeyFile))
