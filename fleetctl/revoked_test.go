@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"net/netip"
 	"strings"
 	"testing"
@@ -24,7 +25,8 @@ func TestRevokedTakesNobody(t *testing.T) {
 	for i, name := range []string{"se-1", "se-2", "se-3"} {
 		f.Servers = append(f.Servers, inventory.Server{Name: name, Rack: "se-a", Role: "vpn", Capacity: 1000,
 			Address: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 77, 0, byte(11 + i)}), 24)})
-		known = append(known, store.Server{Name: name, State: inventory.Serving, Epoch: 3, BootedAt: now.Add(-time.Hour), Deadline: now.Add(time.Hour)})
+		known = append(known, store.Server{Name: name, State: inventory.Serving, Epoch: 3, BootedAt: now.Add(-time.Hour), Deadline: now.Add(time.Hour),
+			BootID: "b", Health: json.RawMessage(`{"boot_id":"b","ready":true}`), HealthAt: now})
 	}
 	known[1].Revoked = true
 	known[2].Revoked, known[2].State = true, inventory.Draining

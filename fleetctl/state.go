@@ -41,7 +41,7 @@ func (d state) storeFile() string      { return d.path("store.db") }
 func (d state) lockFile() string       { return d.path("rotate.lock") }
 func (d state) machines() string       { return d.path("machines") }
 func (d state) caFile() string         { return d.path("tls-ca.pem") } // not in signer, which only the signer reads
-func (d state) currentFile() string    { return d.path("release") } // not in public: who writes there must not choose
+func (d state) currentFile() string    { return d.path("release") }    // not in public: who writes there must not choose
 func (d state) public() string         { return d.path("public") }
 func (d state) clientFile() string     { return filepath.Join(d.public(), "client.json") }
 func (d state) knownHostsFile() string { return filepath.Join(d.public(), "known_hosts") }
