@@ -49,7 +49,7 @@ func (v *visit) admitLogin(user string, key ssh.PublicKey, now time.Time) polici
 		return verdict
 	}
 	v.login = login
-	if full := v.server.sessions.enter(v, ruling.limits); full != "" {
+	if full := v.server.sessions.enter(v, login, ruling.limits); full != "" {
 		return policies.Verdict{Reason: full}
 	}
 	// A policy that came in between has not seen this session: decide under it as well.

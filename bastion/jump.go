@@ -150,7 +150,7 @@ func (v *visit) jump(ctx context.Context, nc ssh.NewChannel) {
 	defer v.closed(o)
 	// A policy that came in between has not seen this target: decide under it as well.
 	if newer := v.server.ruling.Load(); newer != ruling {
-		v.decideAgain(newer, time.Now())
+		v.decideAgain(newer, v.login, time.Now())
 	}
 	// Written down before anything goes to the server, durably.
 	if err := v.server.audit.Append(eventTarget, v.openingRecord(o)); err != nil {

@@ -272,7 +272,7 @@ func (f *fixture) freed() {
 	defer poll.Stop()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-poll.C {
 		open := 0
-		for _, v := range f.server.sessions.list() {
+		for v := range f.server.sessions.list() {
 			open += len(v.openTargets())
 		}
 		if open == 0 {

@@ -1,6 +1,8 @@
 package bastion
 
 import (
+	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -11,15 +13,16 @@ import (
 // sessions is who is in. Its size is bounded by the policy's limits.
 type sessions struct {
 	mu          sync.Mutex
-	all         map[*visit]string // by engineer
+	all         map[*visit]policies.Login
 	perEngineer map[string]int
+	perSource   map[netip.Prefix]int
 }
 
 // enter takes a place for an authenticated visit, or says why there is none.
-func (s *sessions) enter(v *visit, limits policies.Limits) (refused policies.Reason) {
+func (s *sessions) enter(v *visit, login policies.Login, limits policies.Limits) (refused policies.Reason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	user := v.login.User
+	user := login.User
 	switch {
 	case len(s.all) >= limits.MaxSessions:
 		return sessionsFull
@@ -27,10 +30,11 @@ func (s *sessions) enter(v *visit, limits policies.Limits) (refused policies.Rea
 		return engineerFull
 	}
 	if s.all == nil {
-		s.all, s.perEngineer = make(map[*visit]string), make(map[string]int)
+		s.all, s.perEngineer, s.perSource = make(map[*visit]policies.Login), make(map[string]int), make(map[netip.Prefix]int)
 	}
-	s.all[v] = user
+	s.all[v] = login
 	s.perEngineer[user]++
+	s.perSource[network(login.Source)]++
 	return ""
 }
 
@@ -38,41 +42,49 @@ func (s *sessions) enter(v *visit, limits policies.Limits) (refused policies.Rea
 func (s *sessions) leave(v *visit) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	user, in := s.all[v]
+	login, in := s.all[v]
 	if !in {
 		return
 	}
 	delete(s.all, v)
+	user, from := login.User, network(login.Source)
 	if s.perEngineer[user]--; s.perEngineer[user] == 0 {
 		delete(s.perEngineer, user)
 	}
+	if s.perSource[from]--; s.perSource[from] == 0 {
+		delete(s.perSource, from)
+	}
 }
 
-func (s *sessions) list() []*visit {
+// from tells whether somebody is in from this network.
+func (s *sessions) from(n netip.Prefix) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	visits := make([]*visit, 0, len(s.all))
-	for v := range s.all {
-		visits = append(visits, v)
-	}
-	return visits
+	return s.perSource[n] > 0
+}
+
+// list has the logins that were entered: a visit's own may change until its handshake is over.
+func (s *sessions) list() map[*visit]policies.Login {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.all)
 }
 
 // decideAgain cuts the sessions, and the single targets, that the ruling no longer allows.
 func (s *sessions) decideAgain(r *ruling, now time.Time) (cut int) {
-	for _, v := range s.list() {
-		cut += v.decideAgain(r, now)
+	for v, login := range s.list() {
+		cut += v.decideAgain(r, login, now)
 	}
 	return cut
 }
 
-func (v *visit) decideAgain(r *ruling, now time.Time) (cut int) {
-	if verdict := r.decideLogin(v.login, now); !verdict.Allow {
+func (v *visit) decideAgain(r *ruling, login policies.Login, now time.Time) (cut int) {
+	if verdict := r.decideLogin(login, now); !verdict.Allow {
 		v.cut(endPolicy, verdict.Reason)
 		return 1
 	}
 	for _, t := range v.openTargets() {
-		verdict := r.decideTarget(v.login, t.target, now)
+		verdict := r.decideTarget(login, t.target, now)
 		if verdict.Allow {
 			server, _ := r.bundle.Inventory.Server(t.target.Server)
 			if server.Address.Addr() != t.address.Addr() {

@@ -32,7 +32,7 @@ type visit struct {
 	tried      attempts
 	denied     *policies.Verdict
 	credential credential
-	login      policies.Login
+	login      policies.Login // a decision for a session goes by the one that was entered
 
 	last atomic.Int64 // when bytes last moved, nanoseconds after began
 
