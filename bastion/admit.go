@@ -39,7 +39,8 @@ func network(source netip.Addr) netip.Prefix {
 	return p
 }
 
-// admit decides on the address once more, since a segment may have passed an older filter, and takes a start-up place.
+// admit decides on the address once more, since a segment may have passed an older filter, and takes a start-up place. A source
+// that was refused too often waits for the next minute, unless somebody is in from there.
 func (s *Server) admit(conn *net.TCPConn, now time.Time) (leave func(), ok bool) {
 	r := s.ruling.Load()
 	source := sourceOf(conn).Addr()
@@ -47,7 +48,9 @@ func (s *Server) admit(conn *net.TCPConn, now time.Time) (leave func(), ok bool)
 	verdict := r.bundle.Policy.Admit(source, now)
 	why := verdict.Reason
 	if verdict.Allow {
-		if leave, why = s.startups.enter(from, r.limits); why == "" {
+		if s.refused.full(from, now) && !s.sessions.from(from) {
+			why = sourceTooOften
+		} else if leave, why = s.startups.enter(from, r.limits); why == "" {
 			if err := release(conn); err != nil {
 				s.log.Warn("taking the address filter off a connection", "error", err)
 			}

@@ -266,6 +266,68 @@ func TestStartupCaps(t *testing.T) {
 	}
 }
 
+// TestRefusedTooOften fills a source's share of closing records: then it is refused before the handshake, and another source, or
+// the same one with somebody in, is not.
+func TestRefusedTooOften(t *testing.T) {
+	f := newFixture(t)
+	f.start()
+	come := func(source string) (greeted bool) {
+		t.Helper()
+		conn, err := dialFrom(t.Context(), source, f.address)
+		if err != nil {
+			if !errors.Is(err, syscall.ECONNRESET) {
+				t.Fatal(err)
+			}
+			return false
+		}
+		defer conn.Close()
+		_, err = conn.Read(make([]byte, 8))
+		return err == nil
+	}
+	for i := range maxRefusals {
+		if !come("127.0.0.1") {
+			t.Fatalf("refused after %d connections, want %d", i, maxRefusals)
+		}
+		f.closing() // its record counts from now on
+	}
+	for range 3 {
+		if come("127.0.0.1") {
+			t.Fatal("still greeted, which ends in a record")
+		}
+	}
+	if got := string(f.next(eventRefused).Record); !strings.Contains(got, string(sourceTooOften)) || !strings.Contains(got, "127.0.0.1/32") {
+		t.Errorf("refusal record: %s, want %s", got, sourceTooOften)
+	}
+	if !come("127.0.0.2") {
+		t.Error("another source is refused as well")
+	}
+
+	f.server.refused.turn(time.Now().Add(time.Minute)) // the next minute
+	anna := f.login("anna", f.anna.Signer(softkey.Always))
+	for range maxRefusals + 3 {
+		f.server.refused.add(network(netip.MustParseAddr("127.0.0.1")), time.Now().Add(time.Minute))
+	}
+	if !come("127.0.0.1") {
+		t.Error("refused though somebody is in from there")
+	}
+	anna.Close()
+}
+
+func TestRefusedTooOftenIsBounded(t *testing.T) {
+	var r refusedVisits
+	start := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	for i := range 3 * maxRefusedFrom {
+		r.add(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32), start)
+	}
+	if len(r.bySource) > maxRefusedFrom+1 {
+		t.Errorf("%d networks counted, want at most %d", len(r.bySource), maxRefusedFrom+1)
+	}
+	stranger := netip.MustParsePrefix("192.0.2.1/32")
+	if !r.full(stranger, start.Add(59*time.Second)) || r.full(stranger, start.Add(time.Minute)) {
+		t.Error("want those that are not counted by themselves refused together, until the minute is over")
+	}
+}
+
 func TestSessionCaps(t *testing.T) {
 	f := newFixture(t)
 	f.policy.SSH.MaxPerEngineer, f.policy.SSH.MaxSessions = 1, 2

@@ -7,6 +7,7 @@ const (
 	// before admission, counted
 	startupsFull       policies.Reason = "startups_full"
 	sourceStartupsFull policies.Reason = "source_startups_full"
+	sourceTooOften     policies.Reason = "source_too_often"
 	droppedByFilter    policies.Reason = "dropped_by_filter"
 
 	// during the handshake

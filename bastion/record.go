@@ -166,6 +166,9 @@ func (v *visit) noteRefused(what string, why policies.Reason, detail string) {
 func (v *visit) write(outcome string, why policies.Reason, detail string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if outcome == "refused" {
+		v.server.refused.add(network(v.source.Addr()), time.Now())
+	}
 	r := v.record
 	r.Connection, r.Source = v.id, v.source.String()
 	r.Outcome, r.Reason, r.Detail = outcome, why, escape(detail, maxDetail)

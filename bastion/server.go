@@ -36,6 +36,7 @@ type Server struct {
 	startups startups
 	sessions sessions
 	refusals refusals
+	refused  refusedVisits
 	drops    uint32 // last count read; owned by watch
 }
 
