@@ -2,6 +2,7 @@ package bastion
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -17,7 +18,8 @@ type Report struct {
 	Expires     time.Time           `json:"expires"`
 	Level       policies.Level      `json:"level"`
 	Algorithms  policies.Algorithms `json:"algorithms"`
-	HostNames   []string            `json:"host_names"` // of the host certificate
+	Software    []string            `json:"software_keys"` // offered as well, and refused by name
+	HostNames   []string            `json:"host_names"`    // of the host certificate
 	HostExpires time.Time           `json:"host_certificate_expires"`
 	Allow       []netip.Prefix      `json:"allow"`
 	Filter      int                 `json:"filter_instructions"`
@@ -56,6 +58,7 @@ func Check(c Config, now time.Time) (Report, error) {
 	report := Report{
 		Listen: c.Listen.String(), Fleet: r.bundle.Fleet, Test: r.bundle.Inventory.Test,
 		Policy: r.bundle.Version, Expires: r.bundle.Expires.UTC(), Level: r.bundle.Policy.SSH.Level, Algorithms: algorithms,
+		Software:  softwareOnly(algorithms),
 		HostNames: r.keys.certificate.ValidPrincipals, HostExpires: r.keys.validBefore().UTC(),
 		Allow: r.bundle.Policy.SSH.Allow, Filter: len(r.filter), Hosts: r.hosts(),
 	}
@@ -63,6 +66,11 @@ func Check(c Config, now time.Time) (Report, error) {
 		report.Engineers = append(report.Engineers, ReportEngineer{Name: e.Name, Keys: len(e.Keys), Allow: e.Allow})
 	}
 	return report, nil
+}
+
+// softwareOnly is what the bastion offers beside a level's algorithms of user keys, to refuse it by name.
+func softwareOnly(a policies.Algorithms) []string {
+	return slices.DeleteFunc(slices.Clone(softwareKeyTypes), func(name string) bool { return slices.Contains(a.PublicKeys, name) })
 }
 
 // hosts lists every server with its grants, as the policy writes them; addresses and keys are decided at login.

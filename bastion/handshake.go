@@ -60,11 +60,7 @@ func baseConfig(level policies.Level, keys *hostKeys) (*ssh.ServerConfig, error)
 		MaxAuthTries:            maxAuthTries,
 		ServerVersion:           serverVersion,
 	}
-	for _, name := range softwareKeyTypes {
-		if !slices.Contains(config.PublicKeyAuthAlgorithms, name) {
-			config.PublicKeyAuthAlgorithms = append(config.PublicKeyAuthAlgorithms, name)
-		}
-	}
+	config.PublicKeyAuthAlgorithms = append(config.PublicKeyAuthAlgorithms, softwareOnly(a)...)
 	for _, signer := range []ssh.Signer{keys.certified, keys.plain} {
 		if !slices.Contains(a.HostKeys, signer.PublicKey().Type()) {
 			return nil, fmt.Errorf("choosing algorithms: level %q does not allow host key type %q", level, signer.PublicKey().Type())

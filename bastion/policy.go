@@ -178,6 +178,7 @@ func (s *Server) watch(ctx context.Context, reload <-chan os.Signal) {
 	loaded := s.loaded
 	previous := loaded
 	decided := time.Now()
+	again := false // the new policy was good and could not be taken
 	for {
 		asked := false
 		select {
@@ -189,32 +190,40 @@ func (s *Server) watch(ctx context.Context, reload <-chan os.Signal) {
 		}
 		now := time.Now()
 		current := s.config.stamp()
-		if asked || current != loaded && current == previous {
+		overdue := now.Sub(decided) >= decideEvery
+		if asked || current != loaded && current == previous || again && overdue {
 			loaded = current
-			s.reload(now)
+			again = s.reload(now)
 			decided = now
-		}
-		previous = current
-		if now.Sub(decided) >= decideEvery {
+		} else if overdue {
 			s.sessions.decideAgain(s.ruling.Load(), now)
 			decided = now
 		}
+		previous = current
 		s.countDrops(now)
 		s.refusals.flush(now, s.writeRefusal)
 	}
 }
 
 // reload takes what is new and good, and keeps the old of the rest: a host certificate that has run out must not hold up a policy
-// that takes somebody's key away, and the other way round.
-func (s *Server) reload(now time.Time) {
+// that takes somebody's key away, and the other way round. It says whether a good policy has to be tried again.
+func (s *Server) reload(now time.Time) (again bool) {
 	old := s.ruling.Load()
 	next, err := s.next(old, now)
+	if next.bundle.Version != old.bundle.Version {
+		// Remembered before it is in force: what a restart could go back from is not taken.
+		if rememberErr := rememberVersion(s.config, next.bundle.Version); rememberErr != nil {
+			again = true
+			err = errors.Join(err, fmt.Errorf("remembering policy version %d: %w", next.bundle.Version, rememberErr))
+			var ruleErr error
+			if next, ruleErr = rule(old.bundle, next.keys); ruleErr != nil {
+				next, err = old, errors.Join(err, ruleErr)
+			}
+		}
+	}
 	if swapErr := s.listener.swap(next.filter); swapErr != nil {
 		// Admission after accept still goes by the new list; what the old filter lets through is turned away there.
 		err = errors.Join(err, swapErr, s.listener.swap(old.filter))
-	}
-	if next.bundle.Version != old.bundle.Version {
-		err = errors.Join(err, rememberVersion(s.config, next.bundle.Version))
 	}
 	s.ruling.Store(next)
 	record := next.record("in_force")
@@ -226,6 +235,7 @@ func (s *Server) reload(now time.Time) {
 		s.log.Info("policy in force", "version", next.bundle.Version, "expires", next.bundle.Expires, "cut", record.Cut)
 	}
 	s.append(eventPolicy, record)
+	return again
 }
 
 // next is the ruling of the files as they are now; what cannot be loaded is as in the old one, and the error says why.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,23 +20,30 @@ import (
 	"mayfly/testenv/softkey"
 )
 
-// newPolicy raises the version, writes the bundle and waits until the bastion has taken or refused it.
-func (f *fixture) newPolicy(signers int) policyRecord {
+// newPolicy writes the bundle and waits until it is in force.
+func (f *fixture) newPolicy() policyRecord {
 	f.t.Helper()
-	f.writeBundle(signers)
-	return f.reloaded()
+	f.writeBundle(2)
+	return f.reloaded(func(r policyRecord) bool { return r.Version == f.policy.Version })
 }
 
-// reloaded asks for a reload and waits for its record.
-func (f *fixture) reloaded() policyRecord {
+// reloaded asks for a reload and waits for the first record that is as wanted: the bastion looks at its files by itself as well,
+// so that there may be one before, and one after that has nothing new.
+func (f *fixture) reloaded(wanted func(policyRecord) bool) policyRecord {
 	f.t.Helper()
 	f.reload <- syscall.SIGHUP
-	var r policyRecord
-	if err := json.Unmarshal(f.next(eventPolicy).Record, &r); err != nil {
-		f.t.Fatal(err)
+	for {
+		var r policyRecord
+		if err := json.Unmarshal(f.next(eventPolicy).Record, &r); err != nil {
+			f.t.Fatal(err)
+		}
+		if wanted(r) {
+			return r
+		}
 	}
-	return r
 }
+
+func keptOld(r policyRecord) bool { return r.Outcome == "kept_old" }
 
 // TestPolicyCutsSessions takes away, one after the other, a port, an engineer, and an address.
 func TestPolicyCutsSessions(t *testing.T) {
@@ -59,7 +67,7 @@ func TestPolicyCutsSessions(t *testing.T) {
 	}
 
 	f.policy.Version, f.policy.Grants[0].Servers = 2, []string{"se-1"}
-	if r := f.newPolicy(2); r.Outcome != "in_force" || r.Version != 2 || r.Cut != 1 {
+	if r := f.newPolicy(); r.Outcome != "in_force" || r.Version != 2 || r.Cut != 1 {
 		t.Errorf("record: %+v", r)
 	}
 	if _, err := io.Copy(io.Discard, lost); err != nil {
@@ -72,7 +80,7 @@ func TestPolicyCutsSessions(t *testing.T) {
 
 	f.policy.Version = 3
 	f.policy.Engineers[1].Keys[0].Public = softwareKey(t)
-	if r := f.newPolicy(2); r.Cut != 1 {
+	if r := f.newPolicy(); r.Cut != 1 {
 		t.Errorf("record: %+v", r)
 	}
 	if r := f.closing(); r.User != "bert" || r.Ended != endPolicy || r.Reason != policies.KeyUnknown || len(r.Targets) != 1 || r.Targets[0].Ended != endPolicy {
@@ -81,7 +89,7 @@ func TestPolicyCutsSessions(t *testing.T) {
 	bert.Wait()
 
 	f.policy.Version, f.policy.SSH.Allow = 4, []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}
-	if r := f.newPolicy(2); r.Cut != 1 {
+	if r := f.newPolicy(); r.Cut != 1 {
 		t.Errorf("record: %+v", r)
 	}
 	r := f.closing()
@@ -125,12 +133,17 @@ func TestBadPolicyKeepsTheOld(t *testing.T) {
 		{"one signature", func(f *fixture) { f.policy.Version = 6; f.writeBundle(1) }, bundle.Unsigned},
 		{"older version", func(f *fixture) { f.policy.Version = 4; f.writeBundle(2) }, bundle.Older},
 		{"altered", func(f *fixture) {
-			f.policy.Version = 6
+			served := f.config.Bundle
+			f.policy.Version, f.config.Bundle = 6, f.path("good.json")
 			f.writeBundle(2)
 			data, err := os.ReadFile(f.config.Bundle)
 			if err != nil {
 				f.t.Fatal(err)
 			}
+			if err := os.Rename(f.config.Bundle+".sig", served+".sig"); err != nil {
+				f.t.Fatal(err)
+			}
+			f.config.Bundle = served
 			f.write(f.config.Bundle, []byte(strings.Replace(string(data), `"anna"`, `"anne"`, 1)), 0o644)
 		}, bundle.Unsigned},
 		{"gone", func(f *fixture) { os.Remove(f.config.Bundle) }, "reading policy bundle"},
@@ -146,7 +159,7 @@ func TestBadPolicyKeepsTheOld(t *testing.T) {
 			f.start()
 			client := f.login("anna", f.anna.Signer(softkey.Always))
 			test.spoil(f)
-			if r := f.reloaded(); r.Outcome != "kept_old" || r.Version != 5 || !strings.Contains(r.Detail, test.want) {
+			if r := f.reloaded(keptOld); r.Version != 5 || !strings.Contains(r.Detail, test.want) {
 				t.Errorf("record: %+v, want %s", r, test.want)
 			}
 			if _, _, err := client.SendRequest("keepalive@openssh.com", true, nil); err != nil {
@@ -165,11 +178,47 @@ func TestBadCertificateHoldsUpNoPolicy(t *testing.T) {
 	f.write(f.config.HostCertificate, []byte("junk"), 0o644)
 	f.policy.Version = 2
 	f.policy.Engineers[1].Keys[0].Public = softwareKey(t)
-	if r := f.newPolicy(2); r.Outcome != "kept_old" || r.Version != 2 || r.Cut != 1 || !strings.Contains(r.Detail, "host certificate") {
+	if r := f.newPolicy(); r.Outcome != "kept_old" || r.Version != 2 || r.Cut != 1 || !strings.Contains(r.Detail, "host certificate") {
 		t.Errorf("record: %+v", r)
 	}
 	client.Wait()
 	f.login("anna", f.anna.Signer(softkey.Always)) // under the old certificate, which is good
+}
+
+// TestUnrememberedPolicyIsNotTaken makes it impossible to write the version down: record and fact are the old policy's, with the
+// new host certificate, until it can be.
+func TestUnrememberedPolicyIsNotTaken(t *testing.T) {
+	f := newFixture(t)
+	f.start()
+	client := f.login("bert", f.bert.Signer(softkey.Always))
+	seen := versionFile(f.config)
+	if err := errors.Join(os.Remove(seen), os.MkdirAll(filepath.Join(seen, "in the way"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	f.writeHostKeys(time.Now().Add(3 * time.Hour))
+	f.policy.Version = 2
+	f.policy.Engineers[1].Keys[0].Public = softwareKey(t)
+	f.writeBundle(2)
+	r := f.reloaded(func(r policyRecord) bool { return strings.Contains(r.Detail, "remembering") })
+	if r.Outcome != "kept_old" || r.Version != 1 || r.Cut != 0 || !strings.Contains(r.Detail, "remembering policy version 2") {
+		t.Errorf("record: %+v", r)
+	}
+	if got := f.server.ruling.Load().bundle.Version; got != 1 {
+		t.Errorf("policy %d is in force, want 1 as the record says", got)
+	}
+	if r.CertificateExpires.Before(time.Now().Add(2 * time.Hour)) {
+		t.Errorf("the new host certificate was held up: %+v", r)
+	}
+	if _, _, err := client.SendRequest("keepalive@openssh.com", true, nil); err != nil {
+		t.Errorf("the session that was in: %v", err)
+	}
+	if err := os.RemoveAll(seen); err != nil {
+		t.Fatal(err)
+	}
+	if r := f.newPolicy(); r.Outcome != "in_force" || r.Cut != 1 {
+		t.Errorf("record: %+v", r)
+	}
+	client.Wait()
 }
 
 // TestChangedFilesAreNoticed waits for the poll instead of a signal.

@@ -79,6 +79,7 @@ func print(out io.Writer, r bastion.Report) error {
 	row("ciphers", "%s", strings.Join(r.Algorithms.Ciphers, " "))
 	row("host keys", "%s", strings.Join(r.Algorithms.HostKeys, " "))
 	row("user keys", "%s", strings.Join(r.Algorithms.PublicKeys, " "))
+	row("software keys", "%s (offered so that they can be refused by name)", strings.Join(r.Software, " "))
 	row("certificate", "%s, until %s", strings.Join(r.HostNames, " "), r.HostExpires.Format(time.RFC3339))
 	row("addresses", "%s (%d filter instructions)", prefixes(r.Allow), r.Filter)
 	for _, e := range r.Engineers {
