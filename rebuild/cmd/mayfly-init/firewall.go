@@ -17,7 +17,7 @@ import (
 // hostTable is this program's own; the tunnel has another.
 const hostTable = "mayfly_host"
 
-// pass is one line of the input chain, whose policy is to drop. Zero fields match anything.
+// pass is one line of a chain. Zero fields match anything.
 type pass struct {
 	in      string     // interface
 	state   bool       // packets of connections that are there already
@@ -28,9 +28,20 @@ type pass struct {
 	ping    bool       // ICMP echo requests, a bounded number
 	discard bool       // drop instead of accept
 	invalid bool       // packets that belong to no connection and begin none
+	users   uint32     // of a socket that this user, or one with a higher number, made
+	groups  uint32     // likewise, the group
 }
 
-// hostRules is what may come in: SSH from bastions only; WireGuard and registration from anywhere; from inside the tunnel the
+// sendRules is what may go out, of a chain whose policy is to accept: nothing of an engineer's programs, loopback included. A shell
+// needs no network: its own connection is a socket that sshd, root, accepted. The group catches what is set-user-ID.
+func sendRules() []pass {
+	return []pass{
+		{users: firstUID, discard: true},
+		{groups: firstUID, discard: true},
+	}
+}
+
+// hostRules is what may come in, of a chain whose policy is to drop: SSH from bastions only; WireGuard and registration from anywhere; from inside the tunnel the
 // resolver and the notice port on the tunnel's own address, and nothing of the host.
 func hostRules(bastions []netip.Addr, tunnel netip.Addr) []pass {
 	rules := []pass{
@@ -75,7 +86,7 @@ func checkRules(rules []pass) error {
 	return nil
 }
 
-// applyRules replaces the host's table in one transaction.
+// applyRules replaces the host's table in one transaction: these lines for what comes in, sendRules for what goes out.
 func applyRules(c *nftables.Conn, rules []pass) error {
 	if err := checkRules(rules); err != nil {
 		return err
@@ -89,6 +100,14 @@ func applyRules(c *nftables.Conn, rules []pass) error {
 	})
 	for _, r := range rules {
 		c.AddRule(&nftables.Rule{Table: table, Chain: input, Exprs: r.expressions()})
+	}
+	accept := nftables.ChainPolicyAccept
+	output := c.AddChain(&nftables.Chain{
+		Name: "output", Table: table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput,
+		Priority: nftables.ChainPriorityFilter, Policy: &accept,
+	})
+	for _, r := range sendRules() {
+		c.AddRule(&nftables.Rule{Table: table, Chain: output, Exprs: r.expressions()})
 	}
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("setting the packet filter: %w", err)
@@ -109,6 +128,12 @@ func (r pass) expressions() []expr.Any {
 	}
 	if r.invalid {
 		e = append(e, connection(expr.CtStateBitINVALID)...)
+	}
+	if r.users != 0 {
+		e = append(e, atLeast(expr.MetaKeySKUID, r.users)...)
+	}
+	if r.groups != 0 {
+		e = append(e, atLeast(expr.MetaKeySKGID, r.groups)...)
 	}
 	if r.from.IsValid() || r.to.IsValid() || r.ping {
 		e = append(e, &expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, equal([]byte{unix.NFPROTO_IPV4}))
@@ -137,6 +162,15 @@ func (r pass) expressions() []expr.Any {
 }
 
 func equal(data []byte) expr.Any { return &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: data} }
+
+// atLeast matches a number of the packet's socket. The kernel compares bytes, so the number is turned to network order first.
+func atLeast(key expr.MetaKey, least uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: key, Register: 1},
+		&expr.Byteorder{SourceRegister: 1, DestRegister: 1, Op: expr.ByteorderHton, Len: 4, Size: 4},
+		&expr.Cmp{Op: expr.CmpOpGte, Register: 1, Data: binary.BigEndian.AppendUint32(nil, least)},
+	}
+}
 
 // connection matches any of the conntrack states.
 func connection(states uint32) []expr.Any {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -50,13 +51,15 @@ func rulesInKernel(t *testing.T) {
 			return
 		}
 		chains, err := c.ListChains()
-		if err != nil || len(chains) != 1 || chains[0].Policy == nil || *chains[0].Policy != nftables.ChainPolicyDrop {
-			t.Errorf("chains %+v, %v; want one that drops", chains, err)
+		if err != nil || len(chains) != 2 || chains[0].Policy == nil || *chains[0].Policy != nftables.ChainPolicyDrop {
+			t.Errorf("chains %+v, %v; want one that drops, and output", chains, err)
 			return
 		}
-		got, err := c.GetRules(chains[0].Table, chains[0])
-		if err != nil || len(got) != len(want) {
-			t.Errorf("the kernel has %d rules, %v; want %d", len(got), err, len(want))
+		for i, want := range [][]pass{want, sendRules()} {
+			got, err := c.GetRules(chains[i].Table, chains[i])
+			if err != nil || len(got) != len(want) {
+				t.Errorf("%s: the kernel has %d rules, %v; want %d", chains[i].Name, len(got), err, len(want))
+			}
 		}
 	}
 	// Loopback still works, so the filter does not stop a server's own programs.
@@ -73,5 +76,62 @@ func rulesInKernel(t *testing.T) {
 	}
 	if err := d.Close(); err != nil {
 		t.Error(err)
+	}
+	if c, err := l.Accept(); err != nil {
+		t.Error(err)
+	} else if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	engineersSendNothing(t, l.(*net.TCPListener))
+}
+
+// engineersSendNothing makes this thread an engineer's: what the engineer opens reaches nobody, and what root opened goes on. The
+// thread ends with its goroutine.
+func engineersSendNothing(t *testing.T, l *net.TCPListener) {
+	to := &unix.SockaddrInet4{Port: l.Addr().(*net.TCPAddr).Port, Addr: [4]byte{127, 0, 0, 1}}
+	send := func(fd int) error { return unix.Sendto(fd, []byte("x"), 0, to) }
+	open := func(kind int) int {
+		fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			t.Error(err)
+		}
+		return fd
+	}
+	roots := open(unix.SOCK_DGRAM)
+	defer unix.Close(roots)
+	if err := send(roots); err != nil {
+		t.Errorf("root: %v", err)
+	}
+	become := func(call uintptr, id uintptr) {
+		if _, _, e := unix.RawSyscall(call, id, id, id); e != 0 {
+			t.Errorf("becoming %d: %v", id, e)
+		}
+	}
+	// A program that is set-user-ID: the engineer's group, root's user.
+	become(unix.SYS_SETRESGID, firstUID)
+	raised := open(unix.SOCK_DGRAM)
+	defer unix.Close(raised)
+	if err := send(raised); !errors.Is(err, unix.EPERM) {
+		t.Errorf("an engineer's set-user-ID program: got %v, want %v", err, unix.EPERM)
+	}
+	become(unix.SYS_SETRESUID, firstUID)
+	own := open(unix.SOCK_DGRAM)
+	defer unix.Close(own)
+	if err := send(own); !errors.Is(err, unix.EPERM) {
+		t.Errorf("an engineer's datagram: got %v, want %v", err, unix.EPERM)
+	}
+	stream := open(unix.SOCK_STREAM)
+	defer unix.Close(stream)
+	if err := unix.Connect(stream, to); !errors.Is(err, unix.EINPROGRESS) {
+		t.Errorf("an engineer's connection: got %v, want %v and nothing more", err, unix.EINPROGRESS)
+	}
+	if err := l.SetDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
+		t.Error(err)
+	}
+	if c, err := l.Accept(); err == nil {
+		t.Errorf("an engineer's connection came from %s", c.RemoteAddr())
+	}
+	if err := send(roots); err != nil {
+		t.Errorf("a socket that root made, in an engineer's hands: %v", err)
 	}
 }

@@ -195,6 +195,9 @@ func TestHostRules(t *testing.T) {
 			t.Errorf("without bastions and tunnel: %+v", r)
 		}
 	}
+	if got, want := sendRules(), []pass{{users: 2000, discard: true}, {groups: 2000, discard: true}}; !slices.Equal(got, want) {
+		t.Errorf("going out: got %+v, want %+v", got, want)
+	}
 	for name, bad := range map[string]pass{
 		"everything":         {},
 		"all of outside":     {in: outside},
