@@ -139,8 +139,3 @@ func writeAuthorizedKeys(dir string, files map[string][]byte) error {
 	}
 	return nil
 }
-
-// makeHome makes an engineer's home, private and empty.
-func makeHome(name string, uid int) error {
-	return makeDirectory(filepath.Join(homeDir, name), 0o700, uid)
-}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -38,10 +37,7 @@ func cutUser(name string, uid int) error {
 		}
 		time.Sleep(cutPause)
 	}
-	if err := os.RemoveAll(filepath.Join(homeDir, name)); err != nil {
-		return fmt.Errorf("removing the home of %s: %w", name, err)
-	}
-	return nil
+	return removeHome(homeDir, name)
 }
 
 // killAll kills every process of a user at once. Whoever looks for them one by one misses those that start a copy of themselves and

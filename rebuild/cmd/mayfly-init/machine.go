@@ -261,13 +261,12 @@ func (m *machine) apply(b *bundle.Bundle, now time.Time) error {
 	if err := applyRules(&nftables.Conn{}, hostRules(bastions, tunnelAddress(server))); err != nil {
 		return err
 	}
+	var errs []error
 	for _, e := range here {
 		uid, _ := m.users.uid(e.name)
-		if err := makeHome(e.name, uid); err != nil {
-			return err
-		}
+		errs = append(errs, makeHome(homeDir, e.name, uid)) // one that cannot be made keeps nobody else out
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // cutLost ends what those who lost access left. One that cannot be cut keeps nobody else in, and is tried again when watchPolicy

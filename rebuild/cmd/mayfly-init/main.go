@@ -79,6 +79,7 @@ func (b *boot) run(ctx context.Context) error {
 		do         func() error
 	}{
 		{"mounts", codeMounts, mountAll},
+		{"limits", codeMounts, limitSessions},
 		{"modules", codeModules, loadModules},
 		{"papers", codePapers, b.readPapers},
 		{"network", codeNetwork, func() error { return configureNetwork(b.papers.ticket) }},

@@ -27,13 +27,14 @@ const (
 var mountTable = []mount{
 	{"proc", "/proc", "", quiet},
 	{"sysfs", "/sys", "", quiet},
+	{"cgroup2", groupRoot, "", quiet},
 	{"devtmpfs", "/dev", "mode=0755,size=64k", unix.MS_NOSUID},
 	{"devpts", "/dev/pts", "mode=0620,ptmxmode=0666,gid=5", unix.MS_NOSUID | unix.MS_NOEXEC},
 	{"tmpfs", "/dev/shm", "mode=1777,size=4m,nr_inodes=256", quiet},
 	{"tmpfs", "/run", "mode=0755,size=16m,nr_inodes=4k", quiet},
 	{"tmpfs", "/tmp", "mode=1777,size=16m,nr_inodes=4k", quiet},
 	{"tmpfs", "/var/tmp", "mode=1777,size=8m,nr_inodes=1k", quiet},
-	{"tmpfs", "/home", "mode=0755,size=48m,nr_inodes=16k", homeful},
+	{"tmpfs", homeDir, "mode=0755,size=1m,nr_inodes=16k", homeful}, // each home is mounted in it when its engineer comes
 	{"tmpfs", "/root", "mode=0700,size=1m,nr_inodes=64", quiet},
 	{"tmpfs", "/var/lib/unbound", "mode=0755,size=1m,nr_inodes=64", quiet},
 }

@@ -16,6 +16,7 @@ type reaper struct {
 	mu       sync.Mutex // held from a start until the pid is noted, and over each wait
 	children map[int]chan<- unix.WaitStatus
 	null     *os.File
+	group    string // control group of services with engineers' sessions
 }
 
 func newReaper() (*reaper, error) {
@@ -23,7 +24,7 @@ func newReaper() (*reaper, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", os.DevNull, err)
 	}
-	return &reaper{children: make(map[int]chan<- unix.WaitStatus), null: null}, nil
+	return &reaper{children: make(map[int]chan<- unix.WaitStatus), null: null, group: sessionsGroup}, nil
 }
 
 // start runs a program in a session of its own, with nothing to read and all that it says to nowhere.
@@ -40,9 +41,23 @@ func (r *reaper) start(s spec) (process, error) {
 	if s.uid != 0 {
 		attr.Sys.Credential = &syscall.Credential{Uid: uint32(s.uid), Gid: uint32(s.uid)}
 	}
+	if s.users {
+		group, err := os.Open(r.group)
+		if err != nil {
+			return process{}, fmt.Errorf("starting %s: %w", s.path, err)
+		}
+		defer group.Close()
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(group.Fd())
+	}
 	pid, err := syscall.ForkExec(s.path, append([]string{s.path}, s.args...), attr)
 	if err != nil {
 		return process{}, fmt.Errorf("starting %s: %w", s.path, err)
+	}
+	if s.users {
+		// Before anybody can have logged in: a start is not over before the program has been loaded, and sshd has yet to read its keys.
+		if err := limitUser(pid); err != nil {
+			return process{}, fmt.Errorf("starting %s: %w", s.path, errors.Join(err, unix.Kill(pid, unix.SIGKILL)))
+		}
 	}
 	done := make(chan unix.WaitStatus, 1)
 	r.children[pid] = done

@@ -129,5 +129,5 @@ func sshdConfiguration(s sshdSettings) []byte {
 }
 
 func sshdService() spec {
-	return spec{name: "sshd", path: sshdPath, args: []string{"-D", "-e", "-f", sshdConfig}}
+	return spec{name: "sshd", path: sshdPath, args: []string{"-D", "-e", "-f", sshdConfig}, users: true}
 }

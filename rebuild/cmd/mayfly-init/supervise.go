@@ -32,6 +32,7 @@ type spec struct {
 	args  []string
 	uid   int
 	caps  []uintptr // ambient capabilities of a service that is not root's
+	users bool      // engineers' sessions are its children: bounded as those are
 	after string    // waits until this service answers, or afterLimit
 }
 

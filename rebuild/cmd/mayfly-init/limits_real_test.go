@@ -1,0 +1,174 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestGroupSettings(t *testing.T) {
+	root := t.TempDir()
+	group := filepath.Join(root, "sessions")
+	if err := makeGroup(root, group, sessionsMemory(512<<20)); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"cgroup.subtree_control": "+cpu +memory +pids",
+		"sessions/pids.max":      "1024",
+		"sessions/memory.max":    fmt.Sprint(128 << 20),
+		"sessions/cpu.weight":    "20",
+	} {
+		got, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil || string(got) != want {
+			t.Errorf("%s: got %q, %v, want %q", name, got, err, want)
+		}
+	}
+	if got := sessionsMemory(64 << 20); got != minMemory {
+		t.Errorf("of a small machine: got %d, want %d", got, minMemory)
+	}
+	if s := sshdService(); !s.users {
+		t.Error("sshd is started without the bounds of engineers")
+	}
+	if s := tunnelService(); s.users {
+		t.Error("the tunnel is bounded as engineers are")
+	}
+}
+
+// TestKernelTakesGroup makes the group in the kernel. It can where version 1 of control groups has none of the controllers: on a
+// server.
+func TestKernelTakesGroup(t *testing.T) {
+	dir := t.TempDir()
+	apart(t, func() {
+		if err := unix.Mount("cgroup2", dir, "cgroup2", 0, ""); err != nil {
+			t.Errorf("mounting cgroup2: %v", err)
+			return
+		}
+		have, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		for name := range strings.FieldsSeq("cpu memory pids") {
+			if !slices.Contains(strings.Fields(string(have)), name) {
+				t.Logf("this kernel's version 2 has no controller %s: nothing to try", name)
+				return
+			}
+		}
+		group := filepath.Join(dir, "mayfly-test-limits")
+		if err := makeGroup(dir, group, minMemory); err != nil {
+			t.Error(err)
+		}
+		if err := os.Remove(group); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// apart runs f in a mount namespace of its own, on a thread that ends with it.
+func apart(t *testing.T, f func()) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root for a mount namespace")
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if err := errors.Join(unix.Unshare(unix.CLONE_FS|unix.CLONE_NEWNS), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")); err != nil {
+			t.Errorf("making a mount namespace: %v", err)
+			return
+		}
+		f()
+	}()
+	<-done
+}
+
+// TestFullHomeIsOnesOwn: whoever fills a home fills that one; others get and use theirs, and what is removed is given back.
+func TestFullHomeIsOnesOwn(t *testing.T) {
+	dir := t.TempDir()
+	apart(t, func() {
+		if err := errors.Join(makeHome(dir, "ana", 2000), makeHome(dir, "ben", 2001)); err != nil {
+			t.Error(err)
+			return
+		}
+		if err := os.WriteFile(filepath.Join(dir, "ana", "all"), make([]byte, 64<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+			t.Errorf("filling a home: got %v, want %v", err, unix.ENOSPC)
+		}
+		if err := errors.Join(makeHome(dir, "ana", 2000), makeHome(dir, "cia", 2002)); err != nil {
+			t.Errorf("beside a full home: %v", err)
+		}
+		for name, uid := range map[string]uint32{"ben": 2001, "cia": 2002} {
+			var st unix.Stat_t
+			if err := unix.Stat(filepath.Join(dir, name), &st); err != nil || st.Uid != uid || st.Gid != uid || st.Mode&0o777 != 0o700 {
+				t.Errorf("%s: got uid %d, gid %d, mode %o, %v", name, st.Uid, st.Gid, st.Mode, err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, name, "note"), []byte("x"), 0o600); err != nil {
+				t.Errorf("%s beside a full home: %v", name, err)
+			}
+		}
+		if err := errors.Join(removeHome(dir, "ana"), removeHome(dir, "never")); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "ana")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("after its removal: %v", err)
+		}
+	})
+}
+
+// TestForkBomb: a program that was started like sshd, and became an engineer's as a session does, is in the control group and gets no more processes than one of them may have.
+func TestForkBomb(t *testing.T) {
+	const uid = 54322
+	dir := t.TempDir()
+	apart(t, func() {
+		if err := unix.Mount("cgroup2", dir, "cgroup2", 0, ""); err != nil {
+			t.Errorf("mounting cgroup2: %v", err)
+			return
+		}
+		group := filepath.Join(dir, "mayfly-test-sessions")
+		if err := os.Mkdir(group, 0o755); err != nil {
+			t.Error(err)
+			return
+		}
+		defer func() {
+			if err := os.Remove(group); err != nil {
+				t.Error(err)
+			}
+		}()
+		r, err := newReaper()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer r.null.Close()
+		r.group = group
+		p, err := r.start(spec{name: "bomb", path: "/usr/bin/setpriv", users: true, args: []string{"--reuid", strconv.Itoa(uid), "--clear-groups",
+			"/bin/sh", "-c", `i=0; while [ $i -lt 400 ]; do sleep 60 & i=$((i+1)); done; wait`}})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		in, err := os.ReadFile(filepath.Join(group, "cgroup.procs"))
+		if err != nil || !strings.Contains("\n"+string(in), fmt.Sprintf("\n%d\n", p.pid)) {
+			t.Errorf("the group holds %q, %v, want process %d", in, err, p.pid)
+		}
+		var status unix.WaitStatus
+		if _, err := unix.Wait4(p.pid, &status, 0, nil); err != nil || status.ExitStatus() == 0 {
+			t.Errorf("the program ended with %d, %v, want it to fail at its bound", status.ExitStatus(), err)
+		}
+		left, err := processesOf(os.DirFS("/proc"), uid)
+		if err != nil || len(left) == 0 || len(left) > maxUserProcesses {
+			t.Errorf("%d processes, %v, want %d at most, and some", len(left), err, maxUserProcesses)
+		}
+		if err := cutUser("mayfly-test-bomb", uid); err != nil {
+			t.Error(err)
+		}
+	})
+}
