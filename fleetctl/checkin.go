@@ -36,10 +36,9 @@ Example:
 
 // Bounds of check-in.
 const (
-	checkinDeadline    = 10 * time.Second
-	checkinHeader      = 8 << 10
-	checkinConnections = 4096
-	stopDeadline       = 5 * time.Second
+	checkinDeadline = 10 * time.Second
+	checkinHeader   = 8 << 10
+	stopDeadline    = 5 * time.Second
 )
 
 func runCheckin(ctx context.Context, c *command.Call) error {
@@ -86,7 +85,7 @@ func runCheckin(ctx context.Context, c *command.Call) error {
 		defer cancel()
 		stopped <- srv.Shutdown(grace)
 	})
-	err = srv.Serve(tls.NewListener(limit(l, checkinConnections), config))
+	err = srv.Serve(tls.NewListener(checkin.Limit(l), config))
 	stop()
 	wg.Wait()
 	if end() {

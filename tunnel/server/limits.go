@@ -14,13 +14,14 @@ const (
 	MaxConnectionsPerSource = 16              // at once
 	RegisterBurst           = 30              // registrations that a source may make at once
 	RegisterEvery           = 2 * time.Second // after which it may make another
+	MaxSessionsPerSource    = 32              // sessions: of a household or an office behind one address; who moves has two
 	MaxNoticesPerClient     = 4               // connections inside the tunnel: one is held for notices, others come and go
-	MaxSources              = MaxPeers        // sources remembered; full: strangers wait
+	MaxSources              = 2 * MaxPeers    // sources remembered, more than can have a session; full: strangers wait
 	sourceBits6             = 64              // an IPv6 source is its network
 )
 
 // sources counts what each source does. It keeps no addresses: only a hash under a key of this process, and that only while the
-// source has a connection open or less than its full allowance.
+// source has a connection open, a session, or less than its full allowance.
 type sources struct {
 	seed      maphash.Seed
 	total     int // connections at once
@@ -32,8 +33,9 @@ type sources struct {
 }
 
 type source struct {
-	open int
-	full time.Time // when the allowance will be whole again
+	open     int
+	sessions int
+	full     time.Time // when the allowance will be whole again
 }
 
 func newSources(total, perSource int) *sources {
@@ -55,7 +57,7 @@ func (s *sources) id(a netip.Addr) uint64 {
 	return maphash.Comparable(s.seed, a)
 }
 
-// of returns the entry of a source, making room by forgetting those that have their whole allowance. s.mu is held.
+// of returns the entry of a source, making room by forgetting those that need no counting. s.mu is held.
 func (s *sources) of(a netip.Addr, now time.Time) *source {
 	id := s.id(a)
 	if e := s.table[id]; e != nil {
@@ -74,7 +76,7 @@ func (s *sources) of(a netip.Addr, now time.Time) *source {
 
 func (s *sources) forget(now time.Time) {
 	for id, e := range s.table {
-		if e.open == 0 && !e.full.After(now) {
+		if e.open == 0 && e.sessions == 0 && !e.full.After(now) {
 			delete(s.table, id)
 		}
 	}
@@ -129,6 +131,22 @@ func (s *sources) allow(a netip.Addr, now time.Time) bool {
 	}
 	e.full = full
 	return true
+}
+
+// hold takes the place of a session until left is called, or says no.
+func (s *sources) hold(a netip.Addr, now time.Time) (left func(), ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.of(a, now)
+	if e == nil || e.sessions >= MaxSessionsPerSource {
+		return nil, false
+	}
+	e.sessions++
+	return sync.OnceFunc(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		e.sessions-- // the entry is in the table as long as it has sessions
+	}), true
 }
 
 // limited is a listener that closes connections over the limits at once.

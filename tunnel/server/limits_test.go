@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"mayfly/tunnel/device"
 )
 
 func TestAllowance(t *testing.T) {
@@ -87,5 +89,45 @@ func TestNoticesHaveRoomForEveryClient(t *testing.T) {
 		if a := netip.AddrFrom4([4]byte{10, 64, byte(i >> 8), byte(i)}); !s.connect(a, start) {
 			t.Fatalf("client %d of a full server cannot ask for notices", i+1)
 		}
+	}
+}
+
+// TestSessionsOfASource fills one source's sessions: another still has its own, and an ended session gives its place back.
+func TestSessionsOfASource(t *testing.T) {
+	s := newSources(MaxConnections, MaxConnectionsPerSource)
+	a, neighbour := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2") // of one /64
+	peers, _ := table("10.64.1.0/24")
+	for i := range MaxSessionsPerSource {
+		left, ok := s.hold(a, at(0))
+		if !ok {
+			t.Fatalf("session %d is refused, want %d", i+1, MaxSessionsPerSource)
+		}
+		if _, _, err := peers.register(device.Key{byte(i + 1)}, left, at(0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, ok := s.hold(neighbour, at(0)); ok {
+		t.Error("one source has more than its sessions")
+	}
+	if left, ok := s.hold(netip.MustParseAddr("192.0.2.1"), at(0)); !ok {
+		t.Error("another source is refused as well")
+	} else {
+		left()
+	}
+	s.sweep(at(3600))
+	if _, ok := s.hold(neighbour, at(3600)); ok {
+		t.Error("a source with sessions was forgotten")
+	}
+	if _, err := peers.sweep(start.Add(PeerExpiry)); err != nil {
+		t.Fatal(err)
+	}
+	if left, ok := s.hold(neighbour, at(3600)); !ok {
+		t.Error("forgotten sessions still take a source's places")
+	} else {
+		left()
+	}
+	s.sweep(at(3600))
+	if len(s.table) != 0 {
+		t.Errorf("%d sources remembered, want none", len(s.table))
 	}
 }

@@ -33,6 +33,7 @@ type peer struct {
 	released time.Time // zero: not yet
 	informed bool      // has heard that the server drains, and says itself when it is done
 	meter    device.Meter
+	left     func() // gives its source the place back
 }
 
 // peers is the table of sessions. It lives in memory and nowhere else.
@@ -50,8 +51,8 @@ func newPeers(plane plane, network netip.Prefix) *peers {
 	return &peers{plane: plane, pool: newPool(network), byKey: map[device.Key]*peer{}, byAddress: map[netip.Addr]device.Key{}}
 }
 
-// register begins a session for a fresh key.
-func (t *peers) register(key device.Key, now time.Time) (netip.Addr, device.Key, error) {
+// register begins a session for a fresh key. When the session is forgotten, it calls left.
+func (t *peers) register(key device.Key, left func(), now time.Time) (netip.Addr, device.Key, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
@@ -74,7 +75,7 @@ func (t *peers) register(key device.Key, now time.Time) (netip.Addr, device.Key,
 		t.pool.free(address)
 		return netip.Addr{}, device.Key{}, err
 	}
-	t.byKey[key] = &peer{address: address, since: now}
+	t.byKey[key] = &peer{address: address, since: now, left: left}
 	t.byAddress[address] = key
 	return address, preshared, nil
 }
@@ -163,6 +164,7 @@ func (t *peers) forget(key device.Key, p *peer) error {
 	t.pool.free(p.address)
 	delete(t.byAddress, p.address)
 	delete(t.byKey, key)
+	p.left()
 	return nil
 }
 

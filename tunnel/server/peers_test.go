@@ -43,6 +43,9 @@ func table(network string) (*peers, *planeOf) {
 	return newPeers(p, netip.MustParsePrefix(network)), p
 }
 
+// stay is for tests that count no sources.
+func stay() {}
+
 func reason(err error) wire.Reason {
 	var r *wire.Refusal
 	if errors.As(err, &r) {
@@ -101,14 +104,14 @@ func TestPoolIsRandom(t *testing.T) {
 func TestRegisterAndRelease(t *testing.T) {
 	peers, plane := table("10.64.1.0/29")
 	key := device.Key{1}
-	address, preshared, err := peers.register(key, at(0))
+	address, preshared, err := peers.register(key, stay, at(0))
 	if err != nil || preshared.IsZero() {
 		t.Fatalf("got %v", err)
 	}
-	if _, _, err := peers.register(key, at(0)); reason(err) != wire.KeyInUse {
+	if _, _, err := peers.register(key, stay, at(0)); reason(err) != wire.KeyInUse {
 		t.Errorf("the same key: got %v", err)
 	}
-	_, second, err := peers.register(device.Key{2}, at(0))
+	_, second, err := peers.register(device.Key{2}, stay, at(0))
 	if err != nil || second == preshared {
 		t.Errorf("two sessions share a preshared key, or %v", err)
 	}
@@ -135,21 +138,21 @@ func TestRefusesWhatItCannot(t *testing.T) {
 	peers, plane := table("10.64.1.0/29")
 	plane.fail = errors.New("no")
 	for range 20 { // an address that the device refused is free again
-		if _, _, err := peers.register(device.Key{1}, at(0)); err == nil || reason(err) != "" {
+		if _, _, err := peers.register(device.Key{1}, stay, at(0)); err == nil || reason(err) != "" {
 			t.Fatalf("got %v, want the device's own error", err)
 		}
 	}
 	plane.fail = nil
 	for i := range 5 {
-		if _, _, err := peers.register(device.Key{byte(i + 1)}, at(0)); err != nil {
+		if _, _, err := peers.register(device.Key{byte(i + 1)}, stay, at(0)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, _, err := peers.register(device.Key{9}, at(0)); reason(err) != wire.Full {
+	if _, _, err := peers.register(device.Key{9}, stay, at(0)); reason(err) != wire.Full {
 		t.Errorf("got %v, want full", err)
 	}
 	peers.close()
-	if _, _, err := peers.register(device.Key{9}, at(0)); reason(err) != wire.Draining {
+	if _, _, err := peers.register(device.Key{9}, stay, at(0)); reason(err) != wire.Draining {
 		t.Errorf("got %v, want draining", err)
 	}
 }
@@ -158,7 +161,7 @@ func TestExpiry(t *testing.T) {
 	peers, plane := table("10.64.1.0/29")
 	never, once := device.Key{1}, device.Key{2}
 	for _, k := range []device.Key{never, once} {
-		if _, _, err := peers.register(k, at(0)); err != nil {
+		if _, _, err := peers.register(k, stay, at(0)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -189,7 +192,7 @@ func TestDrain(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			peers, plane := table("10.64.1.0/29")
 			key := device.Key{1}
-			address, _, err := peers.register(key, at(0))
+			address, _, err := peers.register(key, stay, at(0))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -253,7 +256,7 @@ func sweep(t *testing.T, p *peers, now time.Time) int {
 func TestSweepForgetsWhatTheDataPlaneLacks(t *testing.T) {
 	peers, plane := table("10.64.1.0/24")
 	key := device.Key{9}
-	if _, _, err := peers.register(key, at(0)); err != nil {
+	if _, _, err := peers.register(key, stay, at(0)); err != nil {
 		t.Fatal(err)
 	}
 	delete(plane.states, key)

@@ -47,8 +47,14 @@ func (s *Server) register(w http.ResponseWriter, r *http.Request) {
 		refuse(w, wire.Failed)
 		return
 	}
-	address, preshared, err := s.peers.register(key, now)
+	left, ok := s.sources.hold(from.Addr(), now)
+	if !ok {
+		refuse(w, wire.SourceFull)
+		return
+	}
+	address, preshared, err := s.peers.register(key, left, now)
 	if err != nil {
+		left()
 		refuse(w, reasonOf(err))
 		return
 	}

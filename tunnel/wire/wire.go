@@ -66,6 +66,7 @@ const (
 	BadKey      Reason = "bad_key"      // 400: not a public key, one of low order, or the server's own
 	KeyInUse    Reason = "key_in_use"   // 409: registered already; make a fresh one for each session
 	Busy        Reason = "busy"         // 429: too many requests from this source, or at once
+	SourceFull  Reason = "source_full"  // 429: this source has as many sessions as one may have
 	Draining    Reason = "draining"     // 503: the server takes no new session
 	Full        Reason = "full"         // 503: no address left
 	NotYours    Reason = "not_yours"    // 403: the key belongs to another inner address
@@ -83,7 +84,7 @@ func (r Reason) Status() int {
 		return http.StatusRequestEntityTooLarge
 	case KeyInUse:
 		return http.StatusConflict
-	case Busy:
+	case Busy, SourceFull:
 		return http.StatusTooManyRequests
 	case Draining, Full:
 		return http.StatusServiceUnavailable

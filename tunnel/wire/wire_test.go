@@ -42,7 +42,7 @@ func TestDecode(t *testing.T) {
 }
 
 func TestEveryReasonHasAStatus(t *testing.T) {
-	for _, r := range []Reason{Malformed, TooLarge, BadKey, KeyInUse, Busy, Draining, Full, NotYours, NotFound, WrongMethod} {
+	for _, r := range []Reason{Malformed, TooLarge, BadKey, KeyInUse, Busy, SourceFull, Draining, Full, NotYours, NotFound, WrongMethod} {
 		if got := r.Status(); got < 400 || got >= 600 || got == 500 {
 			t.Errorf("%s: status %d", r, got)
 		}
