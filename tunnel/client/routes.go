@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -29,6 +30,9 @@ const (
 	priorityAll   = 7612       // not marked: tableAll
 	metricClosed  = 1 << 30    // of routes that end where a session's interface is gone
 )
+
+// markKey is whether the reverse path check sees marks.
+const markKey = "net/ipv4/conf/all/src_valid_mark"
 
 var (
 	everything4 = netip.MustParsePrefix("0.0.0.0/0")
@@ -132,6 +136,7 @@ func (n slot) lower(g grant) error {
 type routes struct {
 	prefixes []netip.Prefix
 	rules    []*netlink.Rule
+	marks    string // what markKey was before; empty: it was not changed
 }
 
 func (r *routes) all() bool {
@@ -155,9 +160,14 @@ func (r *routes) prepare() error {
 			rules = append(rules, local(unix.AF_INET6), unmarked(unix.AF_INET6, priorityAll, tableAll))
 		}
 		// Answers to marked packets come from where no unmarked packet would go: the reverse path check must see the mark.
-		if err := sysctl("net/ipv4/conf/all/src_valid_mark", "1"); err != nil {
+		before, err := os.ReadFile("/proc/sys/" + markKey)
+		if err != nil {
+			return fmt.Errorf("reading %s: %w", markKey, err)
+		}
+		if err := sysctl(markKey, "1"); err != nil {
 			return err
 		}
+		r.marks = strings.TrimSpace(string(before))
 	}
 	for _, rule := range rules {
 		if err := netlink.RuleAdd(rule); err != nil {
@@ -217,6 +227,12 @@ func (r *routes) remove() error {
 		}
 	}
 	r.rules = nil
+	if r.marks != "" {
+		if err := sysctl(markKey, r.marks); err != nil {
+			errs = append(errs, err)
+		}
+		r.marks = ""
+	}
 	return errors.Join(append(errs, sweep())...)
 }
 

@@ -36,7 +36,7 @@ func raise(c Config) error {
 	for _, s := range [][2]string{
 		{"net/ipv4/conf/" + Interface + "/send_redirects", "0"},
 		{"net/ipv4/conf/" + Interface + "/accept_redirects", "0"},
-		{"net/ipv4/ip_forward", "1"},
+		{forwardKey, "1"},
 	} {
 		if err := sysctl(s[0], s[1]); err != nil {
 			return err

@@ -72,12 +72,20 @@ func Serve(ctx context.Context, c Config, log *slog.Logger) (err error) {
 	}
 	defer dev.Close()
 	// The firewall stands before anything is forwarded, and until nothing is.
+	before, err := lookForwarding()
+	if err != nil {
+		return err
+	}
 	if err := firewall(c); err != nil {
 		return err
 	}
 	defer func() {
+		restoreErr := before.restore()
 		dev.Close()
-		err = errors.Join(err, removeFirewall())
+		if restoreErr == nil { // else the table stays: it lets nothing pass
+			restoreErr = removeFirewall()
+		}
+		err = errors.Join(err, restoreErr)
 	}()
 	if err := raise(c); err != nil {
 		return err

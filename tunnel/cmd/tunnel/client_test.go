@@ -242,6 +242,7 @@ func text(t *testing.T, path string) string {
 // TestEverything routes all through the tunnel, as is usual: check-in and the servers themselves stay outside, and IPv6 goes nowhere.
 func TestEverything(t *testing.T) {
 	l := newLab(t)
+	l.run("cli1", "sysctl", "-qw", "net.ipv4.conf.all.src_valid_mark=0")
 	l.server("srv1", "10.64.1.0/24")
 	l.server("srv2", "10.64.2.0/24")
 	l.publish(nil, entry("srv1", false))
@@ -279,6 +280,9 @@ func TestEverything(t *testing.T) {
 	}
 	if code := cli.stop(); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
+	}
+	if got := l.sysctl("cli1", "net.ipv4.conf.all.src_valid_mark"); got != "0" {
+		t.Errorf("left behind: src_valid_mark=%s", got)
 	}
 	out, err := exec.Command("ip", "-n", l.prefix+"cli1", "-6", "route", "show", "table", "all").Output()
 	if err != nil || strings.Contains(string(out), "7751") {

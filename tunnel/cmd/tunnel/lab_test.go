@@ -152,6 +152,15 @@ func (l *lab) run(node string, args ...string) {
 	l.host("ip", append([]string{"netns", "exec", l.prefix + node}, args...)...)
 }
 
+func (l *lab) sysctl(node, key string) string {
+	l.t.Helper()
+	out, err := l.inNode(node, "sysctl", "-n", key).Output()
+	if err != nil {
+		l.t.Fatalf("reading %s of %s: %v", key, node, err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
 // in runs f in a node's network namespace. Sockets that f makes stay there.
 func in[T any](l *lab, node string, f func() (T, error)) (T, error) {
 	type result struct {
