@@ -22,10 +22,8 @@ import (
 
 // Implementation constants of loading.
 const (
-	maxTrust      = 1 << 20 // bytes
-	maxSignatures = 1 << 20 // bytes
-	pollInterval  = time.Second
-	decideEvery   = time.Minute // a policy's own expiry reaches live sessions within this
+	pollInterval = time.Second
+	decideEvery  = time.Minute // a policy's own expiry reaches live sessions within this
 )
 
 // ruling is everything that follows from one policy bundle and one host certificate. It never changes; a new one replaces it.
@@ -72,7 +70,7 @@ func loadBundle(c Config, minVersion uint64, now time.Time) (*bundle.Bundle, err
 	if err != nil {
 		return nil, hint.New(fmt.Errorf("reading policy bundle: %w", err), "fleetctl policy bundle makes it, fleetctl policy sign signs it")
 	}
-	signatures, err := readBounded(c.Bundle+".sig", maxSignatures)
+	signatures, err := readBounded(c.Bundle+".sig", trust.MaxSignatureBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		signatures, err = nil, nil // unsigned, as Open will say
 	}
@@ -87,7 +85,7 @@ func loadBundle(c Config, minVersion uint64, now time.Time) (*bundle.Bundle, err
 }
 
 func loadTrust(path string) (*trust.Trust, error) {
-	data, err := readBounded(path, maxTrust)
+	data, err := readBounded(path, trust.MaxSize)
 	if err != nil {
 		return nil, hint.New(fmt.Errorf("reading trust policy: %w", err), "fleetctl init makes it")
 	}

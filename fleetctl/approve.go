@@ -35,7 +35,7 @@ func approve(t *trust.Trust, namespace, path string, data []byte, keyFile string
 		return approval{}, command.Refuse(hint.New(fmt.Errorf("%s is no approver's key", ssh.FingerprintSHA256(s.PublicKey())),
 			"the approvers are %s; `fleetctl init` named them", strings.Join(names(t), ", ")))
 	}
-	sigs, err := readOptional(signatures(path))
+	sigs, err := readSignatures(path)
 	if err != nil {
 		return approval{}, err
 	}

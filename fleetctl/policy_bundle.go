@@ -107,16 +107,16 @@ func (d state) install() error {
 	if err != nil {
 		return err
 	}
-	next, err := read(signatures(d.nextFile()), "`fleetctl policy sign` makes it")
+	next, err := readBounded(signatures(d.nextFile()), "`fleetctl policy sign` makes it", trust.MaxSignatureBytes)
 	if err != nil {
 		return err
 	}
-	old, err := readOptional(signatures(d.bundleFile()))
+	old, err := readSignatures(d.bundleFile())
 	if err != nil {
 		return err
 	}
-	if len(old) > maxOldSignatures {
-		old = nil
+	if len(next)+len(old) > trust.MaxSignatureBytes {
+		old = nil // junk: nobody has so many keys
 	}
 	if err := durable.WriteFile(signatures(d.bundleFile()), append(next, old...), 0o644); err != nil {
 		return err
@@ -129,9 +129,6 @@ func (d state) install() error {
 	}
 	return errors.Join(remove(d.nextFile()), remove(signatures(d.nextFile())))
 }
-
-// maxOldSignatures bounds what is carried along for a moment, in bytes.
-const maxOldSignatures = 64 << 10
 
 // remove removes a file that may be missing.
 func remove(path string) error {

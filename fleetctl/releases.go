@@ -35,7 +35,7 @@ func statement(t *trust.Trust, dir string, now time.Time) (*release.Statement, [
 	if err != nil {
 		return nil, nil, err
 	}
-	sigs, err := readOptional(signatures(path))
+	sigs, err := readSignatures(path)
 	if err != nil {
 		return nil, nil, err
 	}

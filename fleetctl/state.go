@@ -11,7 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"mayfly/internal/canonical"
 	"mayfly/internal/command"
 	"mayfly/internal/hint"
 	"mayfly/inventory"
@@ -99,19 +98,19 @@ func (d state) bundleBytes() (data, sigs []byte, err error) {
 	if data, err = read(d.bundleFile(), "`fleetctl policy bundle` makes it"); err != nil {
 		return nil, nil, err
 	}
-	sigs, err = readOptional(signatures(d.bundleFile()))
+	sigs, err = readSignatures(d.bundleFile())
 	return data, sigs, err
 }
 
 // client reads DIR/public/client.json, from which apps, and check-in itself, know name, address and CA.
 func (d state) client() (checkin.ClientConfig, error) {
-	var c checkin.ClientConfig
 	data, err := read(d.clientFile(), "`fleetctl init` makes it")
 	if err != nil {
-		return c, err
+		return checkin.ClientConfig{}, err
 	}
-	if err := canonical.Parse(data, maxFile, &c); err != nil {
-		return c, fmt.Errorf("%s: %w", d.clientFile(), err)
+	c, err := checkin.ParseConfig(data)
+	if err != nil {
+		return c, hint.New(fmt.Errorf("%s: %w", d.clientFile(), err), "take back the file that `fleetctl init` wrote")
 	}
 	return c, nil
 }
@@ -139,7 +138,9 @@ func (d state) servers(ctx context.Context, c *command.Call) ([]store.Server, er
 }
 
 // read reads a bounded file; how says what makes it, when it is not there.
-func read(path, how string) ([]byte, error) {
+func read(path, how string) ([]byte, error) { return readBounded(path, how, maxFile) }
+
+func readBounded(path, how string, limit int) ([]byte, error) {
 	f, err := openFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, hint.New(err, "%s; --dir names the state directory", how)
@@ -148,12 +149,12 @@ func read(path, how string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	data, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", path, err)
 	}
-	if len(data) > maxFile {
-		return nil, fmt.Errorf("reading %s: longer than %d bytes", path, maxFile)
+	if len(data) > limit {
+		return nil, hint.New(fmt.Errorf("reading %s: longer than %d bytes", path, limit), "this is not one of mayfly's files; see what lies there")
 	}
 	return data, nil
 }
@@ -174,9 +175,9 @@ func openFile(path string) (*os.File, error) {
 	return f, nil
 }
 
-// readOptional is read of a file that may be missing.
-func readOptional(path string) ([]byte, error) {
-	data, err := read(path, "")
+// readSignatures reads a file's detached signatures; none, if nobody has signed it yet.
+func readSignatures(path string) ([]byte, error) {
+	data, err := readBounded(signatures(path), "", trust.MaxSignatureBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -18,9 +18,6 @@ import (
 	"mayfly/rebuild/join"
 )
 
-// maxRuleFile bounds each file of the rules.
-const maxRuleFile = 4 << 20
-
 // rules are the signed policy bundle in force, read again when its files change. The version that was seen last is kept
 // durably: an older bundle is refused for ever.
 type rules struct {
@@ -35,7 +32,7 @@ type rules struct {
 }
 
 func loadRules(dir string) (*rules, error) {
-	data, err := readBounded(filepath.Join(dir, "trust.json"), maxRuleFile)
+	data, err := readBounded(filepath.Join(dir, "trust.json"), trust.MaxSize)
 	if err != nil {
 		return nil, fmt.Errorf("loading the trust policy: %w", err)
 	}
@@ -59,11 +56,11 @@ func loadRules(dir string) (*rules, error) {
 
 // bundle returns the bundle in force at now, or a *join.Refusal.
 func (r *rules) bundle(now time.Time) (*bundle.Bundle, error) {
-	data, err := readBounded(filepath.Join(r.dir, "bundle.json"), maxRuleFile)
+	data, err := readBounded(filepath.Join(r.dir, "bundle.json"), bundle.MaxSize)
 	if err != nil {
 		return nil, join.Refuse(join.BundleMissing, "%v", err)
 	}
-	sigs, err := readBounded(filepath.Join(r.dir, "bundle.json.sig"), maxRuleFile)
+	sigs, err := readBounded(filepath.Join(r.dir, "bundle.json.sig"), trust.MaxSignatureBytes)
 	if err != nil {
 		return nil, join.Refuse(join.BundleMissing, "%v", err)
 	}

@@ -11,8 +11,11 @@ import (
 	"mayfly/internal/sshsig"
 )
 
-// MaxSignatures bounds a signature file, in signatures: enough for every key of a few dozen people.
-const MaxSignatures = 128
+// Bounds of a signature file, of whatever it signs. Every reader has these.
+const (
+	MaxSignatures     = 128       // signatures: enough for every key of a few dozen people
+	MaxSignatureBytes = 256 << 10 // bytes
+)
 
 // NotApproved says that too few people signed.
 type NotApproved struct {
@@ -37,13 +40,17 @@ func (e *NotApproved) Error() string {
 func (e *NotApproved) Refused() bool { return true }
 
 // Approved returns the names, sorted, of the people who signed message for the namespace, and a *NotApproved error unless
-// they reach the threshold. signatures is any number (up to MaxSignatures) of armored blocks in any order; one that is
+// they reach the threshold. signatures is any number (up to MaxSignatures, in MaxSignatureBytes) of armored blocks in any order; one that is
 // malformed, by a stranger, for something else or by somebody who already counts adds nothing and harms nothing.
 func (t *Trust) Approved(namespace string, message, signatures []byte) (people []string, err error) {
 	if t == nil {
 		return nil, &NotApproved{Need: 1, Rejected: []string{"no trust policy"}}
 	}
 	refuse := &NotApproved{Need: max(t.Threshold, 1)}
+	if len(signatures) > MaxSignatureBytes {
+		refuse.Rejected = []string{fmt.Sprintf("signatures of %d bytes, more than %d", len(signatures), MaxSignatureBytes)}
+		return nil, refuse
+	}
 	blocks, err := sshsig.Split(signatures, MaxSignatures)
 	if err != nil {
 		refuse.Rejected = []string{err.Error()}

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"mayfly/internal/canonical"
+	"mayfly/internal/hint"
 )
 
 // Kind of trust.json.
@@ -26,11 +27,12 @@ const (
 // belongs to two people.
 func Parse(data []byte) (*Trust, error) {
 	t := new(Trust)
-	if err := canonical.Parse(data, MaxSize, t); err != nil {
-		return nil, fmt.Errorf("reading trust policy: %w", err)
+	err := canonical.Parse(data, MaxSize, t)
+	if err == nil {
+		err = t.Check()
 	}
-	if err := t.Check(); err != nil {
-		return nil, fmt.Errorf("reading trust policy: %w", err)
+	if err != nil {
+		return nil, hint.New(fmt.Errorf("reading trust policy: %w", err), "take back the trust.json that `fleetctl init` wrote: it is not edited, every byte counts")
 	}
 	return t, nil
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"mayfly/internal/canonical"
+	"mayfly/internal/hint"
 	"mayfly/internal/sshsig"
 )
 
@@ -100,6 +101,7 @@ func TestApproved(t *testing.T) {
 		{"another namespace", p.Trust, join(by(p.anna), sign(t, p.bert, "mayfly-policy", message)), nil, "namespace"},
 		{"another message", p.Trust, join(by(p.anna), sign(t, p.bert, namespace, []byte("x"))), nil, "does not match"},
 		{"another message, then the right one", p.Trust, join(sign(t, p.bert, namespace, []byte("x")), by(p.anna, p.bert)), []string{"anna", "bert"}, ""},
+		{"too long", p.Trust, append(bytes.Repeat([]byte("\n"), MaxSignatureBytes), by(p.anna, p.bert)...), nil, "more than"},
 		{"too many", p.Trust, bytes.Repeat(by(p.anna), MaxSignatures+1), nil, "more than"},
 		{"two of three needed", &all, by(p.anna, p.bert), nil, ""},
 		{"threshold 0", &zero, by(p.anna, p.bert, p.cleo), nil, ""},
@@ -211,8 +213,12 @@ func TestParse(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Parse(data); err == nil || !strings.Contains(err.Error(), tt.want) {
+		_, err = Parse(data)
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: Parse: got %v, want %q", tt.name, err, tt.want)
+		}
+		if hint.Of(err) == "" {
+			t.Errorf("%s: Parse: no hint for %v", tt.name, err)
 		}
 		if _, err := changed.Marshal(); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: Marshal: got %v, want %q", tt.name, err, tt.want)

@@ -94,8 +94,12 @@ func TestParseSpec(t *testing.T) {
 		"same id":        {"kernel = \"linux-image-x\"\n[[root.account]]\nname = \"a\"\nid = 1\nhome = \"/a\"\n[[root.account]]\nname = \"b\"\nid = 1\nhome = \"/b\"\n", "listed twice"},
 	}
 	for name, tt := range tests {
-		if _, err := ParseSpec("image.toml", []byte(tt.text)); err == nil || !strings.Contains(err.Error(), tt.want) {
+		_, err := ParseSpec("image.toml", []byte(tt.text))
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: error %v, want one with %q", name, err, tt.want)
+		}
+		if hint.Of(err) == "" {
+			t.Errorf("%s: no hint for %v", name, err)
 		}
 	}
 }

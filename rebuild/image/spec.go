@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 
+	"mayfly/internal/hint"
 	"mayfly/internal/tomlfile"
 )
 
@@ -86,7 +87,7 @@ func (s Spec) Digest() string { return s.digest }
 func ParseSpec(name string, data []byte) (Spec, error) {
 	var s Spec
 	if len(data) > maxSpec {
-		return Spec{}, fmt.Errorf("%s: longer than %d bytes", name, maxSpec)
+		return Spec{}, hint.New(fmt.Errorf("%s: longer than %d bytes", name, maxSpec), "this is not an image.toml; docs/formats/image-lock.md describes it")
 	}
 	doc, err := tomlfile.Decode(name, data, &s)
 	if err != nil {
@@ -102,7 +103,7 @@ func ParseSpec(name string, data []byte) (Spec, error) {
 
 func (s Spec) check() error {
 	if !packageName.MatchString(s.Kernel) {
-		return tomlfile.At("kernel", "", "bad package name %q", s.Kernel)
+		return tomlfile.At("kernel", "for example kernel = \"linux-image-cloud-amd64\"", "bad package name %q", s.Kernel)
 	}
 	lists := []struct {
 		key   string
@@ -126,13 +127,13 @@ func (s Spec) check() error {
 	var dirs, names, ids []string
 	for _, d := range s.Root.Directories {
 		if d.Mode&^0o1777 != 0 {
-			return tomlfile.At("root.directories", "", "%s: mode %#o may hold permissions and the sticky bit only", d.Path, d.Mode)
+			return tomlfile.At("root.directories", "for example mode = 0o755", "%s: mode %#o may hold permissions and the sticky bit only", d.Path, d.Mode)
 		}
 		dirs = append(dirs, d.Path)
 	}
 	for _, a := range s.Root.Accounts {
 		if a.ID > maxID || !cleanAbsolute(a.Home) {
-			return tomlfile.At("root.account", "", "%s: bad id %d or home %q", a.Name, a.ID, a.Home)
+			return tomlfile.At("root.account", fmt.Sprintf("id is at most %d, home a path like \"/run/name\"", maxID), "%s: bad id %d or home %q", a.Name, a.ID, a.Home)
 		}
 		names, ids = append(names, a.Name), append(ids, fmt.Sprint(a.ID))
 	}
@@ -147,14 +148,14 @@ func (s Spec) check() error {
 
 func checkNames(key string, names []string, ok func(string) bool) error {
 	if len(names) > maxNames {
-		return tomlfile.At(key, "", "more than %d entries", maxNames)
+		return tomlfile.At(key, "an image holds few things: remove what no program needs", "more than %d entries", maxNames)
 	}
 	for i, n := range names {
 		if !ok(n) {
-			return tomlfile.At(fmt.Sprintf("%s[%d]", key, i), "", "bad entry %q", n)
+			return tomlfile.At(fmt.Sprintf("%s[%d]", key, i), "docs/formats/image-lock.md says what "+key+" may hold", "bad entry %q", n)
 		}
 		if slices.Contains(names[:i], n) {
-			return tomlfile.At(fmt.Sprintf("%s[%d]", key, i), "", "%q is listed twice", n)
+			return tomlfile.At(fmt.Sprintf("%s[%d]", key, i), "each entry once", "%q is listed twice", n)
 		}
 	}
 	return nil

@@ -112,7 +112,7 @@ func TestVerify(t *testing.T) {
 		{"one and a stranger", good, sign(t, good, 1, 8), now, Unsigned},
 		{"for another namespace", good, append(sign(t, good, 2), forOther...), now, Unsigned},
 		{"other bytes", append(bytes.Clone(good), '\n'), sign(t, good, 1, 2), now, Unsigned},
-		{"signatures over the limit", good, make([]byte, MaxSignatures+1), now, Unsigned},
+		{"signatures over the limit", good, make([]byte, trust.MaxSignatureBytes+1), now, Unsigned},
 		{"statement over the limit", make([]byte, MaxStatement+1), nil, now, Malformed},
 		{"signed, not canonical", loose, sign(t, loose, 1, 2), now, Malformed},
 		{"signed, unknown field", unknown, sign(t, unknown, 1, 2), now, Malformed},

@@ -22,8 +22,6 @@ const (
 	Kind = "mayfly-release/1"
 	// MaxStatement bounds release.json, in bytes.
 	MaxStatement = 16 << 10
-	// MaxSignatures bounds release.json.sig, in bytes.
-	MaxSignatures = 256 << 10
 	// MaxPart bounds each file of a release, in bytes.
 	MaxPart = 1 << 30
 	// MaxCmdline bounds the kernel command line, in bytes: what x86 takes.

@@ -41,9 +41,6 @@ func Verify(t *trust.Trust, data, sigs []byte, now time.Time) (*Statement, error
 	if len(data) > MaxStatement {
 		return nil, refuse(Malformed, "statement of %d bytes, more than %d", len(data), MaxStatement)
 	}
-	if len(sigs) > MaxSignatures {
-		return nil, refuse(Unsigned, "signatures of %d bytes, more than %d", len(sigs), MaxSignatures)
-	}
 	if _, err := t.Approved(Namespace, data, sigs); err != nil {
 		return nil, &Refusal{Reason: Unsigned, Err: err}
 	}

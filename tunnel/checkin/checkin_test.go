@@ -285,20 +285,23 @@ func TestFetchAndHandler(t *testing.T) {
 }
 
 func TestParseConfig(t *testing.T) {
-	const good = "{\n\"fleet\":\"test\",\n\"domain\":\"fleet.test\",\n\"ca\":\"x\",\n\"checkin\":\"10.77.0.1:7445\",\n\"name\":\"n\",\n\"list_keys\":[\"k\"]}\n"
+	const good = "{\n  \"fleet\": \"test\",\n  \"domain\": \"fleet.test\",\n  \"ca\": \"x\",\n  \"checkin\": \"10.77.0.1:7445\",\n  \"name\": \"n\",\n  \"list_keys\": [\n    \"k\"\n  ]\n}\n"
 	if _, err := ParseConfig([]byte(good)); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ old, new, want string }{
-		{`"fleet":"test"`, `"fleet":"Test"`, "fleet"},
-		{`"domain":"fleet.test"`, `"domain":""`, "no domain"},
-		{`"ca":"x"`, `"ca":""`, "no ca"},
+		{`"fleet": "test"`, `"fleet": "Test"`, "fleet"},
+		{`"domain": "fleet.test"`, `"domain": ""`, "no domain"},
+		{`"ca": "x"`, `"ca": ""`, "no ca"},
 		{`10.77.0.1:7445`, `example.com`, "IP:PORT"},
-		{`"name":"n"`, `"name":""`, "no name"},
-		{`["k"]`, `[]`, "no list_keys"},
-		{`"name":"n"`, `"nome":"n"`, "line 6: json: unknown field"},
-		{"]}\n", "]}\n{}", "line 8: more after"},
-		{`"fleet":"test"`, `"fleet":7`, "line 2: json: cannot unmarshal"},
+		{`"name": "n"`, `"name": ""`, "no name"},
+		{"[\n    \"k\"\n  ]", "[]", "no list_keys"},
+		{`"name": "n"`, `"nome": "n"`, "line 6: json: unknown field"},
+		{"]\n}\n", "]\n}\n{}", "canonical"},
+		{`"name": "n"`, `"name":"n"`, "canonical"},
+		{`"name": "n"`, `"Name": "n"`, "canonical"},
+		{`"name": "n"`, "\"name\": \"m\",\n  \"name\": \"n\"", "canonical"}, // the last one would win
+		{`"fleet": "test"`, `"fleet": 7`, "line 2: json: cannot unmarshal"},
 	} {
 		_, err := ParseConfig([]byte(strings.Replace(good, c.old, c.new, 1)))
 		if err == nil || !strings.Contains(err.Error(), c.want) {

@@ -5,30 +5,25 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
 	"strings"
 
+	"mayfly/internal/canonical"
 	"mayfly/internal/hint"
 )
 
 // MaxConfig bounds client.json, in bytes.
 const MaxConfig = 64 << 10
 
-// ParseConfig reads client.json strictly.
+// ParseConfig reads client.json: canonical JSON, as `fleetctl init` wrote it. It is the one reader of that file, check-in's own too.
 func ParseConfig(data []byte) (ClientConfig, error) {
 	var c ClientConfig
-	if len(data) > MaxConfig {
-		return c, fmt.Errorf("over %d bytes", MaxConfig)
-	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&c); err != nil {
-		return c, fmt.Errorf("line %d: %w", line(data, place(data, err, dec.InputOffset())), err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return c, fmt.Errorf("line %d: more after the configuration", line(data, dec.InputOffset()))
+	if err := canonical.Parse(data, MaxConfig, &c); err != nil {
+		if at, ok := place(data, err); ok {
+			err = fmt.Errorf("line %d: %w", line(data, at), err)
+		}
+		return c, err
 	}
 	if !label(c.Fleet) {
 		return c, fmt.Errorf("fleet %q is not a lower-case DNS label", c.Fleet)
@@ -64,23 +59,23 @@ func LoadConfig(path string) (ClientConfig, error) {
 	return c, nil
 }
 
-// place is where in data a decoding error was met.
-func place(data []byte, err error, fallback int64) int64 {
+// place is where in data a decoding error was met, if the error tells.
+func place(data []byte, err error) (int64, bool) {
 	var kind *json.UnmarshalTypeError
 	var syntax *json.SyntaxError
 	switch {
 	case errors.As(err, &kind):
-		return kind.Offset
+		return kind.Offset, true
 	case errors.As(err, &syntax):
-		return syntax.Offset
+		return syntax.Offset, true
 	}
 	// The library tells the name of an unknown field, but not its place.
 	if name, found := strings.CutPrefix(err.Error(), "json: unknown field "); found {
 		if i := bytes.Index(data, []byte(name)); i >= 0 {
-			return int64(i)
+			return int64(i), true
 		}
 	}
-	return fallback
+	return 0, false
 }
 
 func line(data []byte, offset int64) int {

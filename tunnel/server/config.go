@@ -43,7 +43,11 @@ func LoadConfig(path string) (Config, error) {
 	}
 	c, err := ParseConfig(data)
 	if err != nil {
-		return c, fmt.Errorf("%s: %w", path, err)
+		err = fmt.Errorf("%s: %w", path, err)
+		if hint.Of(err) == "" {
+			err = hint.New(err, "mayfly-init writes it from the signed inventory; docs/formats/registration.md has its keys")
+		}
+		return c, err
 	}
 	return c, nil
 }

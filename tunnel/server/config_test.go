@@ -5,9 +5,12 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"mayfly/internal/hint"
 	"mayfly/tunnel/wire"
 )
 
@@ -36,6 +39,18 @@ func TestParseConfig(t *testing.T) {
 		_, err := ParseConfig([]byte(strings.Replace(goodConfig, x.old, x.new, 1)))
 		if err == nil || !strings.Contains(err.Error(), x.want) {
 			t.Errorf("%s: got %v, want %q", x.new, err, x.want)
+		}
+	}
+}
+
+func TestLoadConfigHints(t *testing.T) {
+	for _, text := range []string{"", "{", goodConfig + "{}", strings.Replace(goodConfig, `"name":"se-1",`, ``, 1), strings.Replace(goodConfig, `10.64.1.0/24`, `10.0.0.0/8`, 1)} {
+		path := filepath.Join(t.TempDir(), "server.json")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := LoadConfig(path); err == nil || hint.Of(err) == "" || !strings.Contains(err.Error(), path) {
+			t.Errorf("%.40q: got %v, hint %q, want an error with the path and a hint", text, err, hint.Of(err))
 		}
 	}
 }

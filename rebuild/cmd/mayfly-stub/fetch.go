@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"time"
 
+	"mayfly/policies/trust"
 	"mayfly/rebuild/release"
 )
 
@@ -33,7 +34,7 @@ func (b *boot) fetchRelease(ctx context.Context) error {
 	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != b.ticket.Release {
 		return refusef(notTicketed, "the statement's SHA-256 is %x, the ticket names %s", sum, b.ticket.Release)
 	}
-	sigs, err := b.fetchSmall(ctx, release.SignaturesFile, release.MaxSignatures)
+	sigs, err := b.fetchSmall(ctx, release.SignaturesFile, trust.MaxSignatureBytes)
 	if err != nil {
 		return err
 	}

@@ -26,6 +26,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/crypto/ssh"
 
+	"mayfly/internal/canonical"
 	"mayfly/internal/pki"
 	"mayfly/internal/sshsig"
 	"mayfly/policies/trust"
@@ -405,7 +406,7 @@ func (l *lab) clientConfig(change func(*checkin.ClientConfig)) string {
 	if change != nil {
 		change(&c)
 	}
-	data, err := json.Marshal(c)
+	data, err := canonical.Marshal(c)
 	if err != nil {
 		l.t.Fatal(err)
 	}

@@ -14,7 +14,7 @@ func TestResolver(t *testing.T) {
 	cases := []struct{ name, config, want string }{
 		{"address outside", strings.Replace(good, "10.64.1.1", "10.65.1.1", 1), "is not in network"},
 		{"no network", `{"address":"10.64.1.1"}`, "is not in network"},
-		{"the world", `{"address":"10.64.1.1","network":"0.0.0.0/0"}`, "larger than a /8"},
+		{"the world", `{"address":"10.64.1.1","network":"0.0.0.0/0"}`, "from /16 to /29"},
 		{"unknown key", `{"addres":"10.64.1.1"}`, "addres"},
 		{"good, but no such program", good, "no such file"},
 	}
