@@ -54,10 +54,22 @@ func (p Program) Main(ctx context.Context, args []string, stdin io.Reader, stdou
 		return code
 	}
 	fmt.Fprintf(stderr, "%s: error: %v\n", p.Name, err)
-	if h := hint.Of(err); h != "" {
+	h := hint.Of(err)
+	if h == "" && code == Usage {
+		h = p.usageHint(args)
+	}
+	if h != "" {
 		fmt.Fprintf(stderr, "%s: hint: %s\n", p.Name, h)
 	}
 	return code
+}
+
+// usageHint is the hint of every usage error that has none of its own.
+func (p Program) usageHint(args []string) string {
+	if v, _, ok := p.find(args); ok {
+		return fmt.Sprintf("%s %s --help shows the flags", p.Name, v.Name)
+	}
+	return p.Name + " --help lists the verbs"
 }
 
 func (p Program) run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
@@ -143,7 +155,7 @@ func (c *Call) Parse(fs *flag.FlagSet) error {
 			if errors.Is(err, flag.ErrHelp) {
 				return errors.Join(flag.ErrHelp, c.printHelp(fs))
 			}
-			return hint.New(Usagef("%v", err), "%s --help shows the flags", fs.Name())
+			return Usagef("%v", err)
 		}
 		rest := fs.Args()
 		ended := len(rest) < len(args) && args[len(args)-len(rest)-1] == "--"

@@ -33,6 +33,7 @@ func program() Program {
 			return Refuse(hint.New(errors.New("signed already"), "ask somebody else"))
 		}},
 		{Name: "policy check", Summary: "check it", Run: func(ctx context.Context, c *Call) error { return errors.New("no file") }},
+		{Name: "policy bundle", Summary: "bundle it", Run: func(ctx context.Context, c *Call) error { return fmt.Errorf("x: %w", Usagef("--dir is needed")) }},
 		{Name: "wait", Summary: "waits", Run: func(ctx context.Context, c *Call) error {
 			return fmt.Errorf("waiting: %w", context.Cause(ctx))
 		}},
@@ -51,7 +52,7 @@ func TestProgram(t *testing.T) {
 		{"help", OK, "prog: tests programs", ""},
 		{"help policy", OK, "prog policy sign", ""},
 		{"help image lock", OK, "-dir DIR", ""},
-		{"help nothing", Usage, "", `unknown verb "nothing"`},
+		{"help nothing", Usage, "", "unknown verb \"nothing\"\nprog: hint: prog --help lists the verbs\n"},
 		{"version", OK, "prog ", ""},
 		{"--version", OK, " go1.", ""},
 		{"frob", Usage, "", `prog: error: unknown verb "frob"`},
@@ -60,13 +61,14 @@ func TestProgram(t *testing.T) {
 		{"policy frob", Usage, "", `unknown verb "policy frob"`},
 		{"policy sign", Refused, "", "prog: error: signed already\nprog: hint: ask somebody else\n"},
 		{"policy check", Failed, "", "prog: error: no file\n"},
+		{"policy bundle x", Usage, "", "prog: error: x: --dir is needed\nprog: hint: prog policy bundle --help shows the flags\n"},
 		{"image other", OK, `image ["other"]`, ""},
 		{"image lock", OK, `lock dir=. args=[]`, ""},
 		{"image lock --dir d a b", OK, `lock dir=d args=["a" "b"]`, ""},
 		{"image lock a --dir d b", OK, `lock dir=d args=["a" "b"]`, ""},
 		{"image lock a -- --dir d", OK, `lock dir=. args=["a" "--dir" "d"]`, ""},
 		{"image lock a --help", OK, "Usage: prog image lock [flags] NAME\n\nlock it\n\nLocks the image.\n\nFlags:", ""},
-		{"image lock --frob", Usage, "", "flag provided but not defined: -frob"},
+		{"image lock --frob", Usage, "", "flag provided but not defined: -frob\nprog: hint: prog image lock --help shows the flags\n"},
 		{"image lock --dir", Usage, "", "flag needs an argument"},
 	}
 	for _, tt := range tests {
