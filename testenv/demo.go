@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"mayfly/internal/command"
@@ -187,7 +188,7 @@ func (d *demo) refusedBy(ctx context.Context, args ...string) (string, error) {
 	if !errors.As(err, &f) || f.code != command.Refused {
 		return "", fmt.Errorf("fleetctl %s: got exit %d, want %d: %w", args[0], exitCode(err), command.Refused, orDone(err))
 	}
-	return firstLine(f.said), nil
+	return errorLine(f.said), nil
 }
 
 func orDone(err error) error {
@@ -205,11 +206,13 @@ func (d *demo) write(path string, data []byte, perm os.FileMode) error {
 	return nil
 }
 
-func firstLine(s string) string {
-	for i := range s {
-		if s[i] == '\n' {
-			return s[:i]
+// errorLine is the line of a program's talk that says why it failed; its first line, if none does.
+func errorLine(said string) string {
+	lines := strings.Split(said, "\n")
+	for _, l := range lines {
+		if strings.Contains(l, "error:") {
+			return l
 		}
 	}
-	return s
+	return lines[0]
 }
