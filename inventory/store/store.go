@@ -67,8 +67,8 @@ func open(ctx context.Context, path string) (*Store, error) {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
-	if perm := info.Mode().Perm(); perm&0o077 != 0 {
-		return nil, hint.New(fmt.Errorf("mode %04o lets others at it", perm), "chmod 600 %s", path)
+	if err := private(info, path); err != nil {
+		return nil, err
 	}
 	return connect(ctx, path, (*Store).migrate, url.Values{
 		"_pragma": {"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)"},
@@ -91,11 +91,23 @@ func openReadOnly(ctx context.Context, path string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(path); err != nil {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := private(info, path); err != nil {
 		return nil, err
 	}
 	// Not mode=ro: that would leave the files of the write-ahead log behind.
 	return connect(ctx, path, (*Store).recognize, url.Values{"mode": {"rw"}, "_pragma": {"query_only(1)"}})
+}
+
+// private refuses a store that somebody else may have written.
+func private(info os.FileInfo, path string) error {
+	if perm := info.Mode().Perm(); perm&0o077 != 0 {
+		return hint.New(fmt.Errorf("mode %04o lets others at it", perm), "chmod 600 %s", path)
+	}
+	return nil
 }
 
 // connect opens the file and has it checked.

@@ -657,6 +657,12 @@ func TestOpenReadOnly(t *testing.T) {
 	if after := listing(t, dir); after != before {
 		t.Errorf("reading changed\n%s to\n%s", before, after)
 	}
+	if err := os.Chmod(other, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenReadOnly(t.Context(), other); err == nil || !strings.Contains(err.Error(), "lets others at it") {
+		t.Errorf("mode 0644: got %v", err)
+	}
 	empty := filepath.Join(dir, "empty.db")
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
 		t.Fatal(err)
