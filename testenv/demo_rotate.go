@@ -97,7 +97,7 @@ func (d *demo) rotate(ctx context.Context) error {
 		if err := errors.Join(fetchErr, clientErr); err != nil {
 			return "", err
 		}
-		return d.countFetches(fetcher, began)
+		return d.countFetches(fetcher, began, took)
 	})
 	return rotateErr
 }
@@ -242,7 +242,7 @@ func (d *demo) floorHeld(events []store.Event, lists []sample) {
 }
 
 // countFetches reads what the fetcher did since the rotation began.
-func (d *demo) countFetches(p *supervise.Process, began time.Time) (string, error) {
+func (d *demo) countFetches(p *supervise.Process, began time.Time, took time.Duration) (string, error) {
 	data, err := os.ReadFile(p.Log)
 	if err != nil {
 		return "", err
@@ -282,12 +282,22 @@ func (d *demo) countFetches(p *supervise.Process, began time.Time) (string, erro
 	switch {
 	case d.r.FailedFetches > 0:
 		return detail, fmt.Errorf("%d failed, first %s", d.r.FailedFetches, firstErr)
-	case ok < minFetches:
-		return detail, errors.New("too few to prove anything")
 	case moves == 0 || len(through) < 2:
 		return detail, errors.New("the client never moved")
 	}
-	return detail, nil
+	return detail, carried(ok, slowest, took)
+}
+
+// carried wants fetches to have gone on all the time that a rotation took: none of them stuck, and enough of them.
+func carried(ok int, slowest float64, took time.Duration) error {
+	want := max(minFetches, int(took/fetchEvery))
+	switch {
+	case ok < want:
+		return fmt.Errorf("too few in %.0f s to prove anything, want %d", took.Seconds(), want)
+	case slowest > slowFetch.Seconds():
+		return fmt.Errorf("the slowest took longer than %s: the tunnel was stuck", slowFetch)
+	}
+	return nil
 }
 
 // watch asks for the list again and again, as a client does, until it is ended.

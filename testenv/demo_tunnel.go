@@ -70,10 +70,9 @@ func (d *demo) tunnel(ctx context.Context) error {
 	d.r.check("without the tunnel nothing gets through", func() (string, error) {
 		dialing, cancel := context.WithTimeout(ctx, silentLimit/2)
 		defer cancel()
-		conn, err := d.e.lab.Client.DialContext(dialing, "tcp", netip.AddrPortFrom(netlab.WebTarget, webPort).String(), netip.Addr{})
-		if err == nil {
-			conn.Close()
-			return "", errors.New("the target answered")
+		at := netip.AddrPortFrom(netlab.WebTarget, webPort).String()
+		if err := unanswered(d.e.lab.Client.DialContext(dialing, "tcp", at, netip.Addr{})); err != nil {
+			return "", err
 		}
 		return "the client left no route behind", nil
 	})

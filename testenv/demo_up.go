@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -86,20 +87,26 @@ func (d *demo) background(name string, args ...string) *exec.Cmd {
 
 func (d *demo) startTarget(ctx context.Context) (string, error) {
 	e := d.e
-	web := netip.AddrPortFrom(netlab.WebTarget, webPort).String()
-	root := netip.AddrPortFrom(netlab.DNSRoot, 53).String()
-	if _, err := d.daemon(ctx, "web", e.lab.Target, ready, d.background(e.bin("testenv"), "part", "web", "--listen", web)); err != nil {
+	web := netip.AddrPortFrom(netlab.WebTarget, webPort)
+	root := netip.AddrPortFrom(netlab.DNSRoot, 53)
+	if _, err := d.daemon(ctx, "web", e.lab.Target, ready, d.background(e.bin("testenv"), "part", "web", "--listen", web.String())); err != nil {
 		return "", err
 	}
-	if _, err := d.daemon(ctx, "dns", e.lab.Target, ready, d.background(e.bin("testenv"), "part", "dns", "--zone", e.path("dns", "root.zone"), "--listen", root)); err != nil {
+	if _, err := d.daemon(ctx, "dns", e.lab.Target, ready, d.background(e.bin("testenv"), "part", "dns", "--zone", e.path("dns", "root.zone"), "--listen", root.String())); err != nil {
+		return "", err
+	}
+	asking, cancel := context.WithTimeout(ctx, readyLimit)
+	defer cancel()
+	inside := func(ctx context.Context, network, address string) (net.Conn, error) {
+		return e.lab.Target.DialContext(ctx, network, address, netip.Addr{})
+	}
+	if err := errors.Join(askWeb(asking, inside, web), askRoot(asking, inside, root, netlab.WebTarget)); err != nil {
 		return "", err
 	}
 	short, cancel := context.WithTimeout(ctx, silentLimit/3)
 	defer cancel()
-	conn, err := e.lab.Client.DialContext(short, "tcp", web, netlab.Engineer)
-	if err == nil {
-		conn.Close()
-		return "", errors.New("the client reaches the target without a tunnel: the lab proves nothing")
+	if err := unanswered(e.lab.Client.DialContext(short, "tcp", web.String(), netlab.Engineer)); err != nil {
+		return "", fmt.Errorf("the client without a tunnel: %w: the lab proves nothing", err)
 	}
 	return fmt.Sprintf("%s and %s; the client does not reach them without a tunnel", web, root), nil
 }

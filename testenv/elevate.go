@@ -40,9 +40,6 @@ func (e *environment) asRoot(ctx context.Context, c *command.Call, verb string, 
 				return false, hint.New(fmt.Errorf("still not found after installing: %s", debian.Describe(still)), "%s", debian.Line(still))
 			}
 		}
-		if os.Getenv(envCaller) == "" {
-			return false, nil
-		}
 		return false, nil
 	}
 	if !debian.Sudo(ctx) {
@@ -62,20 +59,15 @@ func (e *environment) asRoot(ctx context.Context, c *command.Call, verb string, 
 // throughSudo runs the built program again as root. sudo does not hand on every signal, so the child holds a lifeline: a pipe as
 // its stdin that closes when this process ends or is asked to.
 func (e *environment) throughSudo(ctx context.Context, c *command.Call, verb string) error {
-	args := []string{"-n", "env", envCaller + "=1", "PATH=" + debian.Path(os.Getenv("PATH"))}
+	set := []string{envCaller + "=1", "PATH=" + debian.Path(os.Getenv("PATH"))}
 	for _, name := range []string{"GOCACHE", "GOMODCACHE", "GOROOT", "GOPATH"} {
 		value, err := goEnv(ctx, name)
 		if err != nil {
 			return err
 		}
-		args = append(args, name+"="+value)
+		set = append(set, name+"="+value)
 	}
-	for _, name := range keptEnvironment {
-		if value, ok := os.LookupEnv(name); ok {
-			args = append(args, name+"="+value)
-		}
-	}
-	args = append(args, e.bin("testenv"))
+	args := append(sudoArgs(os.LookupEnv, set), e.bin("testenv"))
 	args = append(args, strings.Fields(verb)...)
 	args = append(args, c.Args...)
 	cmd := exec.Command("sudo", args...)
@@ -99,6 +91,22 @@ func (e *environment) throughSudo(ctx context.Context, c *command.Call, verb str
 		return fmt.Errorf("running through sudo: %w", err)
 	}
 	return nil
+}
+
+// sudoArgs makes sudo set some variables and keep others. Those are kept by name: a proxy's address may hold a password, and
+// everybody can read a command line.
+func sudoArgs(lookup func(string) (string, bool), set []string) []string {
+	args := []string{"-n"}
+	var kept []string
+	for _, name := range keptEnvironment {
+		if _, ok := lookup(name); ok {
+			kept = append(kept, name)
+		}
+	}
+	if len(kept) > 0 {
+		args = append(args, "--preserve-env="+strings.Join(kept, ","))
+	}
+	return append(append(args, "env"), set...)
 }
 
 // alreadySaid is the outcome of the program's other self, which told the person already.

@@ -19,5 +19,7 @@ const (
 	maxSaid     = 2000 // bytes of a failed program's words
 	fetchBytes  = 256 << 10
 	pullBytes   = 8 << 20
-	minFetches  = 5 // fewer than this during a rotation prove nothing
+	minFetches  = 50              // fewer than this during a rotation prove nothing, of fetches and of lists
+	fetchEvery  = time.Second     // nor do fewer than one in this time
+	slowFetch   = 5 * time.Second // longer than this, and the tunnel was stuck
 )

@@ -9,11 +9,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"mayfly/internal/command"
 	"mayfly/internal/hint"
 	"mayfly/testenv/netlab"
+	"mayfly/testenv/supervise"
 )
 
 var upVerb = command.Verb{
@@ -41,8 +43,15 @@ func runUp(ctx context.Context, c *command.Call) (err error) {
 	defer e.release()
 	defer e.giveCaches(ctx)
 	if e.isUp() {
-		if running, err := e.table.Running(); err != nil || len(running) > 0 {
-			return errors.Join(err, e.printWhatToTry(c))
+		running, err := e.table.Running()
+		if err != nil {
+			return err
+		}
+		if len(running) > 0 {
+			if err := e.whole(running); err != nil {
+				return err
+			}
+			return e.printWhatToTry(c)
 		}
 		// The machine was restarted under it: nothing runs, and what was in memory is gone.
 		if _, err := e.remove(); err != nil {
@@ -75,6 +84,40 @@ func runUp(ctx context.Context, c *command.Call) (err error) {
 		return err
 	}
 	return e.printWhatToTry(c)
+}
+
+// lasting is the programs that up starts and leaves running, beside the machines.
+var lasting = []string{"web", "dns", "signer", "serve", "checkin", "bastion", "agent-" + engineer, "agent-" + colleague, "agent-untouched", "forward"}
+
+// whole wants every program and every machine of an environment among those that run.
+func (e *environment) whole(running []supervise.Record) error {
+	records, err := e.table.Records()
+	if err != nil {
+		return err
+	}
+	var missing []string
+	for _, name := range lasting {
+		if !slices.ContainsFunc(records, func(r supervise.Record) bool { return r.Name == name }) {
+			missing = append(missing, name)
+		}
+	}
+	for _, m := range machines {
+		if !slices.ContainsFunc(running, func(r supervise.Record) bool { return m.isRunBy(r.Command) }) {
+			missing = append(missing, "machine "+m.Name)
+		}
+	}
+	if len(missing) > 0 {
+		return hint.New(fmt.Errorf("only a part of the fleet is up; not running: %s", strings.Join(missing, ", ")),
+			"%s has their last words; go run ./testenv down, and up again (a machine that is being rebuilt comes back by itself)", shorten(e.path("logs")))
+	}
+	return nil
+}
+
+// isRunBy tells whether a command line is this machine's.
+func (m machine) isRunBy(command []string) bool {
+	return strings.Contains(command[0], "qemu-system") && slices.ContainsFunc(command, func(arg string) bool {
+		return strings.Contains(arg, "ifname="+m.Tap+",")
+	})
 }
 
 // forward opens a loopback port of this machine that leads to the bastion, and writes an ssh_config for it.
@@ -115,7 +158,7 @@ func (e *environment) printWhatToTry(c *command.Call) error {
   ssh -F %[1]s/ssh_config se-1
   %[2]s%[1]s/bin/fleetctl status --dir %[1]s/fleet
   %[2]sip netns exec %[3]s %[1]s/bin/fleetctl rotate --all --dir %[1]s/fleet
-  %[2]sip netns exec %[4]s %[1]s/bin/tunnel client --config %[1]s/fleet/public/client.json --route %[5]s --resolv-conf /tmp/resolv.conf
+  %[2]sip netns exec %[4]s %[1]s/bin/tunnel client --config %[1]s/fleet/public/client.json --route %[5]s --resolv-conf %[1]s/run/try-resolv.conf
   go run ./testenv down
 `, shorten(e.dir), sudo, e.lab.Core.Name, e.lab.Client.Name, netlab.Targets)
 	return err
