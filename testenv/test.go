@@ -109,10 +109,10 @@ func runTest(ctx context.Context, c *command.Call) error {
 	if err != nil {
 		return err
 	}
-	test := append([]string{"go", "test", "-race", "-count=1", "-json", "-count=1", "-timeout=" + testLimit}, c.Args...)
+	test := append([]string{"go", "test", "-race", "-count=1", "-json", "-timeout=" + testLimit}, c.Args...)
 	err = run(nil, append(slices.Clone(test), packages...)...)
 	if ctx.Err() == nil && len(c.Args) == 0 {
-		err = errors.Join(err, run(nil, append([]string{"go", "test", "-count=1", "-json", "-count=1", "-timeout=" + testLimit}, wholeTests...)...))
+		err = errors.Join(err, run(nil, append([]string{"go", "test", "-count=1", "-json", "-timeout=" + testLimit}, wholeTests...)...))
 	}
 	if ctx.Err() == nil {
 		err = errors.Join(err, run(nil, append(slices.Clone(test), "./testenv")...))
