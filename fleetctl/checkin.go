@@ -8,13 +8,13 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
 	"mayfly/fleetctl/signer"
 	"mayfly/internal/command"
 	"mayfly/internal/hint"
+	"mayfly/inventory"
 	"mayfly/tunnel/checkin"
 )
 
@@ -23,7 +23,8 @@ var checkinVerb = command.Verb{
 	Args:    "--dir DIR",
 	Summary: "run the API that apps ask for servers",
 	Help: `Answers apps, over TLS 1.3 under the fleet's CA, with the signed list of servers: the same bytes for everybody. It has no CA
-key, reads DIR/public only, and writes nothing about who asked. Its own key is made in RAM at each start; the signer, which
+key and writes nothing about who asked. Where it listens and what it is called the signed inventory says; a changed one takes
+effect when it is started again. Of DIR/public it reads list.json only, which apps check by its signature. Its own key is made in RAM at each start; the signer, which
 has to run, certifies it and renews the certificate.
 
 It says "fleetctl: checkin: ready" on stderr when it listens.
@@ -51,16 +52,20 @@ func runCheckin(ctx context.Context, c *command.Call) error {
 		return err
 	}
 	d, log := state(*dir), logger(c.Stderr)
-	client, err := d.client()
+	t, _, err := d.trust()
 	if err != nil {
 		return err
 	}
-	l, err := net.Listen("tcp", client.Checkin)
+	b, err := d.bundle(t, time.Now()) // what apps are told lies in public, where others may write: it does not say where to listen
 	if err != nil {
-		return hint.New(fmt.Errorf("listening for apps: %w", err), "another process has %s, or the address is not this machine's", client.Checkin)
+		return err
 	}
-	name := strings.TrimSuffix(client.Name, "."+client.Domain)
-	cert, err := newCertificate(ctx, signer.Dial(string(d)), name, client.Name)
+	at := checkinAddress(b.Inventory)
+	l, err := net.Listen("tcp", at)
+	if err != nil {
+		return hint.New(fmt.Errorf("listening for apps: %w", err), "another process has %s, or the address is not this machine's", at)
+	}
+	cert, err := newCertificate(ctx, signer.Dial(string(d)), inventory.NameCheckin, b.Inventory.FQDN(inventory.NameCheckin))
 	if err != nil {
 		return errors.Join(needsSigner(err), l.Close())
 	}

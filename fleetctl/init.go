@@ -4,10 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
+	"net/netip"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -157,7 +156,7 @@ func writePublic(d state, f inventory.Fleet, keys signer.Public) error {
 		Fleet:    f.Name,
 		Domain:   f.Domain,
 		CA:       string(keys.TLSCA),
-		Checkin:  net.JoinHostPort(f.Controller.Address.String(), strconv.Itoa(int(f.Controller.CheckinPort))),
+		Checkin:  checkinAddress(f),
 		Name:     f.FQDN(inventory.NameCheckin),
 		ListKeys: []string{keys.ListKey},
 	}
@@ -169,6 +168,11 @@ func writePublic(d state, f inventory.Fleet, keys signer.Public) error {
 		return err
 	}
 	return durable.WriteFile(d.knownHostsFile(), knownHosts(f, keys.HostCA), 0o644)
+}
+
+// checkinAddress is where check-in listens.
+func checkinAddress(f inventory.Fleet) string {
+	return netip.AddrPortFrom(f.Controller.Address, f.Controller.CheckinPort).String()
 }
 
 // knownHosts says that the SSH host CA speaks for every host of the fleet, by full and by short name.

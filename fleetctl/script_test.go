@@ -206,7 +206,7 @@ func scriptHold(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func scriptFetchList(ts *testscript.TestScript, neg bool, args []string) {
-	c, err := state(ts.MkAbs(args[0])).client()
+	c, err := checkin.LoadConfig(state(ts.MkAbs(args[0])).clientFile())
 	ts.Check(err)
 	ctx, cancel := context.WithTimeout(context.Background(), soon)
 	defer cancel()

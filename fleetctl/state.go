@@ -18,7 +18,6 @@ import (
 	"mayfly/policies"
 	"mayfly/policies/bundle"
 	"mayfly/policies/trust"
-	"mayfly/tunnel/checkin"
 )
 
 // maxFile bounds the files of a state directory that are read whole.
@@ -100,19 +99,6 @@ func (d state) bundleBytes() (data, sigs []byte, err error) {
 	}
 	sigs, err = readSignatures(d.bundleFile())
 	return data, sigs, err
-}
-
-// client reads DIR/public/client.json, from which apps, and check-in itself, know name, address and CA.
-func (d state) client() (checkin.ClientConfig, error) {
-	data, err := read(d.clientFile(), "`fleetctl init` makes it")
-	if err != nil {
-		return checkin.ClientConfig{}, err
-	}
-	c, err := checkin.ParseConfig(data)
-	if err != nil {
-		return c, hint.New(fmt.Errorf("%s: %w", d.clientFile(), err), "take back the file that `fleetctl init` wrote")
-	}
-	return c, nil
 }
 
 // openStore opens the store, and makes it on first use.
