@@ -11,6 +11,7 @@ import (
 type node struct {
 	line int
 	text bool // a string
+	zone bool // a date or time without an offset
 }
 
 // locator walks a document's expressions and notes the line of each table, key and array element by its path.
@@ -83,7 +84,8 @@ func (l *locator) keyValue(prefix string, e *unstable.Node) {
 }
 
 func (l *locator) value(path string, line int, v *unstable.Node) {
-	l.note(path, node{line: line, text: v.Kind == unstable.String})
+	l.note(path, node{line: line, text: v.Kind == unstable.String,
+		zone: v.Kind == unstable.LocalDate || v.Kind == unstable.LocalTime || v.Kind == unstable.LocalDateTime})
 	switch v.Kind {
 	case unstable.InlineTable:
 		it := v.Children()

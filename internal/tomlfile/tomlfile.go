@@ -70,6 +70,10 @@ func Decode(name string, data []byte, v any) (*Doc, error) {
 		if key := path[strings.LastIndexByte(path, '.')+1:]; strings.ToLower(key) != key {
 			return nil, hint.New(fmt.Errorf("%s:%d: unknown key %q", name, n.line, key), "keys are lower case: %s", strings.ToLower(key))
 		}
+		// The decoder would take the time zone of this machine, and people elsewhere would sign another moment than they read.
+		if n.zone {
+			return nil, hint.New(fmt.Errorf("%s:%d: %s has no offset from UTC", name, n.line, path), "write date, time and offset, for example 2027-01-01T00:00:00Z")
+		}
 	}
 	return d, nil
 }

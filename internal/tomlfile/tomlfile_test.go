@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"mayfly/internal/hint"
 )
@@ -13,6 +14,7 @@ type sample struct {
 	Name  string     `toml:"name"`
 	Addr  netip.Addr `toml:"addr"`
 	Limit string     `toml:"limit"`
+	Until time.Time  `toml:"until"`
 	Items []struct {
 		Name string   `toml:"name"`
 		List []string `toml:"list"`
@@ -109,6 +111,9 @@ func TestDecodeRefuses(t *testing.T) {
 		{"duplicate", "name = \"x\"\nname = \"y\"\n", "f:2: "},
 		{"other case", "name = \"x\"\nName = \"y\"\n", `f:2: unknown key "Name"`},
 		{"wrong type", "\nname = 3\n", "f:2: "},
+		{"date alone", "name = \"x\"\nuntil = 2027-01-01\n", "f:2: until has no offset from UTC"},
+		{"time without an offset", "\n\nuntil = 2027-01-01T00:00:00\n", "f:3: until has no offset from UTC"},
+		{"the same, with a blank", "until = 2027-01-01 00:00:00.5\n", "f:1: until has no offset from UTC"},
 		{"bad text", "\naddr = \"x\"\n", "f:2: "},
 		{"number for text", "\n\naddr = 10\nname = \"x\"\n", "f:3: "},
 		{"number for text, last", "name = \"x\"\naddr = 10.5", "f:2: "},
