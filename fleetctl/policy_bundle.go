@@ -54,6 +54,9 @@ func runPolicyBundle(ctx context.Context, c *command.Call) error {
 	if t.Fleet != f.Name {
 		return hint.New(fmt.Errorf("fleet.toml is of fleet %s, the trust policy of %s", f.Name, t.Fleet), "--dir names the fleet's own directory")
 	}
+	if t.Test != f.Test {
+		return command.Refuse(differentTest(f.Test, t.Test))
+	}
 	path := d.bundleFile()
 	inForce, err := d.inForce(t)
 	if err != nil {
@@ -79,6 +82,12 @@ func runPolicyBundle(ctx context.Context, c *command.Call) error {
 	fmt.Fprintf(c.Stdout, "%s: version %d, until %s\n", path, p.Version, p.Expires.Format(time.RFC3339))
 	fmt.Fprintf(c.Stderr, "fleetctl: next: `fleetctl policy sign` by %d people\n", t.Threshold)
 	return nil
+}
+
+// differentTest says that inventory and trust policy are not of one kind of fleet: such a bundle would open nowhere.
+func differentTest(inventory, trust bool) error {
+	return hint.New(fmt.Errorf("the inventory says test = %t, the trust policy %t", inventory, trust),
+		"a fleet is a test fleet from its `fleetctl init` to its end: set test = %t in fleet.toml, or begin another fleet", trust)
 }
 
 // inForce is the version of the signed bundle, expired or not; 0 when enough people have not signed one yet.

@@ -57,6 +57,9 @@ Example:
 		if b.Fleet != t.Fleet {
 			return command.Refuse(fmt.Errorf("%s is of fleet %q, the trust policy of %q", path, b.Fleet, t.Fleet))
 		}
+		if b.Inventory.Test != t.Test {
+			return command.Refuse(differentTest(b.Inventory.Test, t.Test))
+		}
 		fmt.Fprintf(c.Stderr, "fleetctl: policy %d of fleet %s: %d servers, %d engineers, %d grants, until %s\n",
 			b.Version, b.Fleet, len(b.Inventory.Servers), len(b.Policy.Engineers), len(b.Policy.Grants), b.Expires.Format(time.RFC3339))
 		a, err := approve(t, bundle.Namespace, path, data, *key)

@@ -167,7 +167,11 @@ func TestOpenRefuses(t *testing.T) {
 		{"bad policy", edit(func(b *Bundle) { b.Policy.SSH.Allow = nil }), nil, x.trust, now, 0, Malformed},
 		{"policy that does not fit", edit(func(b *Bundle) { b.Policy.Grants[0].Servers[0] = "se-9" }), nil, x.trust, now, 0, Malformed},
 		{"test roots in a real fleet", edit(func(b *Bundle) { b.Inventory.Test = false }), nil, x.trust, now, 0, Malformed},
-		{"test fleet under a real trust policy", good, nil, &real, now, 0, Malformed},
+		{"test fleet under a real trust policy", good, nil, &real, now, 0, TestFleet},
+		{"real fleet under a test trust policy", edit(func(b *Bundle) {
+			b.Inventory.Test = false
+			b.Policy.Hardware.TestRoots, b.Policy.Engineers, b.Policy.Grants = []string{}, []policies.Engineer{}, []policies.Grant{}
+		}), nil, x.trust, now, 0, TestFleet},
 		{"another fleet", good, nil, &other, now, 0, OtherFleet},
 		{"older", good, nil, x.trust, now, 8, Older},
 		{"expired", good, nil, x.trust, x.policy.Expires, 0, Expired},

@@ -23,6 +23,7 @@ const (
 	Expired    = "bundle_expired"
 	Older      = "bundle_older"
 	OtherFleet = "bundle_other_fleet"
+	TestFleet  = "bundle_test_differs"
 	Malformed  = "bundle_malformed"
 )
 
@@ -82,8 +83,8 @@ func Open(t *trust.Trust, data, sigs []byte, now time.Time, minVersion uint64) (
 	if b.Fleet != t.Fleet {
 		return nil, refuse(OtherFleet, "the bundle is for fleet %q, the trust policy for %q", b.Fleet, t.Fleet)
 	}
-	if b.Inventory.Test && !t.Test {
-		return nil, refuse(Malformed, "the inventory says test = true and the trust policy does not")
+	if b.Inventory.Test != t.Test {
+		return nil, refuse(TestFleet, "the inventory says test = %t, the trust policy %t: they are of different fleets", b.Inventory.Test, t.Test)
 	}
 	if b.Version < minVersion {
 		return nil, refuse(Older, "version %d is older than %d", b.Version, minVersion)

@@ -6,7 +6,7 @@ package trust
 type Trust struct {
 	Kind       string   `json:"kind"` // "mayfly-trust/1"
 	Fleet      string   `json:"fleet"`
-	Test       bool     `json:"test"` // software keys count; every record says so
+	Test       bool     `json:"test"` // software keys count; records of tickets and certificates say so
 	Version    uint64   `json:"version"`
 	Approvers  []Person `json:"approvers"`
 	Threshold  int      `json:"threshold"`   // people, of releases and of policy bundles
