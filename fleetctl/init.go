@@ -31,7 +31,7 @@ signatures count, and how many people it takes), the signer's keys (DIR/signer),
 (DIR/tls-ca.pem), and what the public needs (DIR/public/client.json for apps, DIR/public/known_hosts for ssh). It refuses to overwrite any of them.
 
 A NAME given twice is one person with two keys. Keys that software can hold are refused, unless fleet.toml says
-test = true; then the trust policy says so too, and so does every record.
+test = true; then the trust policy says so too, and every record of a login, a ticket or a certificate says so.
 
 Example:
 

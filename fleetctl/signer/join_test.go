@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -394,6 +395,15 @@ func TestLogVerifies(t *testing.T) {
 	n, err := audit.Verify(file)
 	if err != nil || n != 3 { // the controller's certificate, the ticket, the admission
 		t.Errorf("got %d records, %v; want 3", n, err)
+	}
+	data, err = os.ReadFile(file.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(data)) {
+		if !strings.Contains(line, `"test":true`) { // as the fleet says
+			t.Errorf("a record does not say that it is a test fleet's: %s", line)
+		}
 	}
 }
 

@@ -21,6 +21,9 @@ import (
 const (
 	maxTicketsOfEpoch = 16
 	maxLifeFile       = 64 << 10
+	// maxEpochStep is how far a ticket's epoch may be ahead of the highest one seen: every life that is begun has a ticket signed, but for
+	// those that end before it. Without a bound, one ticket could use up all the epochs that a server will ever have.
+	maxEpochStep = 1024
 )
 
 // life is the latest life of one server that the signer admitted. It is one file in signer/lives.
@@ -32,6 +35,7 @@ type life struct {
 	HostKey string    `json:"host_key"` // authorized_keys form
 	Ends    time.Time `json:"ends"`     // no certificate is valid later
 	Revoked bool      `json:"revoked"`  // a ticket of it was used twice
+	Signed  uint64    `json:"signed"`   // the highest epoch that a ticket was signed for
 }
 
 // lives remembers which tickets were admitted, durably.
@@ -122,12 +126,29 @@ func (l *lives) current(server, tlsKey, hostKey string, now time.Time) (life, er
 	return v, nil
 }
 
-// latest is the epoch of the newest life admitted.
-func (l *lives) latest(server string) (uint64, error) {
+// sign decides whether a ticket of this epoch may be signed, and remembers durably that it may. allow is asked last.
+func (l *lives) sign(server string, epoch uint64, allow func() error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	v, err := l.load(server)
-	return v.Epoch, err
+	if err != nil {
+		return err
+	}
+	seen := max(v.Epoch, v.Signed)
+	switch {
+	case epoch < v.Epoch:
+		return join.Refuse(join.TicketOlder, "ticket of life %d, life %d of %q has begun", epoch, v.Epoch, server)
+	case epoch > seen && epoch-seen > maxEpochStep:
+		return join.Refuse(join.TicketAhead, "ticket of life %d, the highest of %q is %d, and the next at most %d further", epoch, server, seen, maxEpochStep)
+	}
+	if err := allow(); err != nil {
+		return err
+	}
+	if epoch <= v.Signed {
+		return nil
+	}
+	v.Signed = epoch
+	return l.save(v)
 }
 
 func openLives(dir string) (*lives, error) {

@@ -51,7 +51,7 @@ func (s *server) service(r serviceRequest, now time.Time) (serviceAnswer, error)
 	if err != nil {
 		return serviceAnswer{}, fmt.Errorf("issuing the certificate of %q: %w", name, err)
 	}
-	err = s.log.Append("service", certificateRecord{Name: name, TLSKey: join.KeyHash(key), TLS: chainHash(chain), NotAfter: notAfter})
+	err = s.log.Append("service", certificateRecord{Name: name, TLSKey: join.KeyHash(key), TLS: chainHash(chain), NotAfter: notAfter, Test: b.Inventory.Test})
 	if err != nil {
 		return serviceAnswer{}, err
 	}
@@ -91,7 +91,7 @@ func (s *server) host(r hostRequest, now time.Time) (hostAnswer, error) {
 		}
 		line := trust.FormatKey(cert)
 		end := time.Unix(int64(cert.ValidBefore), 0).UTC()
-		if err := s.log.Append("host", certificateRecord{Name: names[1], HostKey: r.HostKey, Host: sum([]byte(line)), NotAfter: end}); err != nil {
+		if err := s.log.Append("host", certificateRecord{Name: names[1], HostKey: r.HostKey, Host: sum([]byte(line)), NotAfter: end, Test: b.Inventory.Test}); err != nil {
 			return hostAnswer{}, err
 		}
 		return hostAnswer{Certificate: line}, nil

@@ -31,6 +31,7 @@ type certificateRecord struct {
 	TLS      string    `json:"tls,omitempty"`  // SHA-256 of the certificate, hex
 	Host     string    `json:"host,omitempty"` // SHA-256 of the SSH certificate, hex
 	NotAfter time.Time `json:"not_after"`
+	Test     bool      `json:"test"` // of a test fleet: software keys and virtual hardware count
 }
 
 // admit begins a life: its evidence is a ticket signed by this process, used for the first time.
@@ -123,7 +124,7 @@ func (s *server) issue(event string, v life, ticketHash string, csr []byte, host
 	}
 	record := certificateRecord{
 		Name: name, Epoch: v.Epoch, Ticket: ticketHash, TLSKey: v.TLSKey, HostKey: hostKey,
-		TLS: chainHash(chain), Host: sum([]byte(host)), NotAfter: notAfter,
+		TLS: chainHash(chain), Host: sum([]byte(host)), NotAfter: notAfter, Test: f.Test,
 	}
 	if err := s.log.Append(event, record); err != nil {
 		return join.Certificates{}, err

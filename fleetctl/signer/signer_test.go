@@ -1,6 +1,7 @@
 package signer
 
 import (
+	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -15,6 +16,28 @@ import (
 	"mayfly/rebuild/ticket"
 	"mayfly/tunnel/checkin"
 )
+
+// TestEpochsAreNotUsedUp: whoever may ask for tickets moves a server's epochs on by a bounded step each, and a life's end stays in reach.
+func TestEpochsAreNotUsedUp(t *testing.T) {
+	f := newFleet(t)
+	s := offline(t, f)
+	now := time.Now().UTC()
+	for _, step := range []struct {
+		epoch uint64
+		want  string
+	}{{maxEpochStep + 1, join.TicketAhead}, {maxEpochStep, ""}, {1, ""}, {2*maxEpochStep + 1, join.TicketAhead}, {2 * maxEpochStep, ""}} {
+		if _, err := s.ticket(f.newTicket(t, step.epoch), now); reason(err) != step.want {
+			t.Errorf("epoch %d: got %v, want %q", step.epoch, err, step.want)
+		}
+	}
+	again, err := openLives(f.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.sign("se-1", 3*maxEpochStep+1, func() error { return nil }); reason(err) != join.TicketAhead {
+		t.Errorf("after a restart: got %v, want %s", err, join.TicketAhead)
+	}
+}
 
 // offline is a signer without its socket, at a clock of the test's own.
 func offline(t *testing.T, f *fleet) *server {
@@ -98,6 +121,8 @@ func TestTicketRefuses(t *testing.T) {
 		{"long window", func(x *ticket.Ticket) { x.NotAfter = x.NotAfter.Add(2 * time.Hour) }, join.LifetimeTooLong},
 		{"past window", func(x *ticket.Ticket) { x.NotAfter = x.NotAfter.Add(-time.Hour) }, join.LifetimeTooLong},
 		{"short secret", func(x *ticket.Ticket) { x.Secret = "00" }, join.RequestInvalid},
+		{"epoch far ahead", func(x *ticket.Ticket) { x.Epoch = 5 + maxEpochStep + 1 }, join.TicketAhead},
+		{"the last epoch of all", func(x *ticket.Ticket) { x.Epoch = math.MaxUint64 }, join.TicketAhead},
 		{"epoch 0", func(x *ticket.Ticket) { x.Epoch = 0 }, join.RequestInvalid},
 	}
 	for _, tt := range tests {

@@ -28,17 +28,11 @@ func (s *server) ticket(t ticket.Ticket, now time.Time) (signedFile, error) {
 	if err := checkTicket(t, b.Inventory, b.Policy, string(s.keys.caPEM), now); err != nil {
 		return signedFile{}, err
 	}
-	latest, err := s.lives.latest(t.Server)
+	data, err := t.Marshal()
 	if err != nil {
 		return signedFile{}, err
 	}
-	if t.Epoch < latest {
-		return signedFile{}, join.Refuse(join.TicketOlder, "ticket of life %d, life %d of %q has begun", t.Epoch, latest, t.Server)
-	}
-	if err := s.rate.allow("tickets", t.Server, ticketsPerHour, now); err != nil {
-		return signedFile{}, err
-	}
-	data, err := t.Marshal()
+	err = s.lives.sign(t.Server, t.Epoch, func() error { return s.rate.allow("tickets", t.Server, ticketsPerHour, now) })
 	if err != nil {
 		return signedFile{}, err
 	}
@@ -51,7 +45,7 @@ func (s *server) ticket(t ticket.Ticket, now time.Time) (signedFile, error) {
 		return signedFile{}, join.Refuse(join.RequestInvalid, "%v", err)
 	}
 	hash := ticket.Hash(data)
-	err = s.log.Append("ticket", ticketRecord{Server: t.Server, Epoch: t.Epoch, Hash: fmt.Sprintf("%x", hash), Release: t.Release, NotAfter: t.NotAfter})
+	err = s.log.Append("ticket", ticketRecord{Server: t.Server, Epoch: t.Epoch, Hash: fmt.Sprintf("%x", hash), Release: t.Release, NotAfter: t.NotAfter, Test: b.Inventory.Test})
 	if err != nil {
 		return signedFile{}, err
 	}
@@ -64,6 +58,7 @@ type ticketRecord struct {
 	Hash     string    `json:"hash"`
 	Release  string    `json:"release"`
 	NotAfter time.Time `json:"not_after"`
+	Test     bool      `json:"test"`
 }
 
 // checkTicket compares a ticket with what people signed.
