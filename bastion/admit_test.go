@@ -302,7 +302,7 @@ func TestRefusedTooOften(t *testing.T) {
 		t.Error("another source is refused as well")
 	}
 
-	f.server.refused.turn(time.Now().Add(time.Minute)) // the next minute
+	f.server.refused.add(network(netip.MustParseAddr("127.0.0.9")), time.Now().Add(time.Minute)) // the next minute
 	anna := f.login("anna", f.anna.Signer(softkey.Always))
 	for range maxRefusals + 3 {
 		f.server.refused.add(network(netip.MustParseAddr("127.0.0.1")), time.Now().Add(time.Minute))
