@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"golang.org/x/crypto/ssh"
 
@@ -35,24 +37,32 @@ func approve(t *trust.Trust, namespace, path string, data []byte, keyFile string
 		return approval{}, command.Refuse(hint.New(fmt.Errorf("%s is no approver's key", ssh.FingerprintSHA256(s.PublicKey())),
 			"the approvers are %s; `fleetctl init` named them", strings.Join(names(t), ", ")))
 	}
-	sigs, err := readSignatures(path)
+	if _, _, err := present(t, namespace, path, data, person); err != nil {
+		return approval{}, err
+	}
+	block, err := sshsig.Sign(s, namespace, data) // may wait for a touch: nobody else has to wait for that
+	if err != nil {
+		return approval{}, fmt.Errorf("signing %s: %w", path, err)
+	}
+	unlock, err := lockDirectory(filepath.Dir(path))
 	if err != nil {
 		return approval{}, err
 	}
-	people, err := signedBy(t, namespace, data, sigs)
+	a, err := add(t, namespace, path, data, person, block)
+	return a, errors.Join(err, unlock())
+}
+
+// add puts a signature to those that are there now: others may have signed since this one was begun. The caller holds the directory.
+func add(t *trust.Trust, namespace, path string, data []byte, person string, block []byte) (approval, error) {
+	if now, err := read(path, "somebody has removed it"); err != nil || !bytes.Equal(now, data) {
+		return approval{}, hint.New(errors.Join(fmt.Errorf("%s has changed while it was being signed", path), err), "look at it and sign it again")
+	}
+	sigs, people, err := present(t, namespace, path, data, person)
 	if err != nil {
 		return approval{}, err
-	}
-	if slices.Contains(people, person) {
-		return approval{}, command.Refuse(hint.New(fmt.Errorf("%s has signed %s already", person, path),
-			"the threshold counts people: %d of %s", t.Threshold, strings.Join(names(t), ", ")))
 	}
 	if len(people) == 0 {
 		sigs = nil // signatures over other bytes, of an older file with this name
-	}
-	block, err := sshsig.Sign(s, namespace, data)
-	if err != nil {
-		return approval{}, fmt.Errorf("signing %s: %w", path, err)
 	}
 	if len(sigs) > 0 && !bytes.HasSuffix(sigs, []byte("\n")) {
 		sigs = append(sigs, '\n')
@@ -65,6 +75,36 @@ func approve(t *trust.Trust, namespace, path string, data []byte, keyFile string
 		return approval{}, errors.New("the signature that was just made does not verify")
 	}
 	return approval{people, person}, durable.WriteFile(signatures(path), sigs, 0o644)
+}
+
+// present reads the signatures that are there, and refuses where the person's is among them.
+func present(t *trust.Trust, namespace, path string, data []byte, person string) (sigs []byte, people []string, err error) {
+	if sigs, err = readSignatures(path); err != nil {
+		return nil, nil, err
+	}
+	if people, err = signedBy(t, namespace, data, sigs); err != nil {
+		return nil, nil, err
+	}
+	if slices.Contains(people, person) {
+		return nil, nil, command.Refuse(hint.New(fmt.Errorf("%s has signed %s already", person, path),
+			"the threshold counts people: %d of %s", t.Threshold, strings.Join(names(t), ", ")))
+	}
+	return sigs, people, nil
+}
+
+// lockDirectory waits until nobody else changes what people sign in a directory. The kernel gives the lock back when the process ends.
+func lockDirectory(dir string) (unlock func() error, err error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("locking %s: %w", dir, err)
+	}
+	for err = syscall.EINTR; errors.Is(err, syscall.EINTR); {
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("locking %s: %w", dir, err), f.Close())
+	}
+	return f.Close, nil
 }
 
 // signedBy returns who has signed, whether that is enough or not.

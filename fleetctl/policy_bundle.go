@@ -73,10 +73,15 @@ func runPolicyBundle(ctx context.Context, c *command.Call) error {
 	if err != nil {
 		return err
 	}
-	if err := remove(signatures(path)); err != nil {
+	unlock, err := lockDirectory(string(d))
+	if err != nil {
 		return err
 	}
-	if err := durable.WriteFile(path, data, 0o644); err != nil {
+	err = remove(signatures(path))
+	if err == nil {
+		err = durable.WriteFile(path, data, 0o644)
+	}
+	if err := errors.Join(err, unlock()); err != nil {
 		return err
 	}
 	fmt.Fprintf(c.Stdout, "%s: version %d, until %s\n", path, p.Version, p.Expires.Format(time.RFC3339))
@@ -111,14 +116,26 @@ func (d state) inForce(t *trust.Trust) (uint64, error) {
 
 // install puts the next bundle in the place of the one in force. Signatures over other bytes count for nothing and harm nothing,
 // so the signatures of both are there before the bundle changes: at every moment what is there is signed.
-func (d state) install() error {
-	data, err := read(d.nextFile(), "`fleetctl policy bundle` makes it")
+// Whoever signed at the same moment may have put it there already.
+func (d state) install(t *trust.Trust) (err error) {
+	unlock, err := lockDirectory(string(d))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	data, err := read(d.nextFile(), "")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	next, err := readBounded(signatures(d.nextFile()), "`fleetctl policy sign` makes it", trust.MaxSignatureBytes)
 	if err != nil {
 		return err
+	}
+	if _, err := t.Approved(bundle.Namespace, data, next); err != nil {
+		return fmt.Errorf("%s has changed while it was being signed: %w", d.nextFile(), err)
 	}
 	old, err := readSignatures(d.bundleFile())
 	if err != nil {

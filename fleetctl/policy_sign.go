@@ -68,7 +68,7 @@ Example:
 		}
 		a.report(c, t, path)
 		if path == d.nextFile() && len(a.people) >= t.Threshold {
-			if err := d.install(); err != nil {
+			if err := d.install(t); err != nil {
 				return err
 			}
 			fmt.Fprintf(c.Stdout, "policy %d is in force\n", b.Version)
