@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"time"
 
 	"mayfly/internal/command"
 	"mayfly/internal/hint"
@@ -15,8 +14,8 @@ var policySignVerb = command.Verb{
 	Name:    "policy sign",
 	Args:    "--dir DIR --key FILE",
 	Summary: "add one person's signature to the policy bundle",
-	Help: `Shows what DIR/bundle.json (or DIR/bundle-next.json, where a newer one waits for signatures) says, and adds a signature over its
-exact bytes. With enough signatures a waiting one takes the old one's place. FILE is an approver's
+	Help: `Shows what DIR/bundle.json (or DIR/bundle-next.json, where a newer one waits for signatures) says (who may go where,
+from where, which keys, floors and rules; long lists are cut, and the rest is counted), and adds a signature over its exact bytes. With enough signatures a waiting one takes the old one's place. FILE is an approver's
 private key (mode 0600), or the public key of one that an ssh-agent holds: then touch the hardware key when it blinks.
 
 A second signature of the same person is refused: the threshold counts people.
@@ -60,8 +59,9 @@ Example:
 		if b.Inventory.Test != t.Test {
 			return command.Refuse(differentTest(b.Inventory.Test, t.Test))
 		}
-		fmt.Fprintf(c.Stderr, "fleetctl: policy %d of fleet %s: %d servers, %d engineers, %d grants, until %s\n",
-			b.Version, b.Fleet, len(b.Inventory.Servers), len(b.Policy.Engineers), len(b.Policy.Grants), b.Expires.Format(time.RFC3339))
+		if err := showBundle(c.Stderr, path, data, b); err != nil {
+			return err
+		}
 		a, err := approve(t, bundle.Namespace, path, data, *key)
 		if err != nil {
 			return err

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"mayfly/policies"
+	"mayfly/policies/bundle"
+	"mayfly/rebuild/join"
+)
+
+// Bounds of what is shown of a bundle. Whatever is left out is counted, so that nobody takes a part for the whole.
+const (
+	maxShownLines = 100 // of one kind
+	maxShownNames = 16  // in one line
+	maxShownLine  = 4096
+)
+
+// showBundle writes what a person is about to sign: who gets where, from where, and what holds the fleet up.
+func showBundle(w io.Writer, path string, data []byte, b *bundle.Bundle) error {
+	p, f := b.Policy, b.Inventory
+	sections := [][]string{{
+		fmt.Sprintf("policy %d of fleet %s, made %s, until %s", b.Version, b.Fleet, b.Made.Format(time.RFC3339), b.Expires.Format(time.RFC3339)),
+		fmt.Sprintf("test: %t", f.Test),
+		fmt.Sprintf("ssh level %s; test roots: %s", p.SSH.Level, shown(p.Hardware.TestRoots, "none")),
+	}}
+	var lines []string
+	for _, prefix := range p.SSH.Allow {
+		lines = append(lines, "allow "+prefix.String())
+	}
+	sections = append(sections, lines)
+	lines = nil
+	for _, e := range p.Engineers {
+		lines = append(lines, showEngineer(e))
+	}
+	sections = append(sections, lines)
+	lines = nil
+	for _, g := range p.Grants {
+		var ports []string
+		for _, port := range g.Ports {
+			ports = append(ports, fmt.Sprint(port))
+		}
+		lines = append(lines, fmt.Sprintf("grant %s: %s, ports %s", shown(g.Engineers, "nobody"), shown(g.Servers, "no server"), shown(ports, "none")))
+	}
+	sections = append(sections, lines)
+	lines = nil
+	for _, x := range f.Bastions {
+		lines = append(lines, fmt.Sprintf("bastion %s at %s, port %d", x.Name, x.Address, x.Port))
+	}
+	sections = append(sections, lines)
+	lines = nil
+	for _, g := range f.Regions {
+		var servers []string
+		for _, x := range f.Servers {
+			if f.RegionOf(x.Name) == g.Name {
+				servers = append(servers, x.Name+" "+x.Address.Addr().String())
+			}
+		}
+		total := f.Capacity(g.Name)
+		lines = append(lines, fmt.Sprintf("region %s: floor %d of %d Mbit/s: %s", g.Name, g.Floor.Of(total), total, shown(servers, "no server")))
+	}
+	sections = append(sections, lines)
+	r := p.Rotation
+	sections = append(sections, []string{
+		fmt.Sprintf("controller at %s", f.Controller.Address),
+		fmt.Sprintf("rotation: max_age %v, max_parallel %d, drain_limit %v, boot_limit %v, bake %v, retries %d; releases from version %d",
+			time.Duration(r.MaxAge), r.MaxParallel, time.Duration(r.DrainLimit), time.Duration(r.BootLimit), time.Duration(r.Bake), r.Retries, p.Image.MinVersion),
+		fmt.Sprintf("the rest is in %s, SHA-256 %x", path, sha256.Sum256(data)),
+	})
+	var out strings.Builder
+	for _, lines := range sections {
+		for i, line := range lines {
+			if i == maxShownLines {
+				fmt.Fprintf(&out, "fleetctl:   AND %d MORE that are not shown: read %s before you sign\n", len(lines)-i, join.Printable(path, maxShownLine))
+				break
+			}
+			out.WriteString("fleetctl:   " + join.Printable(line, maxShownLine) + "\n")
+		}
+	}
+	_, err := io.WriteString(w, out.String())
+	return err
+}
+
+func showEngineer(e policies.Engineer) string {
+	var keys, from []string
+	for _, k := range e.Keys {
+		name := "a key that does not parse"
+		if key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(k.Public)); err == nil {
+			name = ssh.FingerprintSHA256(key)
+		}
+		keys = append(keys, name+" ("+k.Evidence+")")
+	}
+	for _, prefix := range e.Allow {
+		from = append(from, prefix.String())
+	}
+	return fmt.Sprintf("engineer %s, from %s: %s", e.Name, shown(from, "every allowed address"), shown(keys, "no key"))
+}
+
+// shown is a list of bounded length.
+func shown(names []string, none string) string {
+	if len(names) == 0 {
+		return none
+	}
+	if n := len(names) - maxShownNames; n > 0 {
+		return strings.Join(names[:maxShownNames], ", ") + fmt.Sprintf(" AND %d MORE", n)
+	}
+	return strings.Join(names, ", ")
+}
