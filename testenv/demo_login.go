@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"time"
 
@@ -67,6 +68,7 @@ func (d *demo) login(ctx context.Context) error {
 		}
 		return strings.Join(said, "; "), nil
 	})
+	d.r.check("an engineer's session is bounded, and reaches nothing", func() (string, error) { return d.confined(ctx, machines[0].Name) })
 
 	for _, refusal := range d.refusals() {
 		d.r.check("refused: "+refusal.name, func() (string, error) {
@@ -221,6 +223,38 @@ func (d *demo) inMemory(ctx context.Context, server string) (string, error) {
 		}
 	}
 	return fmt.Sprintf("root %s, read-only, core pattern %s", root, strings.TrimSpace(parts[2])), nil
+}
+
+// confined looks at the bounds of a session from inside, and asks from there for what the server itself booted from: the machine can
+// reach it, a session must not.
+func (d *demo) confined(ctx context.Context, server string) (string, error) {
+	const sessions = "/sys/fs/cgroup/sessions"
+	release := fmt.Sprintf("http://%s:%d/releases/%s/release.json", netlab.Controller, bootPort, releaseVersion)
+	out, err := d.ssh(ctx, server, "", "cat /proc/self/cgroup "+sessions+"/memory.max "+sessions+"/pids.max; awk '/^Max processes/ { print $3 }' /proc/self/limits; stat -f -c %T /home/"+engineer+
+		"; wget -q -T 3 -O - "+release+" >/dev/null 2>&1 && echo reached || echo closed")
+	if err != nil {
+		return "", err
+	}
+	got := strings.Fields(out)
+	if len(got) != 6 {
+		return "", fmt.Errorf("it said %q", out)
+	}
+	if want := "0::/sessions"; got[0] != want {
+		return "", fmt.Errorf("control group %s, want %s", got[0], want)
+	}
+	for i, what := range []string{"bytes of memory", "processes of all", "processes of one"} {
+		if n, err := strconv.ParseUint(got[1+i], 10, 64); err != nil || n == 0 {
+			return "", fmt.Errorf("%s: %q is no bound", what, got[1+i])
+		}
+	}
+	if got[4] != "tmpfs" || got[5] != "closed" {
+		return "", fmt.Errorf("its home is a %s, the controller is %s", got[4], got[5])
+	}
+	outside, err := d.e.lab.Core.DialContext(ctx, "tcp", netip.AddrPortFrom(netlab.Controller, bootPort).String(), netlab.Controller)
+	if err != nil {
+		return "", fmt.Errorf("nothing listens where the session was to be refused: %w", err)
+	}
+	return fmt.Sprintf("%s bytes of memory, %s processes, %s of one engineer; the controller does not hear it", got[1], got[2], got[3]), outside.Close()
 }
 
 // markAudit remembers where the audit log ends now.

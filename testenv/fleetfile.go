@@ -26,6 +26,7 @@ const (
 	fleetDomain  = "lab.mayfly.internal"
 	bastionName  = "bastion-1"
 	bastionPort  = 2222
+	bootPort     = 8080
 	capacity     = 1000
 	floorOfSE    = 1000
 	memoryMiB    = 512
@@ -58,7 +59,7 @@ gateway = "{{.Gateway}}"
 
 [controller]
 address = "{{.Gateway}}"
-boot_port = 8080
+boot_port = {{.BootPort}}
 join_port = 8443
 checkin_port = 8444
 
@@ -101,7 +102,7 @@ func fleetText(anchor string) ([]byte, error) {
 	return render(fleetTemplate, map[string]any{
 		"Name": fleetName, "Domain": fleetDomain, "Management": netlab.Management, "Gateway": netlab.Controller, "Anchor": anchor,
 		"RootServer": rootServer, "DNSRoot": netlab.DNSRoot, "Bastion": bastionName, "BastionAddress": netlab.Bastion,
-		"BastionPort": bastionPort, "Floor": floorOfSE, "Machines": machines, "Capacity": capacity, "Memory": memoryMiB,
+		"BastionPort": bastionPort, "BootPort": bootPort, "Floor": floorOfSE, "Machines": machines, "Capacity": capacity, "Memory": memoryMiB,
 	})
 }
 

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -40,36 +39,6 @@ func TestGroupSettings(t *testing.T) {
 	if s := tunnelService(); s.users {
 		t.Error("the tunnel is bounded as engineers are")
 	}
-}
-
-// TestKernelTakesGroup makes the group in the kernel. It can where version 1 of control groups has none of the controllers: on a
-// server.
-func TestKernelTakesGroup(t *testing.T) {
-	dir := t.TempDir()
-	apart(t, func() {
-		if err := unix.Mount("cgroup2", dir, "cgroup2", 0, ""); err != nil {
-			t.Errorf("mounting cgroup2: %v", err)
-			return
-		}
-		have, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		for name := range strings.FieldsSeq("cpu memory pids") {
-			if !slices.Contains(strings.Fields(string(have)), name) {
-				t.Logf("this kernel's version 2 has no controller %s: nothing to try", name)
-				return
-			}
-		}
-		group := filepath.Join(dir, "mayfly-test-limits")
-		if err := makeGroup(dir, group, minMemory); err != nil {
-			t.Error(err)
-		}
-		if err := os.Remove(group); err != nil {
-			t.Error(err)
-		}
-	})
 }
 
 // apart runs f in a mount namespace of its own, on a thread that ends with it.
