@@ -3,12 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -38,6 +39,32 @@ func TestGroupSettings(t *testing.T) {
 	}
 	if s := tunnelService(); s.users {
 		t.Error("the tunnel is bounded as engineers are")
+	}
+}
+
+// removeGroup ends what is left in a control group and takes it away.
+func removeGroup(t *testing.T, group string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(group, "cgroup.kill"), []byte("1"), 0o600); err != nil {
+		t.Error(err)
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.After(10 * time.Second)
+	for {
+		err := os.Remove(group)
+		if !errors.Is(err, unix.EBUSY) {
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		}
+		select {
+		case <-limit:
+			t.Error(err)
+			return
+		case <-tick.C:
+		}
 	}
 }
 
@@ -94,23 +121,19 @@ func TestFullHomeIsOnesOwn(t *testing.T) {
 
 // TestForkBomb: a program that was started like sshd, and became an engineer's as a session does, is in the control group and gets no more processes than one of them may have.
 func TestForkBomb(t *testing.T) {
-	const uid = 54322
+	uid := 50000 + rand.N(10000) // another in each run: dead processes count against the bound until they are reaped
 	dir := t.TempDir()
 	apart(t, func() {
 		if err := unix.Mount("cgroup2", dir, "cgroup2", 0, ""); err != nil {
 			t.Errorf("mounting cgroup2: %v", err)
 			return
 		}
-		group := filepath.Join(dir, "mayfly-test-sessions")
+		group := filepath.Join(dir, fmt.Sprintf("mayfly-test-%d", os.Getpid()))
 		if err := os.Mkdir(group, 0o755); err != nil {
 			t.Error(err)
 			return
 		}
-		defer func() {
-			if err := os.Remove(group); err != nil {
-				t.Error(err)
-			}
-		}()
+		defer removeGroup(t, group)
 		r, err := newReaper()
 		if err != nil {
 			t.Error(err)
@@ -118,9 +141,19 @@ func TestForkBomb(t *testing.T) {
 		}
 		defer r.null.Close()
 		r.group = group
-		p, err := r.start(spec{name: "bomb", path: "/usr/bin/setpriv", users: true, args: []string{"--reuid", strconv.Itoa(uid), "--clear-groups",
-			"/bin/sh", "-c", `i=0; while [ $i -lt 400 ]; do sleep 60 & i=$((i+1)); done; wait`}})
+		// The program waits for a word before it becomes the user, as sshd waits for a login: by then it has its bounds.
+		gate := filepath.Join(t.TempDir(), "gate")
+		if err := unix.Mkfifo(gate, 0o600); err != nil {
+			t.Error(err)
+			return
+		}
+		bomb := fmt.Sprintf("read go <%s; exec setpriv --reuid %d --clear-groups /bin/sh -c 'i=0; while [ $i -lt 400 ]; do sleep 60 & i=$((i+1)); done; wait'", gate, uid)
+		p, err := r.start(spec{name: "bomb", path: "/bin/sh", users: true, args: []string{"-c", bomb}})
 		if err != nil {
+			t.Error(err)
+			return
+		}
+		if err := os.WriteFile(gate, []byte("go\n"), 0o600); err != nil { // waits for the reader
 			t.Error(err)
 			return
 		}
