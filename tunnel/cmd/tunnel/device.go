@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"mayfly/internal/command"
@@ -51,7 +50,7 @@ Example: tunnel device --config a.json`,
 			return err
 		}
 		defer dev.Close()
-		debug.SetMemoryLimit(memoryLimit)
+		boundMemory()
 		if _, err := fmt.Fprintln(c.Stdout, "ready"); err != nil {
 			return err
 		}

@@ -4,13 +4,28 @@ import (
 	"context"
 	"runtime/debug"
 
+	"golang.org/x/sys/unix"
+
 	"mayfly/internal/command"
 	"mayfly/tunnel/server"
 )
 
-// memoryLimit is where the garbage collector of a server begins to work harder. The data plane's buffers grow with what is in
-// flight and shrink only when they are collected; a server has its whole system in RAM.
-const memoryLimit = 160 << 20
+// The garbage collector of a server begins to work harder at a third of the machine's memory, and at memoryMost on a large one. The
+// data plane's buffers grow with what is in flight and shrink only when they are collected; a server has its whole system in RAM.
+const (
+	memoryShare = 3
+	memoryMost  = 512 << 20
+)
+
+// boundMemory sets the limit. A kernel that does not say how much memory there is gets the limit of a large machine.
+func boundMemory() {
+	limit := int64(memoryMost)
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err == nil {
+		limit = min(limit, int64(info.Totalram)*int64(info.Unit)/memoryShare)
+	}
+	debug.SetMemoryLimit(limit)
+}
 
 var serverVerb = command.Verb{
 	Name:    "server",
@@ -36,7 +51,7 @@ Example: tunnel server --config /run/mayfly/tunnel/server.json`,
 		if err != nil {
 			return err
 		}
-		debug.SetMemoryLimit(memoryLimit)
+		boundMemory()
 		return server.Serve(ctx, settings, talk(c.Stderr))
 	},
 }
