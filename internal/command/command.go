@@ -81,20 +81,36 @@ func (p Program) run(ctx context.Context, args []string, stdin io.Reader, stdout
 		return p.printHelp(stdout, "")
 	case "help":
 		name := strings.Join(args[1:], " ")
+		if name == "version" {
+			return p.version([]string{"--help"}, stdout)
+		}
 		if v, rest, ok := p.find(args[1:]); ok && len(rest) == 0 {
 			c := &Call{Args: []string{"--help"}, Stdin: stdin, Stdout: stdout, Stderr: stderr, Program: p.Name, verb: v}
 			return v.Run(ctx, c)
 		}
 		return p.printHelp(stdout, name)
 	case "version", "-version", "--version":
-		_, err := fmt.Fprintln(stdout, versionLine(p.Name))
-		return err
+		return p.version(args[1:], stdout)
 	}
 	v, rest, ok := p.find(args)
 	if !ok {
 		return p.unknown(args, stdout)
 	}
 	return v.Run(ctx, &Call{Args: rest, Stdin: stdin, Stdout: stdout, Stderr: stderr, Program: p.Name, verb: v})
+}
+
+// version is the verb that every program has.
+func (p Program) version(args []string, stdout io.Writer) error {
+	c := &Call{Args: args, Stdout: stdout, Program: p.Name, verb: Verb{Name: "version", Summary: versionSummary}}
+	fs := c.Flags()
+	if err := c.Parse(fs); err != nil {
+		return err
+	}
+	if fs.NArg() > 0 {
+		return Usagef("version takes no words, got %q", fs.Arg(0))
+	}
+	_, err := fmt.Fprintln(stdout, versionLine(p.Name))
+	return err
 }
 
 // find returns the verb with the longest name that args begin with.

@@ -10,6 +10,8 @@ import (
 	"strings"
 )
 
+const versionSummary = "print the version"
+
 // printHelp writes the program's help, or that of the verbs whose name begins with the word group.
 func (p Program) printHelp(w io.Writer, group string) error {
 	verbs := p.Verbs
@@ -29,7 +31,7 @@ func (p Program) printHelp(w io.Writer, group string) error {
 		fmt.Fprintf(&b, "  %s %-*s  %s\n", p.Name, width, v.Name, v.Summary)
 	}
 	if group == "" {
-		fmt.Fprintf(&b, "  %s %-*s  %s\n", p.Name, width, "version", "print the version")
+		fmt.Fprintf(&b, "  %s %-*s  %s\n", p.Name, width, "version", versionSummary)
 		fmt.Fprintf(&b, "\n%s VERB --help says more about a verb.\n", p.Name)
 		fmt.Fprintf(&b, "Exit codes: 0 done, 1 failed, 2 usage, 3 refused by policy.\n")
 	}
