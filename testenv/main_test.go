@@ -49,10 +49,26 @@ func TestUsageErrors(t *testing.T) {
 	for _, args := range [][]string{
 		{}, {"nothing"}, {"demo", "-o", "xml"}, {"demo", "extra"}, {"up", "extra"}, {"down", "extra"}, {"status", "-o", "xml"},
 		{"bench", "tunnel", "--pairs", "1"}, {"part", "web"}, {"part", "fetch", "--url", "x"},
+		{"test", "extra"}, {"test", "./bastion"}, {"test", "-bogus"}, {"test", "-exec=true"}, {"test", "-short", "--", "-exec=true"}, {"test", "-run"},
+		{"test", "-run=("}, {"test", "-skip", "["}, {"test", "-count=many"}, {"test", "-count=0"}, {"test", "-timeout", "long"}, {"test", "-short=perhaps"},
 		{"part", "forward", "--listen", "0.0.0.0:0", "--to", "1.2.3.4:5", "--namespace", "x", "--from", "1.2.3.4", "--port-file", "x"},
 	} {
 		if code, _, talk := call(t, args...); code != command.Usage || talk == "" {
 			t.Errorf("%q: got exit %d, stderr %q, want exit %d and an error", args, code, talk, command.Usage)
+		}
+	}
+}
+
+func TestGoTestFlags(t *testing.T) {
+	for _, test := range []struct{ args, want string }{
+		{"", ""},
+		{"-short", "-short=true"},
+		{"--run TestA/b -v", "-run=TestA/b -v=true"},
+		{"-run=^(A|B)$ -skip=C -failfast -count 2 -timeout=90s", "-count=2 -failfast=true -run=^(A|B)$ -skip=C -timeout=1m30s"},
+	} {
+		got, err := goTestFlags(&command.Call{Args: strings.Fields(test.args), Stdout: &bytes.Buffer{}})
+		if err != nil || strings.Join(got, " ") != test.want {
+			t.Errorf("%q: got %q, %v, want %q", test.args, got, err, test.want)
 		}
 	}
 }

@@ -5,11 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -38,17 +40,18 @@ var wholeTests = []string{"-run=^(TestPromises|TestKilledAnywhere)$", "./fleetct
 
 var testVerb = command.Verb{
 	Name:    "test",
-	Args:    "[GO TEST FLAG...]",
+	Args:    "[flags]",
 	Summary: "run every check and test",
 	Help: `Runs go vet, staticcheck, a build without cgo, and all tests with the race detector; two that are cut short under it run whole without
 it; the tests of whole fleets, in QEMU, come last and alone. It prints go test's own lines, and at the end what was skipped and why. As root with CI=true a skipped test is a failure.
-Flags go to go test, for example -short or -run=NAME.`,
+The flags are go test's own and go to it. With one of them the two are not run a second time.`,
 	Run: runTest,
 }
 
 func runTest(ctx context.Context, c *command.Call) error {
-	if len(c.Args) > 0 && (c.Args[0] == "-h" || c.Args[0] == "--help") {
-		return c.Parse(c.Flags())
+	flags, err := goTestFlags(c)
+	if err != nil {
+		return err
 	}
 	ctx, cancel := lifeline(ctx, c.Stdin)
 	defer cancel()
@@ -109,9 +112,9 @@ func runTest(ctx context.Context, c *command.Call) error {
 	if err != nil {
 		return err
 	}
-	test := append([]string{"go", "test", "-race", "-count=1", "-json", "-timeout=" + testLimit}, c.Args...)
+	test := append([]string{"go", "test", "-race", "-count=1", "-json", "-timeout=" + testLimit}, flags...)
 	err = run(nil, append(slices.Clone(test), packages...)...)
-	if ctx.Err() == nil && len(c.Args) == 0 {
+	if ctx.Err() == nil && len(flags) == 0 {
 		err = errors.Join(err, run(nil, append([]string{"go", "test", "-count=1", "-json", "-timeout=" + testLimit}, wholeTests...)...))
 	}
 	if ctx.Err() == nil {
@@ -129,6 +132,34 @@ func runTest(ctx context.Context, c *command.Call) error {
 		return fmt.Errorf("%d tests were skipped, and as root in CI none may be", len(results.skipped))
 	}
 	return nil
+}
+
+// goTestFlags reads the flags that go on to go test, so that a mistake is told before anything is installed or run.
+func goTestFlags(c *command.Call) (flags []string, err error) {
+	fs := c.Flags()
+	run := fs.String("run", "", "run the tests that `REGEXP` matches")
+	skip := fs.String("skip", "", "leave out the tests that `REGEXP` matches")
+	count := fs.Uint("count", 1, "run each test `N` times")
+	timeout := fs.Duration("timeout", 0, "of one package's tests; "+testLimit+" if it is not given")
+	fs.Bool("short", false, "leave out what takes long")
+	fs.Bool("v", false, "go test's -v")
+	fs.Bool("failfast", false, "start no more tests of a package after one has failed")
+	if err := c.Parse(fs); err != nil {
+		return nil, err
+	}
+	if fs.NArg() > 0 {
+		return nil, command.Usagef("test takes no words, got %q: it runs the tests of all packages", fs.Arg(0))
+	}
+	for _, pattern := range []string{*run, *skip} {
+		if _, err := regexp.Compile(pattern); err != nil {
+			return nil, command.Usagef("-run or -skip %q: %v", pattern, err)
+		}
+	}
+	if *count == 0 || *timeout < 0 {
+		return nil, command.Usagef("want a -count of at least 1, and no negative -timeout")
+	}
+	fs.Visit(func(f *flag.Flag) { flags = append(flags, "-"+f.Name+"="+f.Value.String()) })
+	return flags, nil
 }
 
 // packages are all packages but this one, whose tests run machines and want the processors for themselves.
