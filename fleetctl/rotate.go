@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"mayfly/fleetctl/signer"
 	"mayfly/internal/command"
 	"mayfly/internal/hint"
+	"mayfly/internal/pki"
 	"mayfly/inventory"
 )
 
@@ -92,8 +94,9 @@ func (d state) rotate(ctx context.Context, r *rotate.Runner, rules plan.Rules) (
 		return rotate.Result{}, err
 	}
 	k := r.Bundle.Inventory.Controller
-	if err := answers(ctx, netip.AddrPortFrom(k.Address, k.JoinPort)); err != nil {
-		return rotate.Result{}, hint.New(fmt.Errorf("servers could not join: %w", err), "start `fleetctl serve` first; nothing was touched")
+	name := r.Bundle.Inventory.FQDN(inventory.NameController)
+	if err := answers(ctx, netip.AddrPortFrom(k.Address, k.JoinPort), pki.VerifyName(r.CA, name)); err != nil {
+		return rotate.Result{}, fmt.Errorf("servers could not join: %w", err)
 	}
 	socket := d.path(signer.SocketName)
 	conn, err := net.DialTimeout("unix", socket, controllerLimit)
@@ -109,11 +112,18 @@ func (d state) rotate(ctx context.Context, r *rotate.Runner, rules plan.Rules) (
 // controllerLimit is how long the controller's own ports may take to answer.
 const controllerLimit = 5 * time.Second
 
-func answers(ctx context.Context, addr netip.AddrPort) error {
-	dialer := net.Dialer{Timeout: controllerLimit}
+// answers reports whether the fleet's controller listens there: it has to show a certificate of the fleet's CA for its name.
+func answers(ctx context.Context, addr netip.AddrPort, config *tls.Config) error {
+	ctx, cancel := context.WithTimeout(ctx, controllerLimit)
+	defer cancel()
+	dialer := tls.Dialer{Config: config}
 	conn, err := dialer.DialContext(ctx, "tcp", addr.String())
+	if oe := (*net.OpError)(nil); errors.As(err, &oe) && oe.Op == "dial" {
+		return hint.New(err, "start `fleetctl serve` first; nothing was touched")
+	}
 	if err != nil {
-		return err
+		return hint.New(fmt.Errorf("%s is not the controller %s: %w", addr, config.ServerName, err),
+			"end what listens there and start `fleetctl serve`; nothing was touched")
 	}
 	return conn.Close()
 }
