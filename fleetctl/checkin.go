@@ -56,7 +56,7 @@ func runCheckin(ctx context.Context, c *command.Call) error {
 	if err != nil {
 		return err
 	}
-	b, err := d.bundle(t, time.Now()) // what apps are told lies in public, where others may write: it does not say where to listen
+	b, err := d.bundle(t, 0, time.Now()) // what apps are told lies in public, where others may write: it does not say where to listen
 	if err != nil {
 		return err
 	}

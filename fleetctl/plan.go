@@ -38,7 +38,7 @@ Example:
 			return err
 		}
 		d, now := state(*dir), time.Now()
-		g, err := d.grounds(c, now)
+		g, err := d.grounds(ctx, c, now)
 		if err != nil {
 			return err
 		}

@@ -86,6 +86,9 @@ func (d state) rotate(ctx context.Context, r *rotate.Runner, rules plan.Rules) (
 			return rotate.Result{}, command.Usagef("--lost %s: no such server in the signed inventory", name)
 		}
 	}
+	if err := actUnder(ctx, r.Store, r.Bundle); err != nil {
+		return rotate.Result{}, err
+	}
 	// A plan first: what is refused, or not due, needs no controller.
 	if err := r.Store.Sync(ctx, r.Bundle.Inventory, time.Now()); err != nil {
 		return rotate.Result{}, err

@@ -23,13 +23,17 @@ type grounds struct {
 }
 
 // grounds loads them, and says where they do not agree.
-func (d state) grounds(c *command.Call, now time.Time) (g grounds, err error) {
+func (d state) grounds(ctx context.Context, c *command.Call, now time.Time) (g grounds, err error) {
 	t, data, err := d.trust()
 	if err != nil {
 		return g, err
 	}
 	g.trust = data
-	if g.bundle, err = d.bundle(t, now); err != nil {
+	seen, err := d.policySeen(ctx)
+	if err != nil {
+		return g, err
+	}
+	if g.bundle, err = d.bundle(t, seen, now); err != nil {
 		return g, err
 	}
 	if g.release, err = d.release(t, g.bundle.Policy.Image.MinVersion, now); err != nil {
@@ -48,7 +52,7 @@ func (g grounds) rules() plan.Rules {
 // runner loads everything that rotate acts on: its grounds, the CA's certificate and the store.
 func (d state) runner(ctx context.Context, c *command.Call) (*rotate.Runner, plan.Rules, func(), error) {
 	fail := func(err error) (*rotate.Runner, plan.Rules, func(), error) { return nil, plan.Rules{}, nil, err }
-	g, err := d.grounds(c, time.Now())
+	g, err := d.grounds(ctx, c, time.Now())
 	if err != nil {
 		return fail(err)
 	}

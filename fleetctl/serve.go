@@ -50,13 +50,17 @@ func runServe(ctx context.Context, c *command.Call) error {
 	if err != nil {
 		return err
 	}
-	p, err := openPolicy(d, t, log)
+	p, err := openPolicy(ctx, d, t, log)
 	if err != nil {
 		return err
 	}
 	s, err := d.openStore(ctx)
 	if err != nil {
 		return err
+	}
+	p.actUnder = func(b *bundle.Bundle) error { return actUnder(ctx, s, b) }
+	if err := p.actUnder(p.bundle); err != nil {
+		return errors.Join(err, s.Close())
 	}
 	err = serve(ctx, c, d, s, t, p, log)
 	return errors.Join(err, s.Close())
@@ -98,14 +102,20 @@ type policy struct {
 	trust *trust.Trust
 	log   *slog.Logger
 
+	actUnder func(*bundle.Bundle) error // remembers it durably, or refuses
+
 	mu         sync.Mutex // guards the rest
 	bundle     *bundle.Bundle
 	data, sigs []byte
 	refused    string // the last refusal, said once
 }
 
-func openPolicy(d state, t *trust.Trust, log *slog.Logger) (*policy, error) {
-	b, err := d.bundle(t, time.Now())
+func openPolicy(ctx context.Context, d state, t *trust.Trust, log *slog.Logger) (*policy, error) {
+	seen, err := d.policySeen(ctx)
+	if err != nil {
+		return nil, err
+	}
+	b, err := d.bundle(t, seen, time.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -156,6 +166,9 @@ func (p *policy) reload(now time.Time) {
 	var b *bundle.Bundle
 	if err == nil {
 		b, err = bundle.Open(p.trust, data, sigs, now, p.bundle.Version)
+	}
+	if err == nil {
+		err = p.actUnder(b)
 	}
 	if err != nil {
 		if p.refused != err.Error() {

@@ -45,7 +45,7 @@ Example:
 		if err != nil {
 			return err
 		}
-		b, err := d.bundle(t, time.Now())
+		b, err := d.bundle(t, 0, time.Now())
 		if err != nil {
 			return err
 		}

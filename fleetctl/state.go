@@ -79,18 +79,45 @@ func (d state) trust() (*trust.Trust, []byte, error) {
 	return t, data, nil
 }
 
-// bundle opens the signed policy bundle: the only policy and inventory that any verb acts on.
-func (d state) bundle(t *trust.Trust, now time.Time) (*bundle.Bundle, error) {
+// bundle opens the signed policy bundle: the only policy and inventory that any verb acts on. One older than least is refused.
+func (d state) bundle(t *trust.Trust, least uint64, now time.Time) (*bundle.Bundle, error) {
 	data, sigs, err := d.bundleBytes()
 	if err != nil {
 		return nil, err
 	}
-	b, err := bundle.Open(t, data, sigs, now, 0)
+	b, err := bundle.Open(t, data, sigs, now, least)
+	if r := (*bundle.Refusal)(nil); errors.As(err, &r) && r.Reason == bundle.Older {
+		return nil, command.Refuse(hint.New(fmt.Errorf("%s: %w", d.bundleFile(), err), "%s", olderHint))
+	}
 	if err != nil {
 		return nil, command.Refuse(hint.New(fmt.Errorf("%s: %w", d.bundleFile(), err),
 			"`fleetctl policy bundle` makes a bundle, `fleetctl policy sign` signs it, once by each of %d people", t.Threshold))
 	}
 	return b, nil
+}
+
+const olderHint = "a newer policy was in force: put it back, or sign the older one again under a higher version; nothing was touched"
+
+// policySeen is the newest policy version that serve or rotate ever acted under, read without changing the store.
+func (d state) policySeen(ctx context.Context) (uint64, error) {
+	s, err := store.OpenReadOnly(ctx, d.storeFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	v, err := s.PolicyVersion(ctx)
+	return v, errors.Join(err, s.Close())
+}
+
+// actUnder remembers durably that b is acted under, before anything is. An older one is refused.
+func actUnder(ctx context.Context, s *store.Store, b *bundle.Bundle) error {
+	err := s.ActUnder(ctx, b.Version)
+	if errors.Is(err, store.ErrPolicyOlder) {
+		return command.Refuse(hint.New(fmt.Errorf("%s: %w", bundle.Older, err), "%s", olderHint))
+	}
+	return err
 }
 
 func (d state) bundleBytes() (data, sigs []byte, err error) {

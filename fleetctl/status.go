@@ -40,7 +40,11 @@ Example:
 		if err != nil {
 			return err
 		}
-		b, err := d.bundle(t, now)
+		seen, err := d.policySeen(ctx)
+		if err != nil {
+			return err
+		}
+		b, err := d.bundle(t, seen, now)
 		if err != nil {
 			return err
 		}

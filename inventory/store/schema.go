@@ -13,11 +13,11 @@ import (
 // Specification constants of the file.
 const (
 	applicationID = 0x6d61796c // "mayl" in SQLite's header: this file is mayfly's
-	schemaVersion = 1
+	schemaVersion = 2
 )
 
-// schema of version 1. Times are nanoseconds since 1970, 0 for none.
-const schema = `
+// schema1 is schema version 1. Times are nanoseconds since 1970, 0 for none.
+const schema1 = `
 CREATE TABLE servers (
   name         TEXT PRIMARY KEY,
   state        TEXT NOT NULL,
@@ -94,6 +94,14 @@ CREATE INDEX journal_of_server ON journal (server, id);
 CREATE UNIQUE INDEX one_open_run ON runs (ended) WHERE ended = 0;
 `
 
+// schema2 is what version 2 adds: the newest policy version that was acted under.
+const schema2 = `
+CREATE TABLE policy (
+  id      INTEGER PRIMARY KEY CHECK (id = 1),
+  version INTEGER NOT NULL
+) STRICT;
+`
+
 // header is what says whose a database is.
 type header struct{ app, version, tables int }
 
@@ -111,13 +119,13 @@ func (h header) check() error {
 		return hint.New(errors.New("it is a database of another program"), "give the directory that fleetctl init made")
 	case h.version > schemaVersion:
 		return hint.New(fmt.Errorf("its schema is version %d and this program knows %d", h.version, schemaVersion), "use the newer fleetctl that wrote it")
-	case h.version < schemaVersion:
+	case h.version < 1:
 		return fmt.Errorf("its schema is version %d, which nothing can bring to %d", h.version, schemaVersion)
 	}
 	return nil
 }
 
-// migrate makes the schema in an empty file and refuses any that is not this program's.
+// migrate makes the schema in an empty file, brings an older one up, and refuses any that is not this program's.
 func (s *Store) migrate(ctx context.Context) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
 		h, err := readHeader(ctx, tx)
@@ -125,10 +133,14 @@ func (s *Store) migrate(ctx context.Context) error {
 		case err != nil:
 			return err
 		case h.empty():
-			_, err := tx.ExecContext(ctx, fmt.Sprintf("%s PRAGMA application_id = %d; PRAGMA user_version = %d;", schema, applicationID, schemaVersion))
+			_, err := tx.ExecContext(ctx, fmt.Sprintf("%s %s PRAGMA application_id = %d; PRAGMA user_version = %d;", schema1, schema2, applicationID, schemaVersion))
 			return err
 		}
-		return h.check()
+		if err := h.check(); err != nil || h.version == schemaVersion {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, fmt.Sprintf("%s PRAGMA user_version = %d;", schema2, schemaVersion))
+		return err
 	})
 }
 
