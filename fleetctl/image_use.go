@@ -2,13 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"strconv"
 	"time"
 
 	"mayfly/internal/command"
 	"mayfly/internal/durable"
 	"mayfly/internal/hint"
+	"mayfly/policies/bundle"
+	"mayfly/policies/trust"
 	"mayfly/rebuild/release"
 )
 
@@ -17,7 +21,7 @@ var imageUseVerb = command.Verb{
 	Args:    "--dir DIR VERSION",
 	Summary: "make a signed release the one that rebuilt servers boot",
 	Help: `Verifies DIR/public/releases/VERSION like ` + "`fleetctl image verify`" + ` and makes it current. An older one than the current is
-refused: to go back, sign the older image again under a higher version.
+refused: to go back, sign the older image again under a higher version. So is one below the min_version of the policy in force.
 
 Example:
 
@@ -56,6 +60,9 @@ Example:
 		if s.Version != v {
 			return command.Refuse(fmt.Errorf("%s says version %d", where, s.Version))
 		}
+		if err := d.checkLeast(ctx, c, t, s); err != nil {
+			return err
+		}
 		if err := checkParts(s, where); err != nil {
 			return err
 		}
@@ -65,4 +72,22 @@ Example:
 		fmt.Fprintf(c.Stdout, "release %d is in use\n", v)
 		return nil
 	},
+}
+
+// checkLeast refuses a release that the policy in force does not let run. A bundle that is not there or not yet signed is not in force.
+func (d state) checkLeast(ctx context.Context, c *command.Call, t *trust.Trust, s *release.Statement) error {
+	seen, err := d.policySeen(ctx)
+	if err != nil {
+		return err
+	}
+	b, err := d.bundle(t, seen, time.Now())
+	refused := (*bundle.Refusal)(nil)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.As(err, &refused) && refused.Reason == bundle.Unsigned:
+		fmt.Fprintf(c.Stderr, "fleetctl: note: not compared with a policy's min_version: no signed policy is in force\n")
+		return nil
+	case err != nil:
+		return err
+	}
+	return allowed(s, b.Policy.Image.MinVersion)
 }

@@ -86,6 +86,15 @@ func checkParts(s *release.Statement, dir string) error {
 	return nil
 }
 
+// allowed refuses a release below the policy's min_version.
+func allowed(s *release.Statement, least uint64) error {
+	if s.Version < least {
+		return command.Refuse(hint.New(fmt.Errorf("%s: version %d is older than %d, the policy's min_version", release.Older, s.Version, least),
+			"`fleetctl image use` one from version %d on", least))
+	}
+	return nil
+}
+
 // current is the version that rebuilt servers boot; 0 when none was chosen.
 func (d state) current() (uint64, error) {
 	data, err := os.ReadFile(d.currentFile())
@@ -119,9 +128,8 @@ func (d state) release(t *trust.Trust, least uint64, now time.Time) (rotate.Rele
 	if s.Version != v {
 		return rotate.Release{}, command.Refuse(fmt.Errorf("%s says version %d", dir, s.Version))
 	}
-	if s.Version < least {
-		return rotate.Release{}, command.Refuse(hint.New(fmt.Errorf("%s: version %d is older than %d, the policy's min_version", release.Older, s.Version, least),
-			"`fleetctl image use` a newer one"))
+	if err := allowed(s, least); err != nil {
+		return rotate.Release{}, err
 	}
 	if err := checkParts(s, dir); err != nil {
 		return rotate.Release{}, err
