@@ -185,6 +185,46 @@ func TestAdmitOnceAcrossRestart(t *testing.T) {
 	}
 }
 
+// TestCertificatesAreShort: in a life of a day, no certificate is valid for longer than MaxServerLife.
+func TestCertificatesAreShort(t *testing.T) {
+	f := newFleet(t)
+	s := offline(t, f)
+	now := time.Now().UTC()
+	m := newMachine(t)
+	tk := f.newTicket(t, 1)
+	tk.MaxAge = int64(24 * time.Hour / time.Second)
+	signed, err := s.ticket(tk, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(what string, certs join.Certificates, now time.Time) {
+		t.Helper()
+		end := now.Add(MaxServerLife + time.Second)
+		leaf := m.pair(t, certs.TLS).Leaf
+		key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(certs.Host))
+		if err != nil {
+			t.Fatal(err)
+		}
+		host := time.Unix(int64(key.(*ssh.Certificate).ValidBefore), 0)
+		if leaf.NotAfter.After(end) || host.After(end) || certs.NotAfter.After(end) {
+			t.Errorf("%s: TLS until %s, host until %s, said %s; want none after %s", what, leaf.NotAfter, host, certs.NotAfter, end)
+		}
+		if leaf.NotAfter.Before(now.Add(MaxServerLife - time.Minute)) {
+			t.Errorf("%s: TLS until %s only", what, leaf.NotAfter)
+		}
+	}
+	certs, err := s.admit(m.request(signed.Data, signed.Signature), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check("admitted", certs, now)
+	later := now.Add(45 * time.Minute)
+	if certs, err = s.renew(m.renewal(certs.TLS), later); err != nil {
+		t.Fatal(err)
+	}
+	check("renewed", certs, later)
+}
+
 func TestRenewEnds(t *testing.T) {
 	f := newFleet(t)
 	s := offline(t, f)

@@ -615,6 +615,22 @@ func TestBeginLifeFromEveryState(t *testing.T) {
 	}
 }
 
+// A life does not begin against the word of check, which sees every server.
+func TestBeginLifeAsks(t *testing.T) {
+	s := newStore(t, "a", "b")
+	no := errors.New("no")
+	var seen []string
+	_, err := s.BeginLife(t.Context(), "a", 0, inventory.New, "", now, func(all []Server) error {
+		for _, x := range all {
+			seen = append(seen, x.Name)
+		}
+		return no
+	})
+	if got := get(t, s, "a"); !errors.Is(err, no) || got.State != inventory.New || got.Epoch != 0 || len(seen) != 2 {
+		t.Errorf("got %v, %s in life %d, asked about %v; want %v, nothing, and both servers", err, got.State, got.Epoch, seen, no)
+	}
+}
+
 func TestOpenReadOnly(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "store.db")
