@@ -17,6 +17,9 @@ import (
 // lockWait is how long apt-get waits for another apt-get, in seconds.
 const lockWait = "300"
 
+// endWait is for apt-get and its dpkg to end after TERM. What is left to finish then may start services again.
+const endWait = 2 * time.Minute
+
 // marker is in every policy-rc.d of ours.
 const marker = "# made by mayfly's testenv; taken away when apt-get has ended"
 
@@ -29,6 +32,8 @@ func (s System) policyText() string {
 type System struct {
 	Root string                                                                       // prefix of the files below; "" is /
 	Run  func(ctx context.Context, out io.Writer, env []string, args ...string) error // nil runs the command
+
+	endWait time.Duration // 0 is the constant
 }
 
 func (s System) policy() string { return filepath.Join("/", s.Root, "usr/sbin/policy-rc.d") }
@@ -48,10 +53,14 @@ func (s System) Install(ctx context.Context, needs []Need, talk io.Writer) (err 
 	defer func() { err = errors.Join(err, remove()) }()
 
 	env := []string{"DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8"}
-	apt := []string{"apt-get", "-o", "DPkg::Lock::Timeout=" + lockWait, "--quiet"}
+	// Without a terminal of apt-get's own, which would end with apt-get and take dpkg along.
+	apt := []string{"apt-get", "-o", "DPkg::Lock::Timeout=" + lockWait, "-o", "Dpkg::Use-Pty=0", "--quiet"}
 	// A broken third-party source fails the update as a whole although Debian's own lists came: what counts is the install.
 	update := s.run(ctx, talk, env, append(apt, "update")...)
 	if ctx.Err() != nil {
+		if errors.Is(update, ctx.Err()) {
+			return update // it says what became of apt-get
+		}
 		return ctx.Err()
 	}
 	if update != nil {
@@ -151,13 +160,56 @@ func (s System) run(ctx context.Context, out io.Writer, env []string, args ...st
 	if s.Run != nil {
 		return s.Run(ctx, out, env, args...)
 	}
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Env = append(cmd.Env, "PATH="+Path(os.Getenv("PATH")))
 	cmd.Stdout, cmd.Stderr = out, out
-	// Not killed in the middle of dpkg: TERM lets apt-get end in order.
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	return cmd.Run()
+	// In a process group of its own: what ends this program's group must not end dpkg in the middle of a package.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return errors.Join(ctx.Err(), fmt.Errorf("ending %s: %w", args[0], err))
+	}
+	return s.ending(ctx, args[0], cmd.Process.Pid, ended)
+}
+
+// ending waits, after TERM, for the program and for what it has left in its process group: TERM ends apt-get at once, and a dpkg
+// that it was running, which got no signal, finishes what it was given.
+func (s System) ending(ctx context.Context, name string, group int, ended <-chan error) error {
+	wait := s.endWait
+	if wait == 0 {
+		wait = endWait
+	}
+	limit := time.NewTimer(wait)
+	defer limit.Stop()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	left := fmt.Errorf("%s was told to end and had not after %s; it was left to finish: %w", name, wait, ctx.Err())
+	select {
+	case <-ended:
+	case <-limit.C:
+		return left
+	}
+	for !errors.Is(syscall.Kill(-group, 0), syscall.ESRCH) {
+		select {
+		case <-tick.C:
+		case <-limit.C:
+			return left
+		}
+	}
+	return fmt.Errorf("%s was told to end: %w", name, ctx.Err())
 }
 
 // Root reports whether this process may install.
