@@ -11,27 +11,36 @@ import (
 
 // Report is what a configuration and its policy would serve.
 type Report struct {
-	Listen      string              `json:"listen"`
-	Fleet       string              `json:"fleet"`
-	Test        bool                `json:"test"` // software authenticators can be enrolled
-	Policy      uint64              `json:"policy"`
-	Expires     time.Time           `json:"expires"`
-	Level       policies.Level      `json:"level"`
-	Algorithms  policies.Algorithms `json:"algorithms"`
-	Software    []string            `json:"software_keys"` // offered as well, and refused by name
-	HostNames   []string            `json:"host_names"`    // of the host certificate
-	HostExpires time.Time           `json:"host_certificate_expires"`
-	Allow       []netip.Prefix      `json:"allow"`
-	Filter      int                 `json:"filter_instructions"`
-	Engineers   []ReportEngineer    `json:"engineers"`
-	Hosts       []ReportHost        `json:"hosts"`
+	Listen      string           `json:"listen"`
+	Fleet       string           `json:"fleet"`
+	Test        bool             `json:"test"` // software authenticators can be enrolled
+	Policy      uint64           `json:"policy"`
+	Expires     time.Time        `json:"expires"`
+	Level       policies.Level   `json:"level"`
+	Algorithms  ReportAlgorithms `json:"algorithms"`
+	Software    []string         `json:"software_keys"` // offered as well, and refused by name
+	HostNames   []string         `json:"host_names"`    // of the host certificate
+	HostExpires time.Time        `json:"host_certificate_expires"`
+	Allow       []netip.Prefix   `json:"allow"`
+	Filter      int              `json:"filter_instructions"`
+	Engineers   []ReportEngineer `json:"engineers"`
+	Hosts       []ReportHost     `json:"hosts"`
+}
+
+// ReportAlgorithms is what the policy's level offers.
+type ReportAlgorithms struct {
+	KeyExchanges []string `json:"key_exchanges"`
+	Ciphers      []string `json:"ciphers"`
+	MACs         []string `json:"macs"`
+	HostKeys     []string `json:"host_keys"`
+	PublicKeys   []string `json:"public_keys"`
 }
 
 // ReportEngineer is one engineer of the policy.
 type ReportEngineer struct {
 	Name  string         `json:"name"`
 	Keys  int            `json:"keys"`
-	Allow []netip.Prefix `json:"allow,omitempty"`
+	Allow []netip.Prefix `json:"allow"` // empty: from everywhere that the bastion's list has
 }
 
 // ReportHost is a server and who may open which of its ports.
@@ -57,15 +66,25 @@ func Check(c Config, now time.Time) (Report, error) {
 	}
 	report := Report{
 		Listen: c.Listen.String(), Fleet: r.bundle.Fleet, Test: r.bundle.Inventory.Test,
-		Policy: r.bundle.Version, Expires: r.bundle.Expires.UTC(), Level: r.bundle.Policy.SSH.Level, Algorithms: algorithms,
-		Software:  softwareOnly(algorithms),
-		HostNames: r.keys.certificate.ValidPrincipals, HostExpires: r.keys.validBefore().UTC(),
-		Allow: r.bundle.Policy.SSH.Allow, Filter: len(r.filter), Hosts: r.hosts(),
+		Policy: r.bundle.Version, Expires: r.bundle.Expires.UTC(), Level: r.bundle.Policy.SSH.Level,
+		Algorithms: ReportAlgorithms{KeyExchanges: listed(algorithms.KeyExchanges), Ciphers: listed(algorithms.Ciphers), MACs: listed(algorithms.MACs),
+			HostKeys: listed(algorithms.HostKeys), PublicKeys: listed(algorithms.PublicKeys)},
+		Software:  listed(softwareOnly(algorithms)),
+		HostNames: listed(r.keys.certificate.ValidPrincipals), HostExpires: r.keys.validBefore().UTC(),
+		Allow: listed(r.bundle.Policy.SSH.Allow), Filter: len(r.filter), Engineers: []ReportEngineer{}, Hosts: listed(r.hosts()),
 	}
 	for _, e := range r.bundle.Policy.Engineers {
-		report.Engineers = append(report.Engineers, ReportEngineer{Name: e.Name, Keys: len(e.Keys), Allow: e.Allow})
+		report.Engineers = append(report.Engineers, ReportEngineer{Name: e.Name, Keys: len(e.Keys), Allow: listed(e.Allow)})
 	}
 	return report, nil
+}
+
+// listed is the list, and not nil, which JSON would write as null.
+func listed[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
 }
 
 // softwareOnly is what the bastion offers beside a level's algorithms of user keys, to refuse it by name.
