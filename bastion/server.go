@@ -42,6 +42,11 @@ type Server struct {
 
 // Serve runs a bastion until ctx ends. It calls ready once it listens; a signal on reload makes it read its files again.
 func Serve(ctx context.Context, c Config, log *slog.Logger, reload <-chan os.Signal, ready func(address net.Addr, policy uint64)) (err error) {
+	// What is refused must not leave an empty log, so everything is loaded before; and once more under the log's lock, since
+	// another bastion may have had it, and a newer policy in force, until then.
+	if _, err := newServer(c, log, nil, time.Now()); err != nil {
+		return err
+	}
 	records, err := audit.Open(c.Audit)
 	if err != nil {
 		return err
