@@ -202,7 +202,7 @@ func (s System) ending(ctx context.Context, name string, group int, ended <-chan
 	case <-limit.C:
 		return left
 	}
-	for !errors.Is(syscall.Kill(-group, 0), syscall.ESRCH) {
+	for groupLives(group) {
 		select {
 		case <-tick.C:
 		case <-limit.C:
