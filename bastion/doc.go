@@ -10,6 +10,8 @@
 //	refusal    what the SSH library refuses by itself, as reason codes
 //	sessions   who is in, bounded, decided again when the policy changes
 //	jump       direct-tcpip to an inventory name, and nothing else
+//	reach      which addresses are never a target
+//	carry      the bytes between engineer and server
 //	record     what the audit log says
 //
 // beside server.go (the accept loop), visit.go (a connection's life), counted.go (what is refused before admission, as counts),

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,8 +20,6 @@ import (
 // Implementation constants of a jump.
 const (
 	dialLimit   = 10 * time.Second
-	closeLinger = 10 * time.Second // for what is in flight when the client has closed its channel
-	copyBuffer  = 32 << 10
 	maxHostName = 253
 	maxOrigin   = 255
 )
@@ -78,8 +74,6 @@ func (o *opened) finish(how string, why policies.Reason) {
 		o.ended, o.reason = how, why
 	}
 }
-
-var buffers = sync.Pool{New: func() any { return new([copyBuffer]byte) }}
 
 // serveChannels answers every channel that the client opens until the connection ends, and waits for the jumps.
 func (v *visit) serveChannels(ctx context.Context, channels <-chan ssh.NewChannel) {
@@ -176,156 +170,10 @@ func (v *visit) jump(ctx context.Context, nc ssh.NewChannel) {
 	v.carry(ctx, o, channel, requests, conn)
 }
 
-// carry copies both ways with half-closes. Everything it starts has ended when it returns.
-func (v *visit) carry(ctx context.Context, o *opened, channel ssh.Channel, requests <-chan *ssh.Request, conn halfCloser) {
-	var copies sync.WaitGroup
-	defer copies.Wait()
-	defer channel.Close()
-	defer conn.Close()
-
-	gone, up, down := make(chan struct{}), make(chan error, 1), make(chan error, 1)
-	copies.Go(func() {
-		ssh.DiscardRequests(requests) // ends when the client closes its channel, or the connection ends
-		close(gone)
-	})
-	copies.Go(func() { up <- v.copy(conn, channel, &o.up, conn.CloseWrite) })
-	copies.Go(func() { down <- v.copy(channel, conn, &o.down, channel.CloseWrite) })
-
-	var linger <-chan time.Time
-	for up != nil || down != nil {
-		select {
-		case err := <-up:
-			up = nil
-			if err != nil {
-				o.finish(endTarget, "")
-				return
-			}
-			if linger != nil { // the client has closed, and all that it sent has arrived
-				o.finish(endClient, "")
-				return
-			}
-		case err := <-down:
-			down = nil
-			if errors.Is(err, io.EOF) { // the channel takes no more
-				o.finish(endClient, "")
-				return
-			}
-			o.finish(endTarget, "")
-			if err != nil {
-				return
-			}
-		case <-gone:
-			gone = nil
-			if up == nil {
-				o.finish(endClient, "")
-				return
-			}
-			linger = time.After(closeLinger)
-		case <-linger:
-			o.finish(endClient, "")
-			return
-		case <-ctx.Done():
-			o.finish(endClient, "")
-			return
-		}
-	}
-}
-
-// halfCloser is a connection whose writing side closes by itself.
-type halfCloser interface {
-	net.Conn
-	CloseWrite() error
-}
-
-var _ halfCloser = (*net.TCPConn)(nil)
-
-// copy carries one direction, counts what was written, and closes the writing side at the end of input.
-func (v *visit) copy(to io.Writer, from io.Reader, count *atomic.Int64, closeWrite func() error) error {
-	buffer := buffers.Get().(*[copyBuffer]byte)
-	defer buffers.Put(buffer)
-	for {
-		n, err := from.Read(buffer[:])
-		if n > 0 {
-			v.active()
-			w, err := to.Write(buffer[:n])
-			count.Add(int64(w))
-			if err != nil {
-				return err
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			return closeWrite()
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
 // serverName takes the fleet's domain off a host name: se-1.example.net is se-1.
 func serverName(fleet *inventory.Fleet, host string) string {
 	if fleet.Domain == "" {
 		return host
 	}
 	return strings.TrimSuffix(host, "."+fleet.Domain)
-}
-
-// reachable refuses addresses that are not a server's, whatever the inventory says: this machine, its link, the fleet's own
-// bastions and controller.
-func (s *Server) reachable(r *ruling, address netip.Addr) error {
-	switch {
-	case !address.IsValid(), address.IsUnspecified(), address.IsLoopback(), address.IsMulticast(),
-		address.IsLinkLocalUnicast(), address.IsLinkLocalMulticast(), address == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return fmt.Errorf("%s is no server's address", address)
-	case address == s.config.Listen.Addr().Unmap():
-		return fmt.Errorf("%s is this bastion", address)
-	case address == r.bundle.Inventory.Controller.Address:
-		return fmt.Errorf("%s is the controller", address)
-	}
-	for _, b := range r.bundle.Inventory.Bastions {
-		if address == b.Address.Unmap() {
-			return fmt.Errorf("%s is bastion %s", address, b.Name)
-		}
-	}
-	own, err := s.ownAddresses()
-	if err != nil {
-		return fmt.Errorf("listing this machine's addresses: %w", err)
-	}
-	if slices.Contains(own, address) {
-		return fmt.Errorf("%s is this machine", address)
-	}
-	return nil
-}
-
-func machineAddresses() ([]netip.Addr, error) {
-	list, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil, err
-	}
-	var own []netip.Addr
-	for _, a := range list {
-		if n, ok := a.(*net.IPNet); ok {
-			if ip, ok := netip.AddrFromSlice(n.IP); ok {
-				own = append(own, ip.Unmap())
-			}
-		}
-	}
-	return own, nil
-}
-
-// dialingFrom dials from the address that the bastion listens on: servers accept SSH from the inventory's bastion addresses only, and
-// a host may have others. With an unspecified or loopback address the system chooses.
-func dialingFrom(own netip.Addr) func(context.Context, netip.AddrPort) (halfCloser, error) {
-	return func(ctx context.Context, address netip.AddrPort) (halfCloser, error) {
-		dialer := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveInterval, Count: keepAliveCount}}
-		if own := own.Unmap(); !own.IsUnspecified() && !own.IsLoopback() && own.Is4() == address.Addr().Unmap().Is4() {
-			dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(own, 0))
-		}
-		dialer.SetMultipathTCP(false)
-		conn, err := dialer.DialContext(ctx, "tcp", address.String())
-		if err != nil {
-			return nil, err
-		}
-		return conn.(*net.TCPConn), nil
-	}
 }
