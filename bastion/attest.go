@@ -17,6 +17,7 @@ type credential struct {
 	kind        string
 	fingerprint string
 	evidence    string // as enrolled for this user; empty if it is not
+	identity    policies.Kind
 }
 
 // attest names a proven key and looks up the evidence it was enrolled with for this user. It decides nothing: an unknown key

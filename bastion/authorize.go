@@ -43,9 +43,11 @@ func (v *visit) admitLogin(user string, key ssh.PublicKey, now time.Time) polici
 	if err != nil {
 		return policies.Verdict{Reason: certificateRefused, Detail: err.Error()}
 	}
-	v.credential = cred
 	login := policies.Login{Source: v.source.Addr(), User: user, Key: cred.public}
-	if verdict := ruling.decideLogin(login, now); !verdict.Allow {
+	verdict := ruling.decideLogin(login, now)
+	cred.identity = verdict.Kind
+	v.credential = cred
+	if !verdict.Allow {
 		return verdict
 	}
 	v.login = login
@@ -64,7 +66,7 @@ func (v *visit) admitLogin(user string, key ssh.PublicKey, now time.Time) polici
 		v.server.log.Error("the audit log cannot be written: new sessions are denied", "error", err)
 		return policies.Verdict{Reason: auditUnavailable, Detail: err.Error()}
 	}
-	return policies.Verdict{Allow: true, Reason: policies.Allowed}
+	return policies.Verdict{Allow: true, Reason: policies.Allowed, Kind: cred.identity}
 }
 
 // decideLogin asks the policy in force.

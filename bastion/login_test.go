@@ -52,7 +52,7 @@ func TestLoginAndJump(t *testing.T) {
 		t.Errorf("login record does not say test: %s", login.Record)
 	}
 	r := f.closing()
-	if r.Outcome != "accepted" || r.Reason != policies.Allowed || r.User != "anna" || r.Ended != endClient || !r.Test || r.Evidence != "test:softkey" {
+	if r.Outcome != "accepted" || r.Reason != policies.Allowed || r.User != "anna" || r.Identity != "engineer" || r.Ended != endClient || !r.Test || r.Evidence != "test:softkey" {
 		t.Errorf("closing record: %+v", r)
 	}
 	if want := ssh.FingerprintSHA256(f.anna.Public()); r.Key != want || r.ClaimedKey != "" {

@@ -38,7 +38,8 @@ type loginRecord struct {
 	Connection string `json:"connection"`
 	Source     string `json:"source"`
 	User       string `json:"user"`
-	Key        string `json:"key"` // SHA-256 fingerprint
+	Identity   string `json:"identity"` // "engineer", "robot" or "break_glass"
+	Key        string `json:"key"`      // SHA-256 fingerprint
 	KeyType    string `json:"key_type"`
 	Evidence   string `json:"evidence"`
 	Test       bool   `json:"test"` // the evidence is a software authenticator's
@@ -47,8 +48,8 @@ type loginRecord struct {
 
 func (v *visit) loginRecord() loginRecord {
 	return loginRecord{
-		Connection: v.id, Source: v.source.String(), User: escape(v.login.User, maxText), Key: v.credential.fingerprint,
-		KeyType: v.credential.kind, Evidence: v.credential.evidence, Test: v.credential.isTest(),
+		Connection: v.id, Source: v.source.String(), User: escape(v.login.User, maxText), Identity: string(v.credential.identity),
+		Key: v.credential.fingerprint, KeyType: v.credential.kind, Evidence: v.credential.evidence, Test: v.credential.isTest(),
 		Policy: v.server.ruling.Load().bundle.Version,
 	}
 }
@@ -57,6 +58,7 @@ func (v *visit) loginRecord() loginRecord {
 type openingRecord struct {
 	Connection string `json:"connection"`
 	User       string `json:"user"`
+	Identity   string `json:"identity"`
 	Server     string `json:"server"`
 	Address    string `json:"address"`
 	Port       uint16 `json:"port"`
@@ -76,7 +78,7 @@ type targetRecord struct {
 
 func (v *visit) openingRecord(o *opened) openingRecord {
 	return openingRecord{
-		Connection: v.id, User: escape(v.login.User, maxText),
+		Connection: v.id, User: escape(v.login.User, maxText), Identity: string(v.credential.identity),
 		Server: o.target.Server, Address: o.address.Addr().String(), Port: o.target.Port,
 	}
 }
@@ -96,6 +98,7 @@ type closingRecord struct {
 	Reason      policies.Reason `json:"reason"`
 	Detail      string          `json:"detail,omitempty"`
 	User        string          `json:"user"`                  // as claimed; proven if accepted
+	Identity    string          `json:"identity,omitempty"`    // what kind of user that is; left out if nobody of that name is known or no key was proven
 	Key         string          `json:"key,omitempty"`         // SHA-256 fingerprint, possession proven
 	KeyType     string          `json:"key_type,omitempty"`    // of that key
 	ClaimedKey  string          `json:"claimed_key,omitempty"` // fingerprint of the key whose signature was refused: possession not proven
@@ -175,6 +178,7 @@ func (v *visit) write(outcome string, why policies.Reason, detail string) {
 	r.Policy, r.Tries = v.ruling.bundle.Version, v.tried.total
 	r.Key, r.KeyType = v.credential.fingerprint, v.credential.kind
 	r.Evidence, r.Test = v.credential.evidence, v.credential.isTest()
+	r.Identity = string(v.credential.identity)
 	if why == keyNoTouch || why == badSignature {
 		r.ClaimedKey = v.claimed
 	}

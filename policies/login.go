@@ -37,7 +37,11 @@ func (p Policy) DecideLogin(l Login, now time.Time) Verdict {
 	if i < 0 || l.User == "" {
 		return deny(UserUnknown, "no engineer %q", l.User)
 	}
-	e := p.Engineers[i]
+	return p.decideEngineer(p.Engineers[i], l).as(KindEngineer)
+}
+
+// decideEngineer decides on a person of this name.
+func (p Policy) decideEngineer(e Engineer, l Login) Verdict {
 	if len(e.Allow) > 0 {
 		if _, ok := listed(e.Allow, l.Source); !ok {
 			return deny(AddressNotListed, "%s is not in the list of %s", l.Source, e.Name)

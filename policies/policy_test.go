@@ -272,6 +272,11 @@ func TestDecideLogin(t *testing.T) {
 		check(t, tt.name, tt.policy.DecideLogin(tt.login, now), tt.want)
 	}
 	check(t, "expired", p.DecideLogin(Login{listed, "anna", key(1)}, p.Expires), PolicyExpired)
+	for user, want := range map[string]Kind{"anna": KindEngineer, "bert": KindEngineer, "eve": "", "root": ""} {
+		if v := p.DecideLogin(Login{listed, user, key(9)}, now); v.Kind != want {
+			t.Errorf("kind of %s: got %q, want %q", user, v.Kind, want)
+		}
+	}
 	// A policy that was never checked denies an engineer without a name.
 	bad := p
 	bad.Engineers = append([]Engineer{{Keys: p.Engineers[0].Keys}}, p.Engineers...)

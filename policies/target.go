@@ -16,9 +16,15 @@ type Target struct {
 
 // DecideTarget decides on a login and on where it wants to go.
 func (p Policy) DecideTarget(l Login, t Target, f inventory.Fleet, now time.Time) Verdict {
-	if v := p.DecideLogin(l, now); !v.Allow {
+	v := p.DecideLogin(l, now)
+	if !v.Allow {
 		return v
 	}
+	return p.decideGrant(l, t, f).as(v.Kind)
+}
+
+// decideGrant decides on the target of somebody who may log in.
+func (p Policy) decideGrant(l Login, t Target, f inventory.Fleet) Verdict {
 	if _, ok := f.Server(t.Server); !ok || t.Server == "" {
 		return deny(TargetUnknown, "no server %q in the inventory", t.Server)
 	}

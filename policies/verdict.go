@@ -19,15 +19,31 @@ const (
 	PortNotGranted   Reason = "port_not_granted"
 )
 
+// Kind is what somebody who logs in is. Every audit record shows it as identity.
+type Kind string
+
+const (
+	KindEngineer   Kind = "engineer"    // a person with a touched hardware key
+	KindRobot      Kind = "robot"       // automation: no touch, one source, listed commands
+	KindBreakGlass Kind = "break_glass" // an opening that several people signed
+)
+
 // Verdict is a decision. Its zero value denies.
 type Verdict struct {
 	Allow  bool
 	Reason Reason
+	Kind   Kind   // of the user that was asked for, also when it is refused; empty: nobody of that name
 	Detail string // for the audit log, never for the client
 }
 
 func deny(r Reason, format string, args ...any) Verdict {
 	return Verdict{Reason: r, Detail: fmt.Sprintf(format, args...)}
+}
+
+// as says of what kind the user is that the verdict is about.
+func (v Verdict) as(k Kind) Verdict {
+	v.Kind = k
+	return v
 }
 
 func allow(format string, args ...any) Verdict {
