@@ -60,6 +60,9 @@ func runCheckin(ctx context.Context, c *command.Call) error {
 	if err != nil {
 		return err
 	}
+	if err := needsController(b.Inventory); err != nil {
+		return err
+	}
 	at := checkinAddress(b.Inventory)
 	l, err := net.Listen("tcp", at)
 	if err != nil {

@@ -152,6 +152,9 @@ func approverKeys(args []string) (people []trust.Person, software []string, err 
 
 // writePublic writes what apps and engineers need: whom to trust and whom to ask.
 func writePublic(d state, f inventory.Fleet, keys signer.Public) error {
+	if f.BastionsOnly() { // no apps
+		return durable.WriteFile(d.knownHostsFile(), knownHosts(f, keys.HostCA), 0o644)
+	}
 	client := checkin.ClientConfig{
 		Fleet:    f.Name,
 		Domain:   f.Domain,

@@ -83,6 +83,9 @@ func (d state) checked(now time.Time) (inventory.Fleet, policies.Policy, error) 
 		return f, p, hint.New(command.Refuse(fmt.Errorf("%s: the policy expired at %s", d.policyFile(), p.Expires.Format(time.RFC3339))),
 			"set expires to a day to come, and raise version")
 	}
+	if f.BastionsOnly() {
+		return f, p, nil // nothing to plan
+	}
 	if _, refused := plan.Make(rotate.Whole(f), rotate.Rules(p.Rotation, nil), nil, now); len(refused) > 0 {
 		return f, p, hint.New(command.Refuse(fmt.Errorf("%s: %w", d.policyFile(), refused)), "%s", mend(refused))
 	}

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"mayfly/inventory"
 	"mayfly/policies"
 	"mayfly/policies/bundle"
 	"mayfly/rebuild/join"
@@ -54,6 +55,13 @@ func showBundle(w io.Writer, path string, data []byte, b *bundle.Bundle) error {
 	}
 	sections = append(sections, lines)
 	lines = nil
+	for _, x := range f.Servers {
+		if x.Role == inventory.RoleHost {
+			lines = append(lines, fmt.Sprintf("host %s at %s, not rebuilt", x.Name, x.Address.Addr()))
+		}
+	}
+	sections = append(sections, lines)
+	lines = nil
 	for _, g := range f.Regions {
 		var servers []string
 		for _, x := range f.Servers {
@@ -65,13 +73,15 @@ func showBundle(w io.Writer, path string, data []byte, b *bundle.Bundle) error {
 		lines = append(lines, fmt.Sprintf("region %s: floor %d of %d Mbit/s: %s", g.Name, g.Floor.Of(total), total, shown(servers, "no server")))
 	}
 	sections = append(sections, lines)
-	r := p.Rotation
-	sections = append(sections, []string{
-		fmt.Sprintf("controller at %s", f.Controller.Address),
-		fmt.Sprintf("rotation: max_age %v, max_parallel %d, drain_limit %v, boot_limit %v, bake %v, retries %d; releases from version %d",
-			time.Duration(r.MaxAge), r.MaxParallel, time.Duration(r.DrainLimit), time.Duration(r.BootLimit), time.Duration(r.Bake), r.Retries, p.Image.MinVersion),
-		fmt.Sprintf("the rest is in %s, SHA-256 %x", path, sha256.Sum256(data)),
-	})
+	if f.BastionsOnly() {
+		lines = []string{"no controller, and nothing is rebuilt"}
+	} else {
+		r := p.Rotation
+		lines = []string{fmt.Sprintf("controller at %s", f.Controller.Address),
+			fmt.Sprintf("rotation: max_age %v, max_parallel %d, drain_limit %v, boot_limit %v, bake %v, retries %d; releases from version %d",
+				time.Duration(r.MaxAge), r.MaxParallel, time.Duration(r.DrainLimit), time.Duration(r.BootLimit), time.Duration(r.Bake), r.Retries, p.Image.MinVersion)}
+	}
+	sections = append(sections, append(lines, fmt.Sprintf("the rest is in %s, SHA-256 %x", path, sha256.Sum256(data))))
 	var out strings.Builder
 	for _, lines := range sections {
 		for i, line := range lines {

@@ -81,7 +81,7 @@ func takers(b *bundle.Bundle, servers []store.Server, now time.Time) []checkin.S
 		known[s.Name] = s
 	}
 	list := []checkin.Server{}
-	for _, x := range b.Inventory.Servers {
+	for _, x := range b.Inventory.Rebuilt() {
 		k := known[x.Name]
 		deadline := rotate.Deadline(k, time.Duration(b.Policy.Rotation.MaxAge))
 		if k.Revoked || plan.Passed(deadline, now) {

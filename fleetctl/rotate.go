@@ -82,7 +82,7 @@ Example:
 // rotate looks whether servers could join at all before it touches any.
 func (d state) rotate(ctx context.Context, r *rotate.Runner, rules plan.Rules) (rotate.Result, error) {
 	for _, name := range rules.Lost {
-		if _, ok := r.Bundle.Inventory.Server(name); !ok {
+		if _, ok := r.Bundle.Inventory.RebuiltServer(name); !ok {
 			return rotate.Result{}, command.Usagef("--lost %s: no such server in the signed inventory", name)
 		}
 	}

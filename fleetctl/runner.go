@@ -36,6 +36,9 @@ func (d state) grounds(ctx context.Context, c *command.Call, now time.Time) (g g
 	if g.bundle, err = d.bundle(t, seen, now); err != nil {
 		return g, err
 	}
+	if err := needsController(g.bundle.Inventory); err != nil {
+		return g, err
+	}
 	if g.release, err = d.release(t, g.bundle.Policy.Image.MinVersion, now); err != nil {
 		return g, err
 	}

@@ -119,6 +119,9 @@ func openPolicy(ctx context.Context, d state, t *trust.Trust, log *slog.Logger) 
 	if err != nil {
 		return nil, err
 	}
+	if err := needsController(b.Inventory); err != nil {
+		return nil, err
+	}
 	p := &policy{d: d, trust: t, log: log}
 	p.data, p.sigs, err = d.bundleBytes()
 	if err != nil {

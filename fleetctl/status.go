@@ -100,7 +100,7 @@ func newStatus(b *bundle.Bundle, servers []store.Server, now time.Time) status {
 		}
 	}
 	r := status{Servers: []serverStatus{}, Regions: []regionStatus{}}
-	for _, x := range fleet.Servers {
+	for _, x := range fleet.Rebuilt() {
 		k, ok := known[x.Name]
 		if !ok {
 			k = store.Server{Name: x.Name, State: inventory.New}

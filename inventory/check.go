@@ -77,6 +77,9 @@ func (c *checker) top() error {
 
 func (c *checker) network() error {
 	f := c.fleet
+	if f.BastionsOnly() && len(f.Network.Management) == 0 && f.Network.Gateway == (netip.Addr{}) && f.Controller == (Controller{}) {
+		return nil // nothing is rebuilt, and nobody's traffic carried
+	}
 	if len(f.Network.Management) == 0 {
 		return tomlfile.At("network.management", "list the networks of controller and bastions: nothing inside a tunnel may reach them", "network.management is empty")
 	}
@@ -198,11 +201,17 @@ func (c *checker) servers() error {
 		if err := c.name(path, s.Name); err != nil {
 			return err
 		}
+		if s.Role == RoleHost {
+			if err := c.host(path, s); err != nil {
+				return err
+			}
+			continue
+		}
 		if !racks[s.Rack] {
 			return tomlfile.At(path+".rack", "add a [[rack]] of that name, or correct it", "server %q is in rack %q, which does not exist", s.Name, s.Rack)
 		}
 		if s.Role != RoleVPN {
-			return tomlfile.At(path+".role", "role = \"vpn\"", "server %q has unknown role %q", s.Name, s.Role)
+			return tomlfile.At(path+".role", "role = \"vpn\", or role = \"host\" for one that mayfly does not rebuild", "server %q has unknown role %q", s.Name, s.Role)
 		}
 		if s.Capacity < 1 || s.Capacity > MaxCapacity {
 			return tomlfile.At(path+".capacity", "capacity is what the server can carry, in Mbit/s", "server %q has capacity %d: it must be 1 to %d", s.Name, s.Capacity, MaxCapacity)
@@ -214,6 +223,40 @@ func (c *checker) servers() error {
 			return err
 		}
 	}
+	return nil
+}
+
+// host checks a server that mayfly does not rebuild.
+func (c *checker) host(path string, s Server) error {
+	for _, x := range []struct {
+		key string
+		has bool
+	}{{"rack", s.Rack != ""}, {"capacity", s.Capacity != 0}, {"tunnel", s.Tunnel != netip.Prefix{}}, {"power", s.Power != Power{}}} {
+		if x.has {
+			return tomlfile.At(path+"."+x.key, "leave it out, or say role = \"vpn\"", "server %q is a host, which has no %s", s.Name, x.key)
+		}
+	}
+	path += ".address"
+	if !s.Address.IsValid() {
+		return tomlfile.At(path, "for example address = \"192.0.2.11/24\"", "server %q has no address", s.Name)
+	}
+	a := s.Address.Addr()
+	if err := address(path, a); err != nil {
+		return err
+	}
+	if !s.Address.IsSingleIP() && (a == s.Address.Masked().Addr() || a.Is4() && a == last(s.Address)) {
+		return tomlfile.At(path, "give the host's own address", "server %q has address %s, which is no host in a network", s.Name, s.Address)
+	}
+	return c.take(path, s)
+}
+
+// take gives an address to a server, if it is nobody else's.
+func (c *checker) take(path string, s Server) error {
+	a := s.Address.Addr()
+	if other, ok := c.addresses[a]; ok {
+		return tomlfile.At(path, "each address once", "server %q has address %s, which %s has too", s.Name, a, other)
+	}
+	c.addresses[a] = "server " + s.Name
 	return nil
 }
 
@@ -231,11 +274,7 @@ func (c *checker) serverAddress(path string, s Server) error {
 	if !s.Address.Contains(c.fleet.Network.Gateway) {
 		return tomlfile.At(path, "check the prefix length, and network.gateway", "server %q has address %s, from which the gateway %s cannot be reached", s.Name, s.Address, c.fleet.Network.Gateway)
 	}
-	if other, ok := c.addresses[a]; ok {
-		return tomlfile.At(path, "each address once", "server %q has address %s, which %s has too", s.Name, a, other)
-	}
-	c.addresses[a] = "server " + s.Name
-	return nil
+	return c.take(path, s)
 }
 
 func (c *checker) power(path string, s Server) error {
@@ -290,6 +329,9 @@ var shared = netip.MustParsePrefix("100.64.0.0/10")
 
 func (c *checker) tunnels() error {
 	for i, s := range c.fleet.Servers {
+		if s.Role == RoleHost {
+			continue
+		}
 		path := fmt.Sprintf("server[%d].tunnel", i)
 		if err := network(path, s.Tunnel); err != nil {
 			return err
@@ -309,9 +351,11 @@ func (c *checker) tunnels() error {
 // overlaps refuses tunnel networks that hold each other or an address that something has. Of networks in order, one that
 // overlaps any other overlaps a neighbour.
 func (c *checker) overlaps() error {
-	order := make([]int, len(c.fleet.Servers))
-	for i := range order {
-		order[i] = i
+	var order []int
+	for i, s := range c.fleet.Servers {
+		if s.Role != RoleHost {
+			order = append(order, i)
+		}
 	}
 	at := func(i int) netip.Prefix { return c.fleet.Servers[order[i]].Tunnel }
 	slices.SortFunc(order, func(a, b int) int {

@@ -63,11 +63,11 @@ type Rack struct {
 	Region string `toml:"region" json:"region"`
 }
 
-// Server is one machine.
+// Server is one machine. A host has a name, a role and an address, and nothing else.
 type Server struct {
 	Name     string       `toml:"name" json:"name"` // lower-case DNS label, unique in the fleet
 	Rack     string       `toml:"rack" json:"rack"`
-	Role     string       `toml:"role" json:"role"`         // "vpn"
+	Role     string       `toml:"role" json:"role"`         // "vpn" or "host"
 	Address  netip.Prefix `toml:"address" json:"address"`   // with the prefix length of its network
 	Capacity int          `toml:"capacity" json:"capacity"` // Mbit/s, positive
 	Tunnel   netip.Prefix `toml:"tunnel" json:"tunnel"`     // addresses of its VPN clients; the first host address is its own
@@ -91,6 +91,28 @@ func (f *Fleet) Server(name string) (Server, bool) {
 	}
 	return Server{}, false
 }
+
+// Rebuilt returns the servers that mayfly rebuilds: all but hosts. Plans, lives, tickets and check-in know only these.
+func (f *Fleet) Rebuilt() []Server {
+	var list []Server
+	for _, s := range f.Servers {
+		if s.Role != RoleHost {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// RebuiltServer returns the server with this name unless it is a host.
+func (f *Fleet) RebuiltServer(name string) (Server, bool) {
+	if s, ok := f.Server(name); ok && s.Role != RoleHost {
+		return s, true
+	}
+	return Server{}, false
+}
+
+// BastionsOnly reports whether the fleet is bastions and hosts that nobody rebuilds: it needs no controller, regions or racks.
+func (f *Fleet) BastionsOnly() bool { return len(f.Servers) > 0 && len(f.Rebuilt()) == 0 }
 
 // Region returns the region with this name.
 func (f *Fleet) Region(name string) (Region, bool) {

@@ -63,7 +63,7 @@ func CheckFloors(f Fleet) error {
 		regionOf[r.Name] = r.Region
 	}
 	total, largest := map[string]int{}, map[string]Server{} // by region; of equals, the first
-	for _, s := range f.Servers {
+	for _, s := range f.Rebuilt() {
 		r := regionOf[s.Rack]
 		total[r] += s.Capacity
 		if s.Capacity > largest[r].Capacity {

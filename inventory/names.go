@@ -1,7 +1,10 @@
 package inventory
 
-// RoleVPN is the role of a server that carries users' traffic.
-const RoleVPN = "vpn"
+// Roles of servers.
+const (
+	RoleVPN  = "vpn"  // carries users' traffic; mayfly rebuilds it
+	RoleHost = "host" // somebody else's to install, Ansible's for example: engineers reach it through the bastion, and that is all
+)
 
 // DriverQEMU is the power driver of QEMU machines.
 const DriverQEMU = "qemu"

@@ -70,6 +70,54 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// A fleet of bastions and hosts needs nothing else; beside servers that are rebuilt, hosts are in no plan's way.
+func TestHosts(t *testing.T) {
+	data, err := os.ReadFile("testdata/hosts.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(data)
+	f, err := Parse("hosts.toml", data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := f.Server("web-1"); !ok || !f.BastionsOnly() || len(f.Rebuilt()) != 0 || f.RegionOf("web-1") != "" {
+		t.Errorf("got %+v", f)
+	}
+	if _, ok := f.RebuiltServer("web-1"); ok {
+		t.Error("a host is rebuilt")
+	}
+	for _, tt := range []struct{ name, old, new, want string }{
+		{"rack", `role = "host"`, "role = \"host\"\nrack = \"a\"", "which has no rack"},
+		{"capacity", `role = "host"`, "role = \"host\"\ncapacity = 1", "which has no capacity"},
+		{"tunnel", `role = "host"`, "role = \"host\"\ntunnel = \"10.64.1.0/24\"", "which has no tunnel"},
+		{"power", `role = "host"`, "role = \"host\"\npower = { driver = \"qemu\" }", "which has no power"},
+		{"no address", `address = "192.0.2.11/24"`, "", "no address"},
+		{"network address", `192.0.2.11/24`, "192.0.2.0/24", "no host"},
+		{"the bastion's address", `192.0.2.11/24`, "192.0.2.2/24", "bastion gate has too"},
+		{"a server that is rebuilt", `role = "host"`, `role = "vpn"`, "management is empty"},
+		{"half a controller", "[[bastion]]", "[controller]\nboot_port = 80\n[[bastion]]", "management is empty"},
+		{"a gateway alone", "[[bastion]]", "[network]\ngateway = \"192.0.2.1\"\n[[bastion]]", "management is empty"},
+	} {
+		if _, err := Parse("hosts.toml", []byte(strings.Replace(text, tt.old, tt.new, 1))); err == nil || !strings.Contains(err.Error(), tt.want) || hint.Of(err) == "" {
+			t.Errorf("%s: got %v, want %q and a hint", tt.name, err, tt.want)
+		}
+	}
+	if _, err := Parse("f", []byte("name = \"a\"\ndomain = \"a\"\n")); err == nil {
+		t.Error("a fleet without servers needs no controller")
+	}
+
+	mixed := parsed(t)
+	mixed.Servers = append([]Server{{Name: "web-1", Role: RoleHost, Address: netip.MustParsePrefix("192.0.2.11/32")}}, mixed.Servers...)
+	if err := Check(mixed); err != nil || mixed.BastionsOnly() || len(mixed.Rebuilt()) != 3 {
+		t.Errorf("mixed: %v, %d rebuilt", err, len(mixed.Rebuilt()))
+	}
+	mixed.Servers[0].Address = netip.MustParsePrefix("10.64.2.9/32")
+	if err := Check(mixed); err == nil || !strings.HasPrefix(err.Error(), "server[2].tunnel: ") {
+		t.Errorf("a host in a tunnel network: got %v", err)
+	}
+}
+
 // TestParseRefuses changes the good file in one place and asks for one error on the right line.
 func TestParseRefuses(t *testing.T) {
 	good := read(t)
@@ -286,6 +334,9 @@ func TestLegal(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(read(f)))
+	if data, err := os.ReadFile("testdata/hosts.toml"); err == nil {
+		f.Add(data)
+	}
 	f.Add([]byte("name = 1\n[[server]]\n[server.power]\n"))
 	f.Add([]byte("server = [{name = \"a\", power = {driver = \"qemu\"}}, 3]\n"))
 	f.Add([]byte("[[a.b]]\n[a.b.c]\n[[a.b.d]]\nx.y.z = [[1],[{q=1}]]\n"))

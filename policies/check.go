@@ -74,6 +74,11 @@ func Check(p Policy, f inventory.Fleet) error {
 		return tomlfile.At("hardware.test_roots", "enrol keys that prove their hardware, or set test = true in fleet.toml of a test fleet",
 			"test roots are accepted only in a fleet with test = true, and %q is none", f.Name)
 	}
+	if !f.BastionsOnly() || p.Rotation != (Rotation{}) {
+		if err := p.checkRotation(); err != nil {
+			return err
+		}
+	}
 	servers, regions := map[string]bool{}, map[string]bool{}
 	for _, s := range f.Servers {
 		servers[s.Name] = true
@@ -111,7 +116,7 @@ func checkReference(path, s string, servers, regions map[string]bool) error {
 
 // check is all of Check that needs no inventory.
 func (p Policy) check() error {
-	for _, step := range []func() error{p.checkTop, p.checkSSH, p.checkHardware, p.checkEngineers, p.checkGrants, p.checkRotation} {
+	for _, step := range []func() error{p.checkTop, p.checkSSH, p.checkHardware, p.checkEngineers, p.checkGrants} {
 		if err := step(); err != nil {
 			return err
 		}

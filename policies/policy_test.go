@@ -358,6 +358,36 @@ func TestDecideTarget(t *testing.T) {
 	}
 }
 
+// A fleet that rebuilds nothing needs no rules for it; half of the rules are refused all the same.
+func TestPolicyOfHosts(t *testing.T) {
+	data, err := os.ReadFile("../inventory/testdata/hosts.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := inventory.Parse("hosts.toml", data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Test = true
+	p := parsed(t)
+	p.Grants = []Grant{{Engineers: []string{"anna"}, Servers: []string{"web-1"}, Ports: []uint16{22}}}
+	p.Rotation = Rotation{}
+	if err := Check(p, f); err != nil {
+		t.Error(err)
+	}
+	anna := Login{Source: netip.MustParseAddr("198.51.100.17"), User: "anna", Key: key(1)}
+	check(t, "a host", p.DecideTarget(anna, Target{"web-1", 22}, f, now), Allowed)
+	check(t, "another host", p.DecideTarget(anna, Target{"db-1", 22}, f, now), TargetNotGranted)
+	p.Rotation = Rotation{Retries: 1}
+	if err := Check(p, f); err == nil || !strings.Contains(err.Error(), "max_age") {
+		t.Errorf("half of the rules: got %v", err)
+	}
+	p.Rotation, p.Grants = Rotation{}, nil
+	if err := Check(p, lab(t)); err == nil || !strings.Contains(err.Error(), "max_age") {
+		t.Errorf("no rules, and servers that are rebuilt: got %v", err)
+	}
+}
+
 func TestLimits(t *testing.T) {
 	p := parsed(t)
 	l := p.Limits()

@@ -42,7 +42,7 @@ type outcome struct {
 }
 
 func (r *Runner) life(name string, rules plan.Rules) (*life, error) {
-	s, ok := r.Bundle.Inventory.Server(name)
+	s, ok := r.Bundle.Inventory.RebuiltServer(name)
 	if !ok {
 		return nil, fmt.Errorf("server %q is in the store but not in the signed inventory", name)
 	}

@@ -62,7 +62,7 @@ func Snapshot(b *bundle.Bundle, release uint64, servers []store.Server) (plan.Sn
 		known[x.Name] = x
 	}
 	h := plan.Health{}
-	for _, x := range fleet.Servers {
+	for _, x := range fleet.Rebuilt() {
 		k, ok := known[x.Name]
 		if !ok {
 			k = store.Server{Name: x.Name, State: inventory.New}
@@ -108,7 +108,7 @@ func Whole(f inventory.Fleet) plan.Snapshot {
 	for _, g := range f.Regions {
 		s.Regions = append(s.Regions, plan.Region{Name: g.Name, Floor: g.Floor.Of(f.Capacity(g.Name))})
 	}
-	for _, x := range f.Servers {
+	for _, x := range f.Rebuilt() {
 		s.Servers = append(s.Servers, plan.Server{Name: x.Name, Region: f.RegionOf(x.Name), Capacity: x.Capacity, State: inventory.Serving, Epoch: 1})
 	}
 	return s

@@ -55,7 +55,7 @@ func checkList(l checkin.List, f inventory.Fleet, now time.Time) error {
 		if suffix := "." + f.Domain; len(name) > len(suffix) && name[len(name)-len(suffix):] == suffix {
 			name = name[:len(name)-len(suffix)]
 		}
-		s, ok := f.Server(name)
+		s, ok := f.RebuiltServer(name)
 		switch {
 		case !ok || seen[name]:
 			return join.Refuse(join.ServerUnknown, "the list names %q, unknown or twice", e.Name)

@@ -81,7 +81,7 @@ func (s *server) renew(r join.RenewRequest, now time.Time) (join.Certificates, e
 		return join.Certificates{}, err
 	}
 	name, ok := strings.CutSuffix(cert.Subject.CommonName, "."+b.Inventory.Domain)
-	if _, known := b.Inventory.Server(name); !ok || !known {
+	if _, known := b.Inventory.RebuiltServer(name); !ok || !known {
 		return join.Certificates{}, join.Refuse(join.ServerUnknown, "%q is no server of fleet %q", cert.Subject.CommonName, b.Inventory.Name)
 	}
 	key, _ := cert.PublicKey.(ed25519.PublicKey)
@@ -97,7 +97,7 @@ func (s *server) renew(r join.RenewRequest, now time.Time) (join.Certificates, e
 
 // issue makes both certificates of a server's life, records them, and only then returns them.
 func (s *server) issue(event string, v life, ticketHash string, csr []byte, hostKey string, f inventory.Fleet, now time.Time) (join.Certificates, error) {
-	srv, ok := f.Server(v.Server)
+	srv, ok := f.RebuiltServer(v.Server)
 	if !ok {
 		return join.Certificates{}, join.Refuse(join.ServerUnknown, "no server %q in fleet %q", v.Server, f.Name)
 	}

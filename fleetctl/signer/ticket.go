@@ -63,7 +63,7 @@ type ticketRecord struct {
 
 // checkTicket compares a ticket with what people signed.
 func checkTicket(t ticket.Ticket, f inventory.Fleet, p policies.Policy, ca string, now time.Time) error {
-	s, ok := f.Server(t.Server)
+	s, ok := f.RebuiltServer(t.Server)
 	if !ok {
 		return join.Refuse(join.ServerUnknown, "no server %q in fleet %q", t.Server, f.Name)
 	}

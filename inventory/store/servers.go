@@ -49,7 +49,7 @@ const serverColumns = `name, state, epoch, since, cause, release, boot_id, host_
 // Sync adds the fleet's servers that the store does not know yet, as New, and keeps all others.
 func (s *Store) Sync(ctx context.Context, fleet inventory.Fleet, now time.Time) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
-		for _, server := range fleet.Servers {
+		for _, server := range fleet.Rebuilt() {
 			_, err := tx.ExecContext(ctx, `INSERT INTO servers (name, state, since) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,
 				server.Name, string(inventory.New), stamp(now))
 			if err != nil {

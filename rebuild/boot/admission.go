@@ -90,7 +90,7 @@ func (s *service) join(ctx context.Context, q join.Request) (join.Response, erro
 	if err != nil {
 		return join.Response{}, join.RefuseTicket(err)
 	}
-	if _, ok := s.Fleet.Server(t.Server); !ok {
+	if _, ok := s.Fleet.RebuiltServer(t.Server); !ok {
 		return join.Response{}, join.Refuse(join.ServerUnknown, "no server %q in fleet %q", t.Server, s.Fleet.Name)
 	}
 	bundleData, bundleSig := s.Bundle()

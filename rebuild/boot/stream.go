@@ -99,7 +99,7 @@ func (s *streams) closeAll() {
 // alive finds the present life that a verified certificate belongs to, or refuses.
 func (s *service) alive(ctx context.Context, cert *x509.Certificate, now time.Time) (*stream, error) {
 	name, ok := strings.CutSuffix(cert.Subject.CommonName, "."+s.Fleet.Domain)
-	if _, known := s.Fleet.Server(name); !ok || !known {
+	if _, known := s.Fleet.RebuiltServer(name); !ok || !known {
 		return nil, join.Refuse(join.ServerUnknown, "%q is no server of fleet %q", cert.Subject.CommonName, s.Fleet.Name)
 	}
 	key, ok := cert.PublicKey.(ed25519.PublicKey)

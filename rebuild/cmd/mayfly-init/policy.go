@@ -28,7 +28,7 @@ func openBundle(t *trust.Trust, data, sig []byte, now time.Time, least uint64, s
 		}
 		return nil, refuse(bundle.Malformed, "%w", err)
 	}
-	if _, ok := b.Inventory.Server(server); !ok {
+	if _, ok := b.Inventory.RebuiltServer(server); !ok {
 		return nil, refuse(codeServer, "the signed inventory has no server %q", server)
 	}
 	return b, nil

@@ -25,7 +25,7 @@ type Life struct {
 
 // New makes the ticket for a server's next life, with a fresh secret.
 func New(fleet inventory.Fleet, server string, life Life) (ticket.Ticket, error) {
-	s, ok := fleet.Server(server)
+	s, ok := fleet.RebuiltServer(server)
 	if !ok || server == "" {
 		return ticket.Ticket{}, fmt.Errorf("making a ticket: no server %q in fleet %q", server, fleet.Name)
 	}
