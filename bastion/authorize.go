@@ -71,10 +71,10 @@ func (v *visit) admitLogin(user string, key ssh.PublicKey, now time.Time) polici
 
 // decideLogin asks the policy in force.
 func (r *ruling) decideLogin(login policies.Login, now time.Time) policies.Verdict {
-	return r.bundle.Policy.DecideLogin(login, now)
+	return r.bundle.Policy.DecideLogin(login, r.statements, now)
 }
 
 // decideTarget asks the policy in force for one target; it includes the login.
 func (r *ruling) decideTarget(login policies.Login, target policies.Target, now time.Time) policies.Verdict {
-	return r.bundle.Policy.DecideTarget(login, target, r.bundle.Inventory, now)
+	return r.bundle.Policy.DecideTarget(login, target, r.bundle.Inventory, r.statements, now)
 }

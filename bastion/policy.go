@@ -33,6 +33,8 @@ type ruling struct {
 	keys   *hostKeys
 	ssh    *ssh.ServerConfig
 	filter []bpf.RawInstruction
+
+	statements policies.Statements // beside the policy, verified; replaced by take and takeStatements alone
 }
 
 // rule derives a ruling, and refuses what cannot be served safely.

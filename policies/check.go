@@ -87,11 +87,27 @@ func Check(p Policy, f inventory.Fleet) error {
 		regions[r.Name] = true
 	}
 	for i, g := range p.Grants {
-		for j, s := range g.Servers {
-			path := fmt.Sprintf("grant[%d].servers[%d]", i, j)
-			if err := checkReference(path, s, servers, regions); err != nil {
-				return err
-			}
+		if err := checkReferences(fmt.Sprintf("grant[%d]", i), g.Servers, servers, regions); err != nil {
+			return err
+		}
+		if g.Drained && !slices.ContainsFunc(f.Servers, func(s inventory.Server) bool {
+			return s.Role == inventory.RoleVPN && g.Covers(s.Name, f.RegionOf(s.Name))
+		}) {
+			return tomlfile.At(fmt.Sprintf("grant[%d].drained", i), "leave it out", "grant %d says drained and covers no VPN server: nothing else has traffic to drain", i+1)
+		}
+	}
+	for i, b := range p.BreakGlass {
+		if err := checkReferences(fmt.Sprintf("break_glass[%d]", i), b.Servers, servers, regions); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkReferences(path string, names []string, servers, regions map[string]bool) error {
+	for j, s := range names {
+		if err := checkReference(fmt.Sprintf("%s.servers[%d]", path, j), s, servers, regions); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -116,7 +132,7 @@ func checkReference(path, s string, servers, regions map[string]bool) error {
 
 // check is all of Check that needs no inventory.
 func (p Policy) check() error {
-	for _, step := range []func() error{p.checkTop, p.checkSSH, p.checkHardware, p.checkEngineers, p.checkGrants} {
+	for _, step := range []func() error{p.checkTop, p.checkSSH, p.checkHardware, p.checkEngineers, p.checkBreakGlass, p.checkGrants} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -254,16 +270,11 @@ func (p Policy) checkGrants() error {
 	}
 	for i, g := range p.Grants {
 		path := fmt.Sprintf("grant[%d]", i)
-		for _, l := range []struct {
-			key       string
-			have, max int
-		}{{"engineers", len(g.Engineers), maxList}, {"servers", len(g.Servers), maxList}, {"ports", len(g.Ports), maxPorts}} {
-			if l.have == 0 {
-				return tomlfile.At(path+"."+l.key, "say whom, where and which ports, or remove the grant", "grant %d has no %s: empty grants nothing", i+1, l.key)
-			}
-			if l.have > l.max {
-				return tomlfile.At(path+"."+l.key, "make several grants of it", "grant %d has %d %s: at most %d", i+1, l.have, l.key, l.max)
-			}
+		if len(g.Engineers) == 0 {
+			return tomlfile.At(path+".engineers", "say whom, where and which ports, or remove the grant", "grant %d has no engineers: empty grants nothing", i+1)
+		}
+		if len(g.Engineers) > maxList {
+			return tomlfile.At(path+".engineers", "make several grants of it", "grant %d has %d engineers: at most %d", i+1, len(g.Engineers), maxList)
 		}
 		for j, e := range g.Engineers {
 			if at := fmt.Sprintf("%s.engineers[%d]", path, j); !known[e] {
@@ -272,19 +283,44 @@ func (p Policy) checkGrants() error {
 				return tomlfile.At(at, "each name once", "grant %d names engineer %q twice", i+1, e)
 			}
 		}
-		for j, s := range g.Servers {
-			if at := fmt.Sprintf("%s.servers[%d]", path, j); s == "" {
-				return tomlfile.At(at, `a server's name, "region:NAME" or "*"`, "grant %d names an empty server", i+1)
-			} else if slices.Contains(g.Servers[:j], s) {
-				return tomlfile.At(at, "each name once", "grant %d names server %q twice", i+1, s)
-			}
+		if err := checkReach(path, fmt.Sprintf("grant %d", i+1), g.Servers, g.Ports); err != nil {
+			return err
 		}
-		for j, port := range g.Ports {
-			if at := fmt.Sprintf("%s.ports[%d]", path, j); port == 0 {
-				return tomlfile.At(at, "for example ports = [22]", "grant %d has port 0", i+1)
-			} else if slices.Contains(g.Ports[:j], port) {
-				return tomlfile.At(at, "each port once", "grant %d has port %d twice", i+1, port)
-			}
+		if err := checkWindows(path, g.Windows); err != nil {
+			return err
+		}
+		if g.Approval && len(p.Engineers) < 2 {
+			return tomlfile.At(path+".approval", "add an engineer who can approve, or leave it out", "grant %d asks for another engineer's approval, and there is no other", i+1)
+		}
+	}
+	return nil
+}
+
+// checkReach checks where a grant or a break-glass identity leads; whose says whose it is.
+func checkReach(path, whose string, servers []string, ports []uint16) error {
+	for _, l := range []struct {
+		key       string
+		have, max int
+	}{{"servers", len(servers), maxList}, {"ports", len(ports), maxPorts}} {
+		if l.have == 0 {
+			return tomlfile.At(path+"."+l.key, "say where and which ports, or remove it", "%s has no %s: empty grants nothing", whose, l.key)
+		}
+		if l.have > l.max {
+			return tomlfile.At(path+"."+l.key, "make several of it", "%s has %d %s: at most %d", whose, l.have, l.key, l.max)
+		}
+	}
+	for j, s := range servers {
+		if at := fmt.Sprintf("%s.servers[%d]", path, j); s == "" {
+			return tomlfile.At(at, `a server's name, "region:NAME" or "*"`, "%s names an empty server", whose)
+		} else if slices.Contains(servers[:j], s) {
+			return tomlfile.At(at, "each name once", "%s names server %q twice", whose, s)
+		}
+	}
+	for j, port := range ports {
+		if at := fmt.Sprintf("%s.ports[%d]", path, j); port == 0 {
+			return tomlfile.At(at, "for example ports = [22]", "%s has port 0", whose)
+		} else if slices.Contains(ports[:j], port) {
+			return tomlfile.At(at, "each port once", "%s has port %d twice", whose, port)
 		}
 	}
 	return nil

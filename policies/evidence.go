@@ -14,13 +14,19 @@ func (p Policy) evidence(k Key) (root string, ok bool) {
 	return root, true
 }
 
-// Enrolled returns the engineer's key with this public half, "TYPE BASE64".
-func (p Policy) Enrolled(engineer, public string) (Key, bool) {
+// Enrolled returns the key with this public half, "TYPE BASE64", of the engineer or break-glass identity.
+func (p Policy) Enrolled(name, public string) (Key, bool) {
 	for _, e := range p.Engineers {
 		for _, k := range e.Keys {
-			if e.Name == engineer && k.Public == public {
+			if e.Name == name && k.Public == public {
 				return k, true
 			}
+		}
+	}
+	b, _ := p.glass(name)
+	for _, k := range b.Keys {
+		if k.Public == public {
+			return k, true
 		}
 	}
 	return Key{}, false

@@ -26,12 +26,15 @@ func (p Policy) Admit(addr netip.Addr, now time.Time) Verdict {
 }
 
 // DecideLogin decides on a person with a proven key, and decides the address again.
-func (p Policy) DecideLogin(l Login, now time.Time) Verdict {
+func (p Policy) DecideLogin(l Login, s Statements, now time.Time) Verdict {
 	if v := p.Admit(l.Source, now); !v.Allow {
 		return v
 	}
 	if strings.EqualFold(strings.TrimSpace(l.User), "root") {
 		return deny(UserRoot, "nobody logs in as root")
+	}
+	if b, ok := p.glass(l.User); ok {
+		return p.decideBreakGlass(b, l, s, now).as(KindBreakGlass)
 	}
 	i := slices.IndexFunc(p.Engineers, func(e Engineer) bool { return e.Name == l.User })
 	if i < 0 || l.User == "" {
@@ -47,19 +50,24 @@ func (p Policy) decideEngineer(e Engineer, l Login) Verdict {
 			return deny(AddressNotListed, "%s is not in the list of %s", l.Source, e.Name)
 		}
 	}
-	if !hardwareKey(l.Key) {
-		keyType, _, _ := strings.Cut(l.Key, " ")
+	return p.decideKey(e.Name, e.Keys, l.Key)
+}
+
+// decideKey decides on a proven key: it is one of these, in hardware, and its evidence is accepted.
+func (p Policy) decideKey(name string, keys []Key, public string) Verdict {
+	if !hardwareKey(public) {
+		keyType, _, _ := strings.Cut(public, " ")
 		return deny(KeyNotHardware, "key type %q", keyType)
 	}
-	k, ok := p.Enrolled(e.Name, l.Key)
-	if !ok {
-		return deny(KeyUnknown, "not enrolled for %s", e.Name)
+	i := slices.IndexFunc(keys, func(k Key) bool { return k.Public == public })
+	if i < 0 {
+		return deny(KeyUnknown, "not enrolled for %s", name)
 	}
-	root, ok := p.evidence(k)
+	root, ok := p.evidence(keys[i])
 	if !ok {
-		return deny(KeyNoEvidence, "evidence %q of %s is not accepted", k.Evidence, e.Name)
+		return deny(KeyNoEvidence, "evidence %q of %s is not accepted", keys[i].Evidence, name)
 	}
-	return allow("%s, test root %s", e.Name, root)
+	return allow("%s, test root %s", name, root)
 }
 
 // listed returns the first prefix that holds the address. An IPv4 address in IPv6 form is the IPv4 address.

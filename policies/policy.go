@@ -14,9 +14,12 @@ type Policy struct {
 	SSH       SSH        `toml:"ssh" json:"ssh"`
 	Hardware  Hardware   `toml:"hardware" json:"hardware"`
 	Engineers []Engineer `toml:"engineer" json:"engineers"`
-	Grants    []Grant    `toml:"grant" json:"grants"`
-	Rotation  Rotation   `toml:"rotation" json:"rotation"`
-	Image     Image      `toml:"image" json:"image"`
+
+	BreakGlass []BreakGlass `toml:"break_glass" json:"break_glass,omitempty"` // identities that stay sealed until several people open them
+
+	Grants   []Grant  `toml:"grant" json:"grants"`
+	Rotation Rotation `toml:"rotation" json:"rotation"`
+	Image    Image    `toml:"image" json:"image"`
 }
 
 // SSH is how the bastion may be reached. Zero limits mean the defaults named in limits.go.
@@ -56,6 +59,9 @@ type Grant struct {
 	Engineers []string `toml:"engineers" json:"engineers"`
 	Servers   []string `toml:"servers" json:"servers"`
 	Ports     []uint16 `toml:"ports" json:"ports"`
+	Windows   []Window `toml:"window" json:"windows,omitempty"`    // when it holds; none: always
+	Approval  bool     `toml:"approval" json:"approval,omitempty"` // another engineer has to approve, each time
+	Drained   bool     `toml:"drained" json:"drained,omitempty"`   // VPN servers only while they are drained, before a rebuild
 }
 
 // Rotation is how servers are rebuilt.

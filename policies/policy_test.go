@@ -269,20 +269,20 @@ func TestDecideLogin(t *testing.T) {
 		{"key with a comment", p, Login{listed, "anna", key(1) + " x"}, KeyUnknown},
 		{"evidence withdrawn", noRoots, Login{listed, "anna", key(1)}, KeyNoEvidence},
 	} {
-		check(t, tt.name, tt.policy.DecideLogin(tt.login, now), tt.want)
+		check(t, tt.name, tt.policy.DecideLogin(tt.login, Statements{}, now), tt.want)
 	}
-	check(t, "expired", p.DecideLogin(Login{listed, "anna", key(1)}, p.Expires), PolicyExpired)
+	check(t, "expired", p.DecideLogin(Login{listed, "anna", key(1)}, Statements{}, p.Expires), PolicyExpired)
 	for user, want := range map[string]Kind{"anna": KindEngineer, "bert": KindEngineer, "eve": "", "root": ""} {
-		if v := p.DecideLogin(Login{listed, user, key(9)}, now); v.Kind != want {
+		if v := p.DecideLogin(Login{listed, user, key(9)}, Statements{}, now); v.Kind != want {
 			t.Errorf("kind of %s: got %q, want %q", user, v.Kind, want)
 		}
 	}
 	// A policy that was never checked denies an engineer without a name.
 	bad := p
 	bad.Engineers = append([]Engineer{{Keys: p.Engineers[0].Keys}}, p.Engineers...)
-	check(t, "nameless engineer", bad.DecideLogin(Login{listed, "", key(1)}, now), UserUnknown)
+	check(t, "nameless engineer", bad.DecideLogin(Login{listed, "", key(1)}, Statements{}, now), UserUnknown)
 	bad.Engineers = []Engineer{{Name: "root", Keys: p.Engineers[0].Keys}}
-	check(t, "engineer root", bad.DecideLogin(Login{listed, "root", key(1)}, now), UserRoot)
+	check(t, "engineer root", bad.DecideLogin(Login{listed, "root", key(1)}, Statements{}, now), UserRoot)
 }
 
 // Whom a server expects is whom the bastion lets go there.
@@ -294,7 +294,7 @@ func TestGrantedIsDecideTarget(t *testing.T) {
 			for _, port := range []uint16{0, 22, 80, 443} {
 				var want, got []string
 				for name, k := range map[string]byte{"anna": 1, "bert": 3} {
-					if p.DecideTarget(Login{netip.MustParseAddr("198.51.100.17"), name, key(k)}, Target{server, port}, f, at).Allow {
+					if p.DecideTarget(Login{netip.MustParseAddr("198.51.100.17"), name, key(k)}, Target{server, port}, f, Statements{}, at).Allow {
 						want = append(want, name)
 					}
 				}
@@ -343,16 +343,16 @@ func TestDecideTarget(t *testing.T) {
 		{"no grants", nothing, anna, Target{"se-1", 22}, TargetNotGranted},
 		{"login first", p, Login{anna.Source, "anna", softwareKey(1)}, Target{"se-1", 22}, KeyNotHardware},
 	} {
-		check(t, tt.name, tt.policy.DecideTarget(tt.login, tt.target, f, now), tt.want)
+		check(t, tt.name, tt.policy.DecideTarget(tt.login, tt.target, f, Statements{}, now), tt.want)
 	}
-	check(t, "expired", p.DecideTarget(anna, Target{"se-1", 22}, f, p.Expires), PolicyExpired)
-	check(t, "empty inventory", p.DecideTarget(anna, Target{"se-1", 22}, inventory.Fleet{}, now), TargetUnknown)
+	check(t, "expired", p.DecideTarget(anna, Target{"se-1", 22}, f, Statements{}, p.Expires), PolicyExpired)
+	check(t, "empty inventory", p.DecideTarget(anna, Target{"se-1", 22}, inventory.Fleet{}, Statements{}, now), TargetUnknown)
 	// A server whose rack has no region is in no "region:".
 	lost := lab(t)
 	lost.Racks = nil
 	odd := p
 	odd.Grants = []Grant{{Engineers: []string{"anna"}, Servers: []string{"region:"}, Ports: []uint16{22}}}
-	check(t, "empty region", odd.DecideTarget(anna, Target{"se-1", 22}, lost, now), TargetNotGranted)
+	check(t, "empty region", odd.DecideTarget(anna, Target{"se-1", 22}, lost, Statements{}, now), TargetNotGranted)
 	if (Verdict{}).Allow {
 		t.Error("the zero verdict allows")
 	}
@@ -487,7 +487,7 @@ func FuzzParse(f *testing.F) {
 		}
 		// Whatever the policy says, these are refused.
 		for _, l := range []Login{{}, {User: "root"}, {Source: netip.MustParseAddr("10.1.1.1"), User: "root", Key: key(1)}} {
-			if v := p.DecideLogin(l, now); v.Allow {
+			if v := p.DecideLogin(l, Statements{}, now); v.Allow {
 				t.Errorf("%+v is allowed", l)
 			}
 		}

@@ -1,6 +1,7 @@
 package policies
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -15,28 +16,46 @@ type Target struct {
 }
 
 // DecideTarget decides on a login and on where it wants to go.
-func (p Policy) DecideTarget(l Login, t Target, f inventory.Fleet, now time.Time) Verdict {
-	v := p.DecideLogin(l, now)
+func (p Policy) DecideTarget(l Login, t Target, f inventory.Fleet, s Statements, now time.Time) Verdict {
+	v := p.DecideLogin(l, s, now)
 	if !v.Allow {
 		return v
 	}
-	return p.decideGrant(l, t, f).as(v.Kind)
+	server, ok := f.Server(t.Server)
+	if !ok || t.Server == "" {
+		return deny(TargetUnknown, "no server %q in the inventory", t.Server).as(v.Kind)
+	}
+	if b, ok := p.glass(l.User); ok {
+		return b.decideTarget(t, f, v).as(v.Kind)
+	}
+	return p.decideGrant(l, t, server, f, s, now).as(v.Kind)
 }
 
 // decideGrant decides on the target of somebody who may log in.
-func (p Policy) decideGrant(l Login, t Target, f inventory.Fleet) Verdict {
-	if _, ok := f.Server(t.Server); !ok || t.Server == "" {
-		return deny(TargetUnknown, "no server %q in the inventory", t.Server)
-	}
+// Of several grants that do not allow it, the first one says why.
+func (p Policy) decideGrant(l Login, t Target, server inventory.Server, f inventory.Fleet, s Statements, now time.Time) Verdict {
 	granted := false
+	var refused *Verdict
 	for i, g := range p.Grants {
 		if !slices.Contains(g.Engineers, l.User) || !g.Covers(t.Server, f.RegionOf(t.Server)) {
 			continue
 		}
 		granted = true
-		if g.opens(t.Port) {
-			return allow("grant %d", i+1)
+		if !g.opens(t.Port) {
+			continue
 		}
+		v := p.decideConditions(g, l, t, server, f, s, now)
+		if v.Allow {
+			v.Basis.Grant = i + 1
+			return v
+		}
+		if refused == nil {
+			v.Detail = fmt.Sprintf("grant %d: %s", i+1, v.Detail)
+			refused = &v
+		}
+	}
+	if refused != nil {
+		return *refused
 	}
 	if granted {
 		return deny(PortNotGranted, "port %d of %s is not granted to %s", t.Port, t.Server, l.User)
@@ -44,8 +63,34 @@ func (p Policy) decideGrant(l Login, t Target, f inventory.Fleet) Verdict {
 	return deny(TargetNotGranted, "%s is not granted to %s", t.Server, l.User)
 }
 
+// decideConditions decides what a grant asks for beside engineer, server and port.
+func (p Policy) decideConditions(g Grant, l Login, t Target, server inventory.Server, f inventory.Fleet, s Statements, now time.Time) Verdict {
+	var b Basis
+	if !g.inWindow(now) {
+		return deny(OutsideWindow, "it is %s, outside of its windows", now.UTC().Format("Mon 15:04 MST"))
+	}
+	if g.Drained && server.Role == inventory.RoleVPN {
+		epoch, v := s.drained(t.Server, now)
+		if !v.Allow {
+			return v
+		}
+		b.Drained = epoch
+	}
+	if g.Approval {
+		id, v := p.approved(l, t, f, s, now)
+		if !v.Allow {
+			return v
+		}
+		b.Approval = id
+	}
+	v := allow("granted")
+	v.Basis = b
+	return v
+}
+
 // Granted lists the engineers whom a grant lets go to the target, each with the keys of hardware types, for a server that has to
-// know them beforehand. It is nobody once the policy has expired. The address is decided at the bastion.
+// know them beforehand: whatever their grant asks for besides, and break-glass identities as well, sealed or not, since what keeps those
+// out is the bastion. It is nobody once the policy has expired. The address is decided at the bastion.
 func (p Policy) Granted(t Target, f inventory.Fleet, now time.Time) []Engineer {
 	if _, ok := f.Server(t.Server); !ok || t.Server == "" || !now.Before(p.Expires) {
 		return nil
@@ -58,6 +103,11 @@ func (p Policy) Granted(t Target, f inventory.Fleet, now time.Time) []Engineer {
 		e.Keys = slices.DeleteFunc(slices.Clone(e.Keys), func(k Key) bool { return !hardwareKey(k.Public) })
 		if granted && len(e.Keys) > 0 {
 			list = append(list, e)
+		}
+	}
+	for _, b := range p.BreakGlass {
+		if g := b.reach(); g.opens(t.Port) && g.Covers(t.Server, f.RegionOf(t.Server)) {
+			list = append(list, Engineer{Name: b.Name, Keys: b.Keys})
 		}
 	}
 	return list

@@ -17,6 +17,13 @@ const (
 	TargetUnknown    Reason = "target_unknown"
 	TargetNotGranted Reason = "target_not_granted"
 	PortNotGranted   Reason = "port_not_granted"
+	OutsideWindow    Reason = "outside_window"     // granted, but not at this time of the week
+	ApprovalMissing  Reason = "approval_missing"   // the grant asks for another engineer's approval
+	ApprovalEarly    Reason = "approval_early"     // it is not in force yet
+	ApprovalExpired  Reason = "approval_expired"   // it is in force no more
+	ApprovalOwn      Reason = "approval_own"       // by the person it is for
+	ServerNotDrained Reason = "server_not_drained" // the grant opens servers only without traffic
+	BreakGlassSealed Reason = "break_glass_sealed" // a break-glass identity without an opening
 )
 
 // Kind is what somebody who logs in is. Every audit record shows it as identity.
@@ -34,6 +41,7 @@ type Verdict struct {
 	Reason Reason
 	Kind   Kind   // of the user that was asked for, also when it is refused; empty: nobody of that name
 	Detail string // for the audit log, never for the client
+	Basis  Basis  // of an allowance
 }
 
 func deny(r Reason, format string, args ...any) Verdict {
