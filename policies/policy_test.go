@@ -377,7 +377,7 @@ func TestPolicyOfHosts(t *testing.T) {
 	}
 	anna := Login{Source: netip.MustParseAddr("198.51.100.17"), User: "anna", Key: key(1)}
 	check(t, "a host", p.DecideTarget(anna, Target{"web-1", 22}, f, Statements{}, now), Allowed)
-	check(t, "another host", p.DecideTarget(anna, Target{"db-1", 22}, f, now), TargetNotGranted)
+	check(t, "another host", p.DecideTarget(anna, Target{"db-1", 22}, f, Statements{}, now), TargetNotGranted)
 	p.Rotation = Rotation{Retries: 1}
 	if err := Check(p, f); err == nil || !strings.Contains(err.Error(), "max_age") {
 		t.Errorf("half of the rules: got %v", err)
