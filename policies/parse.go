@@ -1,6 +1,8 @@
 package policies
 
 import (
+	"fmt"
+
 	"mayfly/internal/tomlfile"
 	"mayfly/inventory"
 )
@@ -29,6 +31,10 @@ func decode(name string, data []byte) (Policy, *tomlfile.Doc, error) {
 	}
 	for _, k := range []string{"max_age", "drain_limit", "boot_limit", "bake"} {
 		durations = append(durations, "rotation."+k)
+	}
+	durations = append(durations, "witness.grace")
+	for i := range p.Plugins {
+		durations = append(durations, fmt.Sprintf("plugin[%d].deadline", i))
 	}
 	// The decoder would take 30 for 30 nanoseconds.
 	if err := doc.WantString(`"30m"`, durations...); err != nil {

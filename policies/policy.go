@@ -20,6 +20,9 @@ type Policy struct {
 	Grants   []Grant  `toml:"grant" json:"grants"`
 	Rotation Rotation `toml:"rotation" json:"rotation"`
 	Image    Image    `toml:"image" json:"image"`
+
+	Witness Witness  `toml:"witness" json:"witness"`
+	Plugins []Plugin `toml:"plugin" json:"plugins"`
 }
 
 // SSH is how the bastion may be reached. Zero limits mean the defaults named in limits.go.

@@ -3,6 +3,7 @@ package trust
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -19,6 +20,7 @@ const Kind = "mayfly-trust/1"
 const (
 	MaxSize      = 256 << 10 // bytes of trust.json
 	MaxApprovers = 64
+	MaxWitnesses = 16
 	MaxKeys      = 16 // of one person, of tickets, of lists
 	maxName      = 63
 )
@@ -105,7 +107,50 @@ func (t *Trust) checkPeople() (map[string]string, error) {
 			}
 		}
 	}
-	return owners, nil
+	return owners, t.checkWitnesses(owners)
+}
+
+// checkWitnesses asks for as many witnesses as must confirm, each with keys that a service can sign with by itself. A fleet that is no
+// test asks at least one: without, whoever carries the files could hold a policy back for as long as it has not expired.
+func (t *Trust) checkWitnesses(owners map[string]string) error {
+	if len(t.Witnesses) > MaxWitnesses {
+		return fmt.Errorf("%d witnesses: at most %d", len(t.Witnesses), MaxWitnesses)
+	}
+	if t.WitnessThreshold < 0 || t.WitnessThreshold > len(t.Witnesses) {
+		return fmt.Errorf("witness_threshold is %d of %d witnesses", t.WitnessThreshold, len(t.Witnesses))
+	}
+	if t.WitnessThreshold == 0 && !t.Test {
+		return errors.New("witness_threshold is 0, and test is false")
+	}
+	names := map[string]bool{}
+	for _, w := range t.Witnesses {
+		if err := checkName(w.Name); err != nil {
+			return fmt.Errorf("witness: %w", err)
+		}
+		if names[w.Name] {
+			return fmt.Errorf("witness %q is there twice", w.Name)
+		}
+		names[w.Name] = true
+		if err := checkKeys(w.Keys, "witness "+w.Name, owners); err != nil {
+			return err
+		}
+		for i, line := range w.Keys {
+			if !strings.HasPrefix(line, ssh.KeyAlgoED25519+" ") {
+				return fmt.Errorf("witness %s, key %d: it is not of type %s", w.Name, i+1, ssh.KeyAlgoED25519)
+			}
+		}
+	}
+	return nil
+}
+
+// Witness returns the witness that a key (authorized_keys form) belongs to.
+func (t *Trust) Witness(key string) (name string, ok bool) {
+	for _, w := range t.Witnesses {
+		if slices.Contains(w.Keys, key) {
+			return w.Name, w.Name != ""
+		}
+	}
+	return "", false
 }
 
 // checkKeys asks for 1 to MaxKeys keys in their one form, none of which has an owner yet.

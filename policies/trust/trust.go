@@ -13,9 +13,12 @@ type Trust struct {
 	TicketKeys []string `json:"ticket_keys"` // the signer's keys for tickets, authorized_keys form
 	ListKeys   []string `json:"list_keys"`   // the signer's keys for server lists, authorized_keys form
 	MinRelease uint64   `json:"min_release"` // no older release boots
+
+	Witnesses        []Person `json:"witnesses"`         // who says which version is the newest (policies/witness)
+	WitnessThreshold int      `json:"witness_threshold"` // witnesses that must confirm; 0 only where test is true: nobody is asked
 }
 
-// Person is an approver with one or more keys (authorized_keys form).
+// Person is an approver, or a witness, with one or more keys (authorized_keys form).
 type Person struct {
 	Name string   `json:"name"`
 	Keys []string `json:"keys"`

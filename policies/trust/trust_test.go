@@ -47,12 +47,12 @@ func sign(t testing.TB, s ssh.Signer, namespace string, message []byte) []byte {
 // people is a trust policy of anna, who has two keys, bert and cleo, of whom two must sign.
 type people struct {
 	*Trust
-	anna, anna2, bert, cleo, ticket, list, stranger ssh.Signer
+	anna, anna2, bert, cleo, ticket, list, stranger, watcher, guard ssh.Signer
 }
 
 func newPeople(t testing.TB) people {
 	t.Helper()
-	p := people{anna: newKey(t), anna2: newKey(t), bert: newKey(t), cleo: newKey(t), ticket: newKey(t), list: newKey(t), stranger: newKey(t)}
+	p := people{anna: newKey(t), anna2: newKey(t), bert: newKey(t), cleo: newKey(t), ticket: newKey(t), list: newKey(t), stranger: newKey(t), watcher: newKey(t), guard: newKey(t)}
 	p.Trust = &Trust{
 		Kind: Kind, Fleet: "lab", Test: true, Version: 1, Threshold: 2,
 		Approvers: []Person{
@@ -61,6 +61,8 @@ func newPeople(t testing.TB) people {
 			{Name: "cleo", Keys: []string{line(p.cleo)}},
 		},
 		TicketKeys: []string{line(p.ticket)}, ListKeys: []string{line(p.list)},
+		Witnesses:        []Person{{Name: "watcher", Keys: []string{line(p.watcher)}}, {Name: "guard", Keys: []string{line(p.guard)}}},
+		WitnessThreshold: 1,
 	}
 	return p
 }
@@ -162,6 +164,38 @@ func TestVerifyAny(t *testing.T) {
 	}
 }
 
+// hardware is a key of a type that needs a touch.
+const hardware = "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29tAAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAABHNzaDo="
+
+// earnest makes a trust policy one of a fleet that is no test.
+func earnest(t *Trust) {
+	t.Test = false
+	t.Approvers, t.Threshold = []Person{{Name: "anna", Keys: []string{hardware}}}, 1
+}
+
+// A fleet that is no test needs a witness and nothing more than that; a test fleet needs none.
+func TestWitnesses(t *testing.T) {
+	p := newPeople(t)
+	if name, ok := p.Witness(line(p.guard)); name != "guard" || !ok {
+		t.Errorf("got %q, %v, want guard", name, ok)
+	}
+	for _, key := range []string{"", line(p.stranger), line(p.anna)} {
+		if name, ok := p.Witness(key); ok {
+			t.Errorf("%q: got %q, want nobody", key, name)
+		}
+	}
+	none := *p.Trust
+	none.Witnesses, none.WitnessThreshold = nil, 0
+	if err := none.Check(); err != nil {
+		t.Errorf("a test fleet without witnesses: %v", err)
+	}
+	real := *p.Trust
+	earnest(&real)
+	if err := real.Check(); err != nil {
+		t.Errorf("a real fleet with a witness: %v", err)
+	}
+}
+
 func TestParse(t *testing.T) {
 	p := newPeople(t)
 	good, err := p.Marshal()
@@ -202,6 +236,18 @@ func TestParse(t *testing.T) {
 		{"no list keys", func(t *Trust) { t.ListKeys = nil }, "list_keys has 0"},
 		{"key with a comment", func(t *Trust) { t.ListKeys[0] += " list" }, "not in the form"},
 		{"key with options", func(t *Trust) { t.ListKeys[0] = "restrict " + t.ListKeys[0] }, "not in the form"},
+		{"no witness in earnest", func(t *Trust) { earnest(t); t.WitnessThreshold = 0 }, "witness_threshold is 0"},
+		{"witness threshold negative", func(t *Trust) { t.WitnessThreshold = -1 }, "witness_threshold is -1"},
+		{"witness threshold above witnesses", func(t *Trust) { t.WitnessThreshold = 3 }, "witness_threshold is 3 of 2"},
+		{"witness threshold without witnesses", func(t *Trust) { t.Witnesses = nil }, "witness_threshold is 1 of 0"},
+		{"witness twice", func(t *Trust) { t.Witnesses[1].Name = "watcher" }, "there twice"},
+		{"witness without a name", func(t *Trust) { t.Witnesses[1].Name = "" }, "name"},
+		{"witness without a key", func(t *Trust) { t.Witnesses[1].Keys = nil }, "0 keys"},
+		{"two witnesses with one key", func(t *Trust) { t.Witnesses[1].Keys = t.Witnesses[0].Keys }, "also witness watcher's"},
+		{"witness with an approver's key", func(t *Trust) { t.Witnesses[1].Keys = t.Approvers[1].Keys }, "also approver bert's"},
+		{"witness that signs lists", func(t *Trust) { t.ListKeys = t.Witnesses[1].Keys }, "also witness guard's"},
+		{"witness with a key that must be touched", func(t *Trust) { t.Witnesses[1].Keys = []string{hardware} }, "not of type ssh-ed25519"},
+		{"too many witnesses", func(t *Trust) { t.Witnesses = make([]Person, MaxWitnesses+1) }, "17 witnesses"},
 		{"no key at all", func(t *Trust) { t.ListKeys[0] = "hello" }, "not a public key"},
 	} {
 		changed, err := Parse(good)
