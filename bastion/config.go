@@ -19,6 +19,7 @@ type Config struct {
 	HostKey         string         `toml:"host_key"`         // Ed25519 private key, OpenSSH form, mode 0600
 	HostCertificate string         `toml:"host_certificate"` // its certificate, authorized_keys form
 	Audit           string         `toml:"audit"`            // the audit log, written by this process only
+	ControllerCA    string         `toml:"controller_ca"`    // optional: the fleet's TLS CA, for "bastion renew"
 }
 
 // LoadConfig reads and checks a configuration file.
@@ -35,6 +36,9 @@ func LoadConfig(path string) (Config, error) {
 		if !filepath.IsAbs(*p) {
 			*p = filepath.Join(filepath.Dir(path), *p)
 		}
+	}
+	if c.ControllerCA != "" && !filepath.IsAbs(c.ControllerCA) {
+		c.ControllerCA = filepath.Join(filepath.Dir(path), c.ControllerCA)
 	}
 	return c, nil
 }

@@ -27,20 +27,9 @@ const certifyHint = "have the fleet's host CA sign the key: fleetctl certify (se
 // loadHostKeys reads the key and its certificate, and refuses a certificate that is not this key's, not a host's, names no
 // host or is not valid now. Whose CA signed it is for the clients to check.
 func loadHostKeys(keyPath, certPath string, now time.Time) (*hostKeys, error) {
-	secret, err := durable.ReadSecret(keyPath)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, hint.New(fmt.Errorf("reading host key: %w", err), "make one: ssh-keygen -t ed25519 -N '' -f %s", keyPath)
-	}
+	plain, err := readHostKey(keyPath)
 	if err != nil {
-		return nil, fmt.Errorf("reading host key: %w", err)
-	}
-	plain, err := ssh.ParsePrivateKey(secret)
-	if err != nil {
-		return nil, fmt.Errorf("reading host key %s: %w", keyPath, err)
-	}
-	if t := plain.PublicKey().Type(); t != ssh.KeyAlgoED25519 {
-		return nil, hint.New(fmt.Errorf("reading host key %s: type %s, want %s", keyPath, t, ssh.KeyAlgoED25519),
-			"make one: ssh-keygen -t ed25519 -N '' -f %s", keyPath)
+		return nil, err
 	}
 	certificate, err := readCertificate(certPath)
 	if err != nil {
@@ -54,6 +43,25 @@ func loadHostKeys(keyPath, certPath string, now time.Time) (*hostKeys, error) {
 		return nil, fmt.Errorf("reading host certificate %s: %w", certPath, err)
 	}
 	return &hostKeys{plain: plain, certified: certified, certificate: certificate}, nil
+}
+
+func readHostKey(path string) (ssh.Signer, error) {
+	secret, err := durable.ReadSecret(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, hint.New(fmt.Errorf("reading host key: %w", err), "make one: ssh-keygen -t ed25519 -N '' -f %s", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading host key: %w", err)
+	}
+	key, err := ssh.ParsePrivateKey(secret)
+	if err != nil {
+		return nil, fmt.Errorf("reading host key %s: %w", path, err)
+	}
+	if t := key.PublicKey().Type(); t != ssh.KeyAlgoED25519 {
+		return nil, hint.New(fmt.Errorf("reading host key %s: type %s, want %s", path, t, ssh.KeyAlgoED25519),
+			"make one: ssh-keygen -t ed25519 -N '' -f %s", path)
+	}
+	return key, nil
 }
 
 func readCertificate(path string) (*ssh.Certificate, error) {

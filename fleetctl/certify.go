@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -12,15 +13,20 @@ import (
 	"mayfly/internal/command"
 	"mayfly/internal/durable"
 	"mayfly/internal/hint"
+	"mayfly/internal/renewal"
 	"mayfly/policies/trust"
 )
 
 var certifyVerb = command.Verb{
 	Name:    "certify",
-	Args:    "--dir DIR --bastion NAME --key HOSTKEY.pub [--out FILE]",
+	Args:    "--dir DIR --bastion NAME --key HOSTKEY.pub [--out FILE] [--renew]",
 	Summary: "have a bastion's SSH host key certified by the signer",
 	Help: `Asks the signer, which has to run, for an SSH host certificate of a bastion that the signed inventory names, and writes it
 beside the key (HOSTKEY-cert.pub) or to --out. Servers get theirs when they join; this is for bastions only.
+
+A certificate lasts an hour. The key becomes the one that the bastion may renew by itself from then on ("bastion renew", over the
+controller's join port). --renew goes on here instead, and renews when half of the hour has passed: for a bastion on the signer's own
+host, where there is no controller.
 
 Example:
 
@@ -30,6 +36,7 @@ Example:
 		dir := dirFlag(fs)
 		bastion := fs.String("bastion", "", "`name` in the inventory")
 		key := fs.String("key", "", "`file` of the bastion's public host key")
+		renew := fs.Bool("renew", false, "go on renewing until interrupted")
 		out := fs.String("out", "", "`file` of the certificate (default: the key's name with -cert.pub)")
 		if err := c.Parse(fs); err != nil {
 			return err
@@ -48,19 +55,41 @@ Example:
 		if err != nil || len(strings.TrimSpace(string(rest))) > 0 {
 			return hint.New(fmt.Errorf("%s is not one public key", *key), "give the host key's .pub")
 		}
-		cert, err := signer.Dial(*dir).Host(ctx, *bastion, trust.FormatKey(public))
-		if err != nil {
-			return fmt.Errorf("certifying %s: %w", *bastion, needsSigner(err))
-		}
 		if *out == "" {
 			*out = strings.TrimSuffix(*key, ".pub") + "-cert.pub"
 		}
-		if err := durable.WriteFile(*out, []byte(strings.TrimSpace(cert)+"\n"), 0o644); err != nil {
+		keys := signer.Dial(*dir)
+		certify := func(ctx context.Context) (time.Time, error) {
+			line, err := keys.Host(ctx, *bastion, trust.FormatKey(public))
+			if err != nil {
+				return time.Time{}, fmt.Errorf("certifying %s: %w", *bastion, needsSigner(err))
+			}
+			return writeCertificate(*out, line)
+		}
+		end, err := certify(ctx)
+		if err != nil {
 			return err
 		}
 		fmt.Fprintln(c.Stdout, *out)
+		if *renew {
+			log := logger(c.Stderr)
+			renewal.Keep(ctx, renewal.Due(time.Now(), end), certify, func(err error, pause time.Duration) {
+				log.Error("the host certificate was not renewed", "error", err, "hint", hint.Of(err), "again_in", pause.Round(time.Second))
+			})
+		}
 		return nil
 	},
+}
+
+// writeCertificate puts a host certificate in place and says when it ends.
+func writeCertificate(path, line string) (end time.Time, err error) {
+	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line))
+	certificate, ok := key.(*ssh.Certificate)
+	if err != nil || !ok {
+		return time.Time{}, errors.New("the signer's answer is no certificate")
+	}
+	end = time.Unix(int64(min(certificate.ValidBefore, 1<<40)), 0)
+	return end, durable.WriteFile(path, []byte(strings.TrimSpace(line)+"\n"), 0o644)
 }
 
 // needsSigner names the mend when the signer does not answer and the client did not say so.

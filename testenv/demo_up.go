@@ -138,8 +138,8 @@ func (d *demo) startBastion(ctx context.Context) (string, error) {
 	if _, err := d.fleetctl(ctx, "certify", "--bastion", bastionName, "--key", key+".pub"); err != nil {
 		return "", err
 	}
-	config := fmt.Sprintf("listen = %q\ntrust = %q\nbundle = %q\nhost_key = %q\nhost_certificate = %q\naudit = %q\n",
-		netip.AddrPortFrom(netlab.Bastion, bastionPort), e.fleet("trust.json"), e.fleet("bundle.json"), key, key+"-cert.pub", d.auditFile())
+	config := fmt.Sprintf("listen = %q\ntrust = %q\nbundle = %q\nhost_key = %q\nhost_certificate = %q\naudit = %q\ncontroller_ca = %q\n",
+		netip.AddrPortFrom(netlab.Bastion, bastionPort), e.fleet("trust.json"), e.fleet("bundle.json"), key, key+"-cert.pub", d.auditFile(), e.fleet("tls-ca.pem"))
 	if err := d.write(e.path("bastion", "bastion.toml"), []byte(config), 0o600); err != nil {
 		return "", err
 	}
@@ -147,6 +147,9 @@ func (d *demo) startBastion(ctx context.Context) (string, error) {
 		return "", err
 	}
 	_, err := d.daemon(ctx, "bastion", e.lab.Core, "bastion: serve: ready", d.background(e.bin("bastion"), "serve", "--config", e.path("bastion", "bastion.toml")))
+	if err == nil {
+		_, err = d.daemon(ctx, "bastion-renew", e.lab.Core, "bastion: renew: ready", d.background(e.bin("bastion"), "renew", "--config", e.path("bastion", "bastion.toml")))
+	}
 	return fmt.Sprintf("at %s:%d", netlab.Bastion, bastionPort), err
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"mayfly/internal/hint"
+	"mayfly/internal/renewal"
 	"mayfly/rebuild/join"
 	"mayfly/rebuild/ticket"
 	"mayfly/tunnel/checkin"
@@ -66,10 +67,15 @@ func (c *Client) Service(ctx context.Context, name string, csr []byte) (chainPEM
 	return a.Chain, err
 }
 
-// Host certifies the SSH host key of a bastion, for BastionLife.
+// Host certifies the SSH host key of a bastion, for MaxHostLife, and makes it the one that the bastion may renew by itself.
 func (c *Client) Host(ctx context.Context, bastion, hostKey string) (cert string, err error) {
 	a, err := ask[hostAnswer](ctx, c, pathHost, hostRequest{Bastion: bastion, HostKey: hostKey})
 	return a.Certificate, err
+}
+
+// RenewHost passes on a bastion's own request.
+func (c *Client) RenewHost(ctx context.Context, r renewal.Request) (renewal.Answer, error) {
+	return ask[renewal.Answer](ctx, c, pathRenewal, r)
 }
 
 func ask[A any](ctx context.Context, c *Client, path string, question any) (A, error) {

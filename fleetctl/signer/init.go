@@ -29,6 +29,7 @@ const (
 	listKeyFile   = "list-key"
 	logFile       = "certificates.jsonl"
 	livesDir      = "lives"
+	bastionsDir   = "bastions"
 	versionFile   = "bundle-version"
 )
 

@@ -5,17 +5,12 @@ import (
 	"net"
 	"time"
 
-	"mayfly/internal/pki"
 	"mayfly/inventory"
-	"mayfly/policies/trust"
 	"mayfly/rebuild/join"
 )
 
-// Longest lives of certificates that are not a server's.
-const (
-	ServiceLife = 24 * time.Hour
-	BastionLife = 7 * 24 * time.Hour
-)
+// ServiceLife is the longest life of a certificate of the controller's own processes.
+const ServiceLife = 24 * time.Hour
 
 // services are the controller's own TLS names, each below the fleet's domain.
 var services = map[string]bool{inventory.NameController: true, inventory.NameCheckin: true}
@@ -56,45 +51,4 @@ func (s *server) service(r serviceRequest, now time.Time) (serviceAnswer, error)
 		return serviceAnswer{}, err
 	}
 	return serviceAnswer{Chain: chain}, nil
-}
-
-type hostRequest struct {
-	Bastion string `json:"bastion"`
-	HostKey string `json:"host_key"`
-}
-
-type hostAnswer struct {
-	Certificate string `json:"certificate"`
-}
-
-// host certifies the SSH host key of a bastion that the signed inventory names.
-func (s *server) host(r hostRequest, now time.Time) (hostAnswer, error) {
-	key, err := join.HostKey(r.HostKey)
-	if err != nil {
-		return hostAnswer{}, join.Refuse(join.RequestInvalid, "host_key: %v", err)
-	}
-	b, err := s.rules.bundle(now)
-	if err != nil {
-		return hostAnswer{}, err
-	}
-	for _, bastion := range b.Inventory.Bastions {
-		if bastion.Name != r.Bastion {
-			continue
-		}
-		if err := s.rate.allow("host certificates", r.Bastion, hostsPerHour, now); err != nil {
-			return hostAnswer{}, err
-		}
-		names := []string{bastion.Name, b.Inventory.FQDN(bastion.Name), bastion.Address.String()}
-		cert, err := pki.IssueHost(s.keys.host, key, names, now, BastionLife)
-		if err != nil {
-			return hostAnswer{}, fmt.Errorf("issuing the host certificate of %q: %w", r.Bastion, err)
-		}
-		line := trust.FormatKey(cert)
-		end := time.Unix(int64(cert.ValidBefore), 0).UTC()
-		if err := s.log.Append("host", certificateRecord{Name: names[1], HostKey: r.HostKey, Host: sum([]byte(line)), NotAfter: end, Test: b.Inventory.Test}); err != nil {
-			return hostAnswer{}, err
-		}
-		return hostAnswer{Certificate: line}, nil
-	}
-	return hostAnswer{}, join.Refuse(join.NameNotAllowed, "%q is no bastion of fleet %q", r.Bastion, b.Inventory.Name)
 }

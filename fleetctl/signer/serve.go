@@ -37,15 +37,17 @@ const (
 	pathList    = "/v1/list"
 	pathService = "/v1/service"
 	pathHost    = "/v1/host"
+	pathRenewal = "/v1/host/renew"
 )
 
 type server struct {
-	keys  *keys
-	rules *rules
-	lives *lives
-	rate  rate
-	log   *audit.Log
-	now   func() time.Time
+	keys     *keys
+	rules    *rules
+	lives    *lives
+	bastions *bastions
+	rate     rate
+	log      *audit.Log
+	now      func() time.Time
 }
 
 // Serve answers on DIR/signer.sock until ctx ends. Only one signer serves a directory: the log's lock says so.
@@ -95,11 +97,15 @@ func open(dir string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
+	hosts, err := openBastions(dir)
+	if err != nil {
+		return nil, err
+	}
 	a, err := audit.Open(filepath.Join(dir, keyDir, logFile))
 	if err != nil {
 		return nil, fmt.Errorf("opening the log of certificates: %w", err)
 	}
-	return &server{keys: k, rules: r, lives: l, log: a, now: time.Now}, nil
+	return &server{keys: k, rules: r, lives: l, bastions: hosts, log: a, now: time.Now}, nil
 }
 
 // listen makes the socket, 0600 from its first moment. The log's lock is held, so a socket that is there is a dead one's.
@@ -124,6 +130,7 @@ func (s *server) handler(log *slog.Logger) http.Handler {
 	mux.Handle("POST "+pathList, handle(log, s.now, s.list))
 	mux.Handle("POST "+pathService, handle(log, s.now, s.service))
 	mux.Handle("POST "+pathHost, handle(log, s.now, s.host))
+	mux.Handle("POST "+pathRenewal, handle(log, s.now, s.renewHost))
 	places := make(chan struct{}, maxInFlight)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {

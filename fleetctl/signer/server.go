@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"mayfly/internal/pki"
 	"mayfly/inventory"
 	"mayfly/policies/trust"
 	"mayfly/rebuild/join"
@@ -114,9 +113,9 @@ func (s *server) issue(event string, v life, ticketHash string, csr []byte, host
 	if err != nil {
 		return join.Certificates{}, join.Refuse(join.RequestInvalid, "host_key: %v", err)
 	}
-	cert, err := pki.IssueHost(s.keys.host, pub, []string{v.Server, name, addr.String()}, now, span)
+	cert, err := s.hostCertificate(pub, []string{v.Server, name, addr.String()}, now, span)
 	if err != nil {
-		return join.Certificates{}, fmt.Errorf("issuing the host certificate of %q: %w", name, err)
+		return join.Certificates{}, err
 	}
 	host := trust.FormatKey(cert)
 	if hostEnd := time.Unix(int64(cert.ValidBefore), 0).UTC(); hostEnd.Before(notAfter) {

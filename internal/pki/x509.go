@@ -22,11 +22,14 @@ import (
 // Implementation constants.
 const (
 	caLife   = 10 * 365 * 24 * time.Hour
-	backdate = time.Minute // a machine's clock may be a little behind the CA's
+	backdate = Backdate
 	maxPEM   = 64 << 10
 	maxCSR   = 16 << 10
 	maxIPs   = 8
 )
+
+// Backdate is how long before its making a certificate begins: a machine's clock may be a little behind the CA's.
+const Backdate = time.Minute
 
 // CA signs certificates.
 type CA struct {

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
+	"mayfly/internal/renewal"
 	"mayfly/inventory"
 	"mayfly/inventory/store"
 	"mayfly/rebuild/join"
@@ -25,6 +27,9 @@ func (s *service) admission() http.Handler {
 	})
 	mux.HandleFunc("POST "+join.PathReport, func(w http.ResponseWriter, r *http.Request) {
 		answer(s, w, r, s.report)
+	})
+	mux.HandleFunc("POST "+renewal.Path, func(w http.ResponseWriter, r *http.Request) {
+		answer(s, w, r, s.renewHost)
 	})
 	return mux
 }
@@ -164,6 +169,17 @@ func (s *service) renew(ctx context.Context, r *http.Request, q join.RenewReques
 		return join.Certificates{}, err
 	}
 	return s.Signer.Renew(ctx, q)
+}
+
+// renewHost passes on what a bastion of the fleet has signed; everything else does not get as far as the signer, which decides.
+func (s *service) renewHost(ctx context.Context, q renewal.Request) (renewal.Answer, error) {
+	if !slices.ContainsFunc(s.Fleet.Bastions, func(b inventory.Bastion) bool { return b.Name == q.Host }) {
+		return renewal.Answer{}, join.Refuse(join.NameNotAllowed, "%.63q is no bastion of fleet %q", q.Host, s.Fleet.Name)
+	}
+	if _, err := q.Check(s.Fleet.Name, s.now()); err != nil {
+		return renewal.Answer{}, join.Refuse(renewal.Reason(err), "%v", err)
+	}
+	return s.Signer.RenewHost(ctx, q)
 }
 
 // report keeps why a boot stopped. Its ticket may have expired: that may be the reason.

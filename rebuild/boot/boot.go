@@ -17,6 +17,7 @@ import (
 
 	"mayfly/internal/hint"
 	"mayfly/internal/pki"
+	"mayfly/internal/renewal"
 	"mayfly/inventory"
 	"mayfly/inventory/store"
 	"mayfly/policies/trust"
@@ -45,6 +46,7 @@ type Signer interface {
 	Admit(ctx context.Context, r join.Request) (join.Certificates, error)
 	Renew(ctx context.Context, r join.RenewRequest) (join.Certificates, error)
 	Service(ctx context.Context, name string, csr []byte) (chainPEM []byte, err error)
+	RenewHost(ctx context.Context, r renewal.Request) (renewal.Answer, error)
 }
 
 // Config is what Serve needs.

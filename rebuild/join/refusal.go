@@ -31,6 +31,9 @@ const (
 	StateWrong       = "state_wrong"       // the server is not being booted
 	ControllerFailed = "controller_failed" // the controller could not do its part
 	BundleMissing    = "bundle_missing"    // no signed policy is in force
+	HostUnknown      = "host_unknown"      // no host of this name was certified with this key
+	RequestUsed      = "request_used"      // as late a request was answered before
+	TimeWrong        = "time_wrong"        // the request is not of now; compare the clocks
 )
 
 // Refusal is how the controller and the signer say no. It is also the JSON body of their error answers.

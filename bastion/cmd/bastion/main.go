@@ -8,14 +8,15 @@ import (
 	"mayfly/internal/command"
 )
 
-const configHelp = `The configuration is a TOML file with six keys; relative paths are relative to it:
+const configHelp = `The configuration is a TOML file; relative paths are relative to it:
 
   listen           = "10.77.0.2:22"         address and port
   trust            = "trust.json"           whose signatures make a policy
   bundle           = "bundle.json"          the policy; its signatures are in bundle.json.sig
   host_key         = "host_key"             Ed25519 private key, mode 0600
   host_certificate = "host_key-cert.pub"    its certificate by the fleet's host CA
-  audit            = "audit.log"            the audit log`
+  audit            = "audit.log"            the audit log
+  controller_ca    = "tls-ca.pem"           optional: the fleet's TLS CA, for "bastion renew"`
 
 func main() {
 	ctx, stop := command.Signals(context.Background())
@@ -27,6 +28,6 @@ func program() command.Program {
 	return command.Program{
 		Name:    "bastion",
 		Summary: "the SSH server through which engineers reach a fleet",
-		Verbs:   []command.Verb{serveVerb(), checkVerb()},
+		Verbs:   []command.Verb{serveVerb(), checkVerb(), renewVerb()},
 	}
 }
