@@ -28,6 +28,7 @@ var layerNames = []string{"leaf", "pure", "effect", "main", "testenv"}
 var purePackages = []string{
 	"inventory", "policies", "policies/trust", "policies/bundle", "policies/witness",
 	"policies/krl",
+	"policies/statement",
 	"fleetctl/plan", "rebuild/release", "rebuild/ticket", "rebuild/ticket/issue", "rebuild/cpio", "tunnel/dns",
 }
 
