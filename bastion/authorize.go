@@ -50,6 +50,9 @@ func (v *visit) admitLogin(user string, key ssh.PublicKey, now time.Time) polici
 	if !verdict.Allow {
 		return verdict
 	}
+	if verdict := ruling.fresh.opens(now); !verdict.Allow {
+		return verdict
+	}
 	v.login = login
 	if full := v.server.sessions.enter(v, login, ruling.limits); full != "" {
 		return policies.Verdict{Reason: full}

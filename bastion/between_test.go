@@ -31,6 +31,7 @@ func (f *fixture) amended(change func(*policies.Policy, *inventory.Fleet)) *ruli
 	if err != nil {
 		f.t.Fatal(err)
 	}
+	next.fresh = old.fresh
 	return next
 }
 

@@ -25,6 +25,14 @@ type Report struct {
 	Filter      int              `json:"filter_instructions"`
 	Engineers   []ReportEngineer `json:"engineers"`
 	Hosts       []ReportHost     `json:"hosts"`
+	Witness     ReportWitness    `json:"witness"`
+}
+
+// ReportWitness is who confirmed, just now, that the policy is the newest.
+type ReportWitness struct {
+	Threshold int               `json:"threshold"` // witnesses that must; 0: nobody is asked, in a test fleet
+	Confirmed []string          `json:"confirmed"`
+	Grace     policies.Duration `json:"grace"` // how long sessions begin without another confirmation
 }
 
 // ReportAlgorithms is what the policy's level offers.
@@ -73,6 +81,8 @@ func Check(c Config, now time.Time) (Report, error) {
 		HostNames: listed(r.keys.certificate.ValidPrincipals), HostExpires: r.keys.validBefore().UTC(),
 		Allow: listed(r.bundle.Policy.SSH.Allow), Filter: len(r.filter), Engineers: []ReportEngineer{}, Hosts: listed(r.hosts()),
 	}
+	last, _ := r.fresh.state()
+	report.Witness = ReportWitness{Threshold: r.fresh.trust.WitnessThreshold, Confirmed: listed(last.Witnesses), Grace: policies.Duration(r.fresh.grace)}
 	for _, e := range r.bundle.Policy.Engineers {
 		report.Engineers = append(report.Engineers, ReportEngineer{Name: e.Name, Keys: len(e.Keys), Allow: listed(e.Allow)})
 	}

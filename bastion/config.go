@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"mayfly/internal/hint"
 	"mayfly/internal/tomlfile"
@@ -20,6 +22,8 @@ type Config struct {
 	HostCertificate string         `toml:"host_certificate"` // its certificate, authorized_keys form
 	Audit           string         `toml:"audit"`            // the audit log, written by this process only
 	ControllerCA    string         `toml:"controller_ca"`    // optional: the fleet's TLS CA, for "bastion renew"
+
+	Witnesses []string `toml:"witnesses"` // http or https URLs of who confirms that a policy is the newest
 }
 
 // LoadConfig reads and checks a configuration file.
@@ -63,7 +67,28 @@ func parseConfig(name string, data []byte) (Config, error) {
 			return Config{}, doc.Place(tomlfile.At("", p.key+` = "FILE"`, "%s is missing: the path of a file", p.key))
 		}
 	}
+	if err := c.checkWitnesses(doc); err != nil {
+		return Config{}, err
+	}
 	return c, nil
+}
+
+// checkWitnesses asks for URLs that lead to one place each.
+func (c Config) checkWitnesses(doc *tomlfile.Doc) error {
+	if len(c.Witnesses) > maxAskers {
+		return doc.Place(tomlfile.At("witnesses", "the trust policy has no more", "%d witnesses: at most %d", len(c.Witnesses), maxAskers))
+	}
+	for i, text := range c.Witnesses {
+		at := fmt.Sprintf("witnesses[%d]", i)
+		u, err := url.Parse(text)
+		switch {
+		case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
+			return doc.Place(tomlfile.At(at, `witnesses = ["http://ADDRESS:PORT"]`, "witness %q is no http or https URL", text))
+		case slices.Contains(c.Witnesses[:i], text):
+			return doc.Place(tomlfile.At(at, "each witness once", "witness %q is there twice", text))
+		}
+	}
+	return nil
 }
 
 // readBounded reads a file of at most this many bytes.

@@ -3,6 +3,7 @@ package bastion
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -62,7 +63,7 @@ func FuzzConfig(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := parseConfig("f.toml", data)
 		if err != nil {
-			if c != (Config{}) || !strings.HasPrefix(err.Error(), "f.toml") {
+			if !reflect.DeepEqual(c, Config{}) || !strings.HasPrefix(err.Error(), "f.toml") {
 				t.Errorf("%+v, %v", c, err)
 			}
 			return

@@ -95,6 +95,7 @@ type fixture struct {
 	hostCA    ssh.Signer
 	policy    policies.Policy
 	fleet     inventory.Fleet
+	witnesses []*stubWitness // of the trust policy; all must confirm
 
 	server  *Server
 	spy     *spy
@@ -190,6 +191,10 @@ func (f *fixture) writeTrust() {
 		TicketKeys: []string{authorized(newSigner(f.t).PublicKey())}, ListKeys: []string{authorized(newSigner(f.t).PublicKey())}}
 	for i, name := range []string{"carl", "dora", "emil"} {
 		tr.Approvers = append(tr.Approvers, trust.Person{Name: name, Keys: []string{authorized(f.approvers[i].PublicKey())}})
+	}
+	for _, w := range f.witnesses {
+		tr.Witnesses = append(tr.Witnesses, trust.Person{Name: w.name, Keys: []string{authorized(w.key.PublicKey())}})
+		tr.WitnessThreshold = len(f.witnesses)
 	}
 	data, err := tr.Marshal()
 	if err != nil {
@@ -312,7 +317,7 @@ func leftOver(t *testing.T, before int) {
 	buffer := make([]byte, 1<<20)
 	stacks := string(buffer[:runtime.Stack(buffer, true)])
 	for _, stack := range strings.Split(stacks, "\n\n") {
-		for _, owner := range []string{"(*Server)", "(*visit)", "crypto/ssh.("} {
+		for _, owner := range []string{"bastion.(*Server)", "(*visit)", "crypto/ssh.("} {
 			if strings.Contains(stack, owner) {
 				t.Errorf("left over:\n%s", stack)
 			}

@@ -126,6 +126,10 @@ func (v *visit) jump(ctx context.Context, nc ssh.NewChannel) {
 		v.refuse(nc, what, verdict.Reason, verdict.Detail)
 		return
 	}
+	if verdict := ruling.fresh.opens(time.Now()); !verdict.Allow {
+		v.refuse(nc, what, verdict.Reason, verdict.Detail)
+		return
+	}
 	server, ok := ruling.bundle.Inventory.Server(target.Server)
 	if !ok {
 		v.refuse(nc, what, policies.TargetUnknown, "")

@@ -1,13 +1,14 @@
 package bastion
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"reflect"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -18,12 +19,7 @@ import (
 	"mayfly/policies"
 	"mayfly/policies/bundle"
 	"mayfly/policies/trust"
-)
-
-// Implementation constants of loading.
-const (
-	pollInterval = time.Second
-	decideEvery  = time.Minute // a policy's own expiry reaches live sessions within this
+	"mayfly/policies/witness"
 )
 
 // ruling is everything that follows from one policy bundle and one host certificate. It never changes; a new one replaces it.
@@ -33,6 +29,7 @@ type ruling struct {
 	keys   *hostKeys
 	ssh    *ssh.ServerConfig
 	filter []bpf.RawInstruction
+	fresh  *confirmation // of this bundle by witnesses, set by load and next; without one nobody gets in
 
 	statements policies.Statements // beside the policy, verified; replaced by take and takeStatements alone
 }
@@ -52,7 +49,7 @@ func rule(b *bundle.Bundle, keys *hostKeys) (*ruling, error) {
 
 // load reads trust, bundle, host key and certificate from the configured files.
 func load(c Config, minVersion uint64, now time.Time) (*ruling, error) {
-	b, err := loadBundle(c, minVersion, now)
+	b, fresh, err := loadFresh(c, minVersion, nil, now)
 	if err != nil {
 		return nil, err
 	}
@@ -60,30 +57,58 @@ func load(c Config, minVersion uint64, now time.Time) (*ruling, error) {
 	if err != nil {
 		return nil, err
 	}
-	return rule(b, keys)
-}
-
-func loadBundle(c Config, minVersion uint64, now time.Time) (*bundle.Bundle, error) {
-	t, err := loadTrust(c.Trust)
+	r, err := rule(b, keys)
 	if err != nil {
 		return nil, err
 	}
+	r.fresh = fresh
+	return r, nil
+}
+
+// loadBundle opens the bundle, whether it is the newest or not. Nobody is let in by it.
+func loadBundle(c Config, minVersion uint64, now time.Time) (*bundle.Bundle, error) {
+	b, _, _, err := openBundle(c, minVersion, now)
+	return b, err
+}
+
+// loadFresh opens the bundle and has it confirmed by witnesses, unless it is the very file that they were asked about before.
+func loadFresh(c Config, minVersion uint64, before *confirmation, now time.Time) (*bundle.Bundle, *confirmation, error) {
+	b, t, sum, err := openBundle(c, minVersion, now)
+	if err != nil {
+		return nil, nil, err
+	}
+	if before != nil && before.sum == sum && reflect.DeepEqual(before.trust, t) {
+		return b, before, nil
+	}
+	fresh, err := newConfirmation(t, c.Witnesses, b.Version, sum, b.Policy.WitnessGrace(), now)
+	if err != nil {
+		return nil, nil, fmt.Errorf("policy bundle %s: %w", c.Bundle, err)
+	}
+	return b, fresh, nil
+}
+
+// openBundle returns the signed bundle, by whose signatures it is believed, and its hash.
+func openBundle(c Config, minVersion uint64, now time.Time) (*bundle.Bundle, *trust.Trust, string, error) {
+	t, err := loadTrust(c.Trust)
+	if err != nil {
+		return nil, nil, "", err
+	}
 	data, err := readBounded(c.Bundle, bundle.MaxSize)
 	if err != nil {
-		return nil, hint.New(fmt.Errorf("reading policy bundle: %w", err), "fleetctl policy bundle makes it, fleetctl policy sign signs it")
+		return nil, nil, "", hint.New(fmt.Errorf("reading policy bundle: %w", err), "fleetctl policy bundle makes it, fleetctl policy sign signs it")
 	}
 	signatures, err := readBounded(c.Bundle+".sig", trust.MaxSignatureBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		signatures, err = nil, nil // unsigned, as Open will say
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading policy bundle's signatures: %w", err)
+		return nil, nil, "", fmt.Errorf("reading policy bundle's signatures: %w", err)
 	}
 	b, err := bundle.Open(t, data, signatures, now, minVersion)
 	if err != nil {
-		return nil, hint.New(fmt.Errorf("opening policy bundle %s: %w", c.Bundle, err), "%s", bundleHint(err))
+		return nil, nil, "", hint.New(fmt.Errorf("opening policy bundle %s: %w", c.Bundle, err), "%s", bundleHint(err))
 	}
-	return b, nil
+	return b, t, witness.Sum(data), nil
 }
 
 func loadTrust(path string) (*trust.Trust, error) {
@@ -140,15 +165,19 @@ func rememberVersion(c Config, version uint64) error {
 type stamp [4]fileStamp
 
 type fileStamp struct {
-	size int64
-	at   time.Time
+	size  int64
+	at    time.Time
+	inode uint64
 }
 
 func (c Config) stamp() stamp {
 	var s stamp
 	for i, path := range []string{c.Bundle, c.Bundle + ".sig", c.HostCertificate, c.HostKey} {
 		if info, err := os.Stat(path); err == nil {
-			s[i] = fileStamp{info.Size(), info.ModTime()}
+			s[i] = fileStamp{size: info.Size(), at: info.ModTime()}
+			if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+				s[i].inode = stat.Ino // a file that was moved into place may have an old date
+			}
 		}
 	}
 	return s
@@ -168,89 +197,4 @@ type policyRecord struct {
 func (r *ruling) record(outcome string) policyRecord {
 	return policyRecord{Outcome: outcome, Version: r.bundle.Version, Expires: r.bundle.Expires.UTC(),
 		Level: string(r.bundle.Policy.SSH.Level), CertificateExpires: r.keys.validBefore().UTC()}
-}
-
-// watch reloads when files have changed and stayed the same for one interval, or when asked to, and keeps the counted
-// refusals and live sessions up to date.
-func (s *Server) watch(ctx context.Context, reload <-chan os.Signal) {
-	ticker := time.NewTicker(pollInterval)
-	defer ticker.Stop()
-	loaded := s.loaded
-	previous := loaded
-	decided := time.Now()
-	again := false // the new policy was good and could not be taken
-	for {
-		asked := false
-		select {
-		case <-ctx.Done():
-			return
-		case <-reload:
-			asked = true
-		case <-ticker.C:
-		}
-		now := time.Now()
-		current := s.config.stamp()
-		overdue := now.Sub(decided) >= decideEvery
-		if asked || current != loaded && current == previous || again && overdue {
-			loaded = current
-			again = s.reload(now)
-			decided = now
-		} else if overdue {
-			s.sessions.decideAgain(s.ruling.Load(), now)
-			decided = now
-		}
-		previous = current
-		s.countDrops(now)
-		s.refusals.flush(now, s.writeRefusal)
-	}
-}
-
-// reload takes what is new and good, and keeps the old of the rest: a host certificate that has run out must not hold up a policy
-// that takes somebody's key away, and the other way round. It says whether a good policy has to be tried again.
-func (s *Server) reload(now time.Time) (again bool) {
-	old := s.ruling.Load()
-	next, err := s.next(old, now)
-	if next.bundle.Version != old.bundle.Version {
-		// Remembered before it is in force: what a restart could go back from is not taken.
-		if rememberErr := rememberVersion(s.config, next.bundle.Version); rememberErr != nil {
-			again = true
-			err = errors.Join(err, fmt.Errorf("remembering policy version %d: %w", next.bundle.Version, rememberErr))
-			var ruleErr error
-			if next, ruleErr = rule(old.bundle, next.keys); ruleErr != nil {
-				next, err = old, errors.Join(err, ruleErr)
-			}
-		}
-	}
-	if swapErr := s.listener.swap(next.filter); swapErr != nil {
-		// Admission after accept still goes by the new list; what the old filter lets through is turned away there.
-		err = errors.Join(err, swapErr, s.listener.swap(old.filter))
-	}
-	s.ruling.Store(next)
-	record := next.record("in_force")
-	record.Cut = s.sessions.decideAgain(next, now)
-	if err != nil {
-		record.Outcome, record.Detail = "kept_old", escape(err.Error(), maxDetail)
-		s.log.Error("not all of the new policy and host certificate is in force", "version", next.bundle.Version, "error", err, "hint", hint.Of(err))
-	} else {
-		s.log.Info("policy in force", "version", next.bundle.Version, "expires", next.bundle.Expires, "cut", record.Cut)
-	}
-	s.append(eventPolicy, record)
-	return again
-}
-
-// next is the ruling of the files as they are now; what cannot be loaded is as in the old one, and the error says why.
-func (s *Server) next(old *ruling, now time.Time) (*ruling, error) {
-	b, err := loadBundle(s.config, old.bundle.Version, now)
-	if err != nil {
-		b = old.bundle
-	}
-	keys, keysErr := loadHostKeys(s.config.HostKey, s.config.HostCertificate, now)
-	if keysErr != nil {
-		keys, err = old.keys, errors.Join(err, keysErr)
-	}
-	next, ruleErr := rule(b, keys)
-	if ruleErr != nil {
-		return old, errors.Join(err, ruleErr)
-	}
-	return next, err
 }

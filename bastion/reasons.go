@@ -1,6 +1,9 @@
 package bastion
 
-import "mayfly/policies"
+import (
+	"mayfly/policies"
+	"mayfly/policies/witness"
+)
 
 // Reasons that the bastion adds to those of package policies. docs/formats/audit.md explains each.
 const (
@@ -29,6 +32,11 @@ const (
 	sessionsFull     policies.Reason = "sessions_full"
 	engineerFull     policies.Reason = "engineer_sessions_full"
 	auditUnavailable policies.Reason = "audit_unavailable"
+
+	// of a policy that nobody confirms any more
+	witnessMissing policies.Reason = witness.Missing
+	policyFrozen   policies.Reason = witness.Frozen
+	policyForked   policies.Reason = witness.Forked
 
 	// of channels and requests
 	channelRefused    policies.Reason = "channel_refused"

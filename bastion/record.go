@@ -14,6 +14,7 @@ const (
 	eventServe      = "serve"      // the bastion began, with which policy
 	eventStop       = "stop"       // the bastion ended in order
 	eventPolicy     = "policy"     // a policy was taken or refused
+	eventFresh      = "fresh"      // witnesses began or ceased to confirm the policy in force
 	eventRefused    = "refused"    // connections refused before admission, counted
 	eventLogin      = "login"      // somebody was let in
 	eventTarget     = "target"     // an allowed target is about to be opened

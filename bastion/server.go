@@ -96,6 +96,7 @@ func (s *Server) run(ctx context.Context, reload <-chan os.Signal) {
 	var background, visits sync.WaitGroup
 	watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx))
 	background.Go(func() { s.watch(watching, reload) })
+	background.Go(func() { s.keepFresh(watching) })
 	stop := context.AfterFunc(ctx, func() { s.listener.Close() })
 	defer stop()
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"mayfly/policies/bundle"
+	"mayfly/policies/trust"
 )
 
 // TestReloadDuringLogin decides again and again while a client, denied because nothing can be written down, tries again and
@@ -26,6 +27,7 @@ func TestReloadDuringLogin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.fresh = &confirmation{trust: &trust.Trust{Test: true}}
 	s := &Server{log: slog.New(slog.DiscardHandler)}
 	s.ruling.Store(r)
 	here, there := net.Pipe()

@@ -74,6 +74,12 @@ func print(out io.Writer, r bastion.Report) error {
 	row("fleet", "%s", fleet)
 	row("listen", "%s", r.Listen)
 	row("policy", "%d, until %s", r.Policy, r.Expires.Format(time.RFC3339))
+	if r.Witness.Threshold == 0 {
+		row("witnesses", "nobody is asked whether the policy is the newest (witness_threshold is 0, in a test fleet)")
+	} else {
+		row("witnesses", "%s confirm the policy (%d needed), again every minute; without, sessions begin for %s",
+			strings.Join(r.Witness.Confirmed, " "), r.Witness.Threshold, r.Witness.Grace)
+	}
 	row("level", "%s", r.Level)
 	row("key exchange", "%s", strings.Join(r.Algorithms.KeyExchanges, " "))
 	row("ciphers", "%s", strings.Join(r.Algorithms.Ciphers, " "))
