@@ -23,27 +23,14 @@ const maxBreakGlass = 8
 
 func (b BreakGlass) reach() Grant { return Grant{Servers: b.Servers, Ports: b.Ports} }
 
-// glass returns the break-glass identity with this name.
-func (p Policy) glass(name string) (BreakGlass, bool) {
-	for _, b := range p.BreakGlass {
-		if b.Name == name && name != "" {
-			return b, true
-		}
-	}
-	return BreakGlass{}, false
-}
-
-// decideBreakGlass decides on a login with a break-glass identity, whose address is decided already. The seal comes last: an opening
-// helps nobody without the key.
-func (p Policy) decideBreakGlass(b BreakGlass, l Login, s Statements, now time.Time) Verdict {
-	if v := p.decideKey(b.Name, b.Keys, l.Key); !v.Allow {
-		return v
-	}
-	o, ok := s.opened(b.Name, now)
+// decideOpening decides whether a break-glass identity whose key is good is open. The seal comes last: an opening helps nobody
+// without the key.
+func (a holder) decideOpening(s Statements, now time.Time) Verdict {
+	o, ok := s.opened(a.name, now)
 	if !ok {
-		return deny(BreakGlassSealed, "no opening of %s is in force", b.Name)
+		return deny(BreakGlassSealed, "no opening of %s is in force", a.name)
 	}
-	v := allow("%s, opening %s", b.Name, o.ID)
+	v := allow("%s, opening %s", a.name, o.ID)
 	v.Basis.Opening = o.ID
 	return v
 }

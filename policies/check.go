@@ -57,11 +57,11 @@ var (
 )
 
 // reserved are Unix accounts that a server has for itself, which no engineer may be.
-var reserved = []string{"root", "daemon", "bin", "sys", "sync", "nobody", "sshd", "unbound", "mayfly", "mayfly-tunnel", "tunnel", "messagebus", "systemd-network", "www-data"}
+var reserved = []string{"root", "toor", "daemon", "bin", "sys", "sync", "nobody", "sshd", "unbound", "mayfly", "mayfly-tunnel", "tunnel", "messagebus", "systemd-network", "www-data"}
 
 // AccountName reports whether an engineer's name can be a Unix account beside those of a server.
 func AccountName(name string) bool {
-	return account.MatchString(name) && !slices.Contains(reserved, name)
+	return account.MatchString(name) && forbiddenUser(name) == ""
 }
 
 // Check refuses a policy that must not take effect in this fleet. Its errors name places by their path:
@@ -94,6 +94,11 @@ func Check(p Policy, f inventory.Fleet) error {
 			return s.Role == inventory.RoleVPN && g.Covers(s.Name, f.RegionOf(s.Name))
 		}) {
 			return tomlfile.At(fmt.Sprintf("grant[%d].drained", i), "leave it out", "grant %d says drained and covers no VPN server: nothing else has traffic to drain", i+1)
+		}
+	}
+	for i, r := range p.Robots {
+		if err := checkRobotServers(fmt.Sprintf("robot[%d]", i), r, f); err != nil {
+			return err
 		}
 	}
 	for i, b := range p.BreakGlass {
@@ -132,7 +137,7 @@ func checkReference(path, s string, servers, regions map[string]bool) error {
 
 // check is all of Check that needs no inventory.
 func (p Policy) check() error {
-	for _, step := range []func() error{p.checkTop, p.checkSSH, p.checkHardware, p.checkEngineers, p.checkBreakGlass, p.checkGrants, p.checkWitness, p.checkPlugins} {
+	for _, step := range []func() error{p.checkTop, p.checkSSH, p.checkHardware, p.checkEngineers, p.checkBreakGlass, p.checkRobots, p.checkCertificates, p.checkGrants, p.checkWitness, p.checkPlugins} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -152,8 +157,8 @@ func (p Policy) checkTop() error {
 
 func (p Policy) checkSSH() error {
 	s := p.SSH
-	if _, err := s.Level.Algorithms(); err != nil {
-		return tomlfile.At("ssh.level", `level = "pq-preferred" or "pq-only"`, "%v", err)
+	if err := s.checkAlgorithms(); err != nil {
+		return err
 	}
 	if len(s.Allow) == 0 {
 		return tomlfile.At("ssh.allow", "list the networks that engineers come from", "ssh.allow is empty: nobody could connect, and empty never means everybody")
@@ -182,6 +187,8 @@ func (p Policy) checkSSH() error {
 		{"max_sessions", s.MaxSessions, ceilings.MaxSessions},
 		{"max_per_engineer", s.MaxPerEngineer, ceilings.MaxPerEngineer},
 		{"max_channels", s.MaxChannels, ceilings.MaxChannels},
+		{"max_robots", s.MaxRobots, ceilings.MaxRobots},
+		{"max_per_robot", s.MaxPerRobot, ceilings.MaxPerRobot},
 	} {
 		if n.have < 0 || n.have > n.max {
 			return tomlfile.At("ssh."+n.key, "leave it out for the default", "%s is %d: 1 to %d, or left out", n.key, n.have, n.max)
@@ -254,8 +261,12 @@ func (p Policy) checkKey(path, engineer string, k Key, owners map[string]string)
 		return tomlfile.At(path+".public", "each key belongs to one person, once", "key of %q is there twice, first as a key of %q", engineer, other)
 	}
 	owners[k.Public] = engineer
-	if _, ok := p.evidence(k); !ok {
+	e, ok := p.Evidence(k)
+	if !ok {
 		return tomlfile.At(path+".evidence", `"test:ROOT" with ROOT in hardware.test_roots, in a test fleet`, "key of %q has evidence %q, which is not accepted", engineer, k.Evidence)
+	}
+	if p.SSH.VerifyRequired && !e.UserVerification {
+		return tomlfile.At(path+".evidence", "enrol a key that was made with -O verify-required, or take verify_required away", "key of %q has evidence %q, which does not prove user verification, and ssh.verify_required asks for it", engineer, k.Evidence)
 	}
 	return nil
 }

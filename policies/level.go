@@ -1,6 +1,14 @@
 package policies
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+
+	"mayfly/internal/tomlfile"
+)
 
 // Level is an SSH algorithm level: "pq-preferred" or "pq-only".
 type Level string
@@ -38,4 +46,75 @@ func (l Level) Algorithms() (Algorithms, error) {
 		return a, nil
 	}
 	return Algorithms{}, fmt.Errorf("unknown SSH level %q", string(l))
+}
+
+// Algorithms returns the level's lists, or the policy's own parts of them in the policy's order.
+func (s SSH) Algorithms() (Algorithms, error) {
+	a, err := s.Level.Algorithms()
+	if err != nil {
+		return Algorithms{}, err
+	}
+	if err := s.checkAlgorithms(); err != nil {
+		return Algorithms{}, err
+	}
+	for _, l := range s.lists(&a) {
+		if l.own != nil {
+			*l.all = slices.Clone(l.own)
+		}
+	}
+	return a, nil
+}
+
+// ownList is a policy's own part of one of a level's lists.
+type ownList struct {
+	key string
+	own []string // nil: left out
+	all *[]string
+}
+
+func (s SSH) lists(a *Algorithms) []ownList {
+	return []ownList{
+		{"key_exchanges", s.KeyExchanges, &a.KeyExchanges}, {"ciphers", s.Ciphers, &a.Ciphers}, {"macs", s.MACs, &a.MACs},
+		{"host_keys", s.HostKeys, &a.HostKeys}, {"user_keys", s.UserKeys, &a.PublicKeys},
+	}
+}
+
+// checkAlgorithms refuses an unknown level, and a list of its own that is empty, which libraries take for their defaults, or names
+// what the level does not have.
+func (s SSH) checkAlgorithms() error {
+	a, err := s.Level.Algorithms()
+	if err != nil {
+		return tomlfile.At("ssh.level", `level = "pq-preferred" or "pq-only"`, "%v", err)
+	}
+	for _, l := range s.lists(&a) {
+		all := strings.Join(*l.all, ", ")
+		if l.own != nil && len(l.own) == 0 {
+			return tomlfile.At("ssh."+l.key, "leave it out for all of "+all, "ssh.%s is empty, which would mean a library's own defaults", l.key)
+		}
+		for i, name := range l.own {
+			at := fmt.Sprintf("ssh.%s[%d]", l.key, i)
+			switch {
+			case slices.Contains(l.own[:i], name):
+				return tomlfile.At(at, "each name once", "ssh.%s has %q twice", l.key, name)
+			case slices.Contains(*l.all, name):
+			case knownAlgorithm(name):
+				return tomlfile.At(at, "level "+string(s.Level)+" has "+all, "ssh.%s has %q, which is too weak for level %q", l.key, name, s.Level)
+			default:
+				return tomlfile.At(at, "level "+string(s.Level)+" has "+all, "ssh.%s has %q, which is unknown", l.key, name)
+			}
+		}
+	}
+	return nil
+}
+
+// knownAlgorithm reports whether SSH libraries know a name, so that a weak one can be told from a misspelt one.
+func knownAlgorithm(name string) bool {
+	for _, a := range []ssh.Algorithms{ssh.SupportedAlgorithms(), ssh.InsecureAlgorithms()} {
+		for _, list := range [][]string{a.KeyExchanges, a.Ciphers, a.MACs, a.HostKeys, a.PublicKeyAuths} {
+			if slices.Contains(list, name) {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -12,6 +12,8 @@ type Limits struct {
 	MaxSessions       int
 	MaxPerEngineer    int
 	MaxChannels       int
+	MaxRobots         int
+	MaxPerRobot       int
 }
 
 // Defaults of the limits that a policy leaves out.
@@ -24,6 +26,8 @@ var defaults = Limits{
 	MaxSessions:       256,
 	MaxPerEngineer:    16,
 	MaxChannels:       16,
+	MaxRobots:         64,
+	MaxPerRobot:       8,
 }
 
 // Upper bounds of what a policy may ask for.
@@ -36,6 +40,8 @@ var ceilings = Limits{
 	MaxSessions:       16384,
 	MaxPerEngineer:    1024,
 	MaxChannels:       1024,
+	MaxRobots:         4096,
+	MaxPerRobot:       256,
 }
 
 // Limits returns the policy's SSH limits. What is left out, or out of bounds, has its default.
@@ -50,6 +56,8 @@ func (p Policy) Limits() Limits {
 		MaxSessions:       pick(s.MaxSessions, defaults.MaxSessions, ceilings.MaxSessions),
 		MaxPerEngineer:    pick(s.MaxPerEngineer, defaults.MaxPerEngineer, ceilings.MaxPerEngineer),
 		MaxChannels:       pick(s.MaxChannels, defaults.MaxChannels, ceilings.MaxChannels),
+		MaxRobots:         pick(s.MaxRobots, defaults.MaxRobots, ceilings.MaxRobots),
+		MaxPerRobot:       pick(s.MaxPerRobot, defaults.MaxPerRobot, ceilings.MaxPerRobot),
 	}
 }
 

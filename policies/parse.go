@@ -29,6 +29,7 @@ func decode(name string, data []byte) (Policy, *tomlfile.Doc, error) {
 	for _, k := range []string{"handshake_deadline", "idle_timeout", "session_limit"} {
 		durations = append(durations, "ssh."+k)
 	}
+	durations = append(durations, "certificates.max_life")
 	for _, k := range []string{"max_age", "drain_limit", "boot_limit", "bake"} {
 		durations = append(durations, "rotation."+k)
 	}

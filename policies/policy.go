@@ -17,6 +17,9 @@ type Policy struct {
 
 	BreakGlass []BreakGlass `toml:"break_glass" json:"break_glass,omitempty"` // identities that stay sealed until several people open them
 
+	Robots       []Robot      `toml:"robot" json:"robots,omitempty"`
+	Certificates Certificates `toml:"certificates" json:"certificates,omitzero"`
+
 	Grants   []Grant  `toml:"grant" json:"grants"`
 	Rotation Rotation `toml:"rotation" json:"rotation"`
 	Image    Image    `toml:"image" json:"image"`
@@ -37,6 +40,18 @@ type SSH struct {
 	MaxSessions       int            `toml:"max_sessions" json:"max_sessions"`         // authenticated connections in all
 	MaxPerEngineer    int            `toml:"max_per_engineer" json:"max_per_engineer"` // authenticated connections of one engineer
 	MaxChannels       int            `toml:"max_channels" json:"max_channels"`         // open channels of one connection
+
+	MaxRobots   int `toml:"max_robots" json:"max_robots,omitempty"`       // authenticated connections of robots, beside those of people
+	MaxPerRobot int `toml:"max_per_robot" json:"max_per_robot,omitempty"` // of those, of one robot
+
+	VerifyRequired bool `toml:"verify_required" json:"verify_required,omitempty"` // only keys whose evidence proves user verification
+
+	// Parts of the level's lists; left out: all of it.
+	KeyExchanges []string `toml:"key_exchanges" json:"key_exchanges,omitempty"`
+	Ciphers      []string `toml:"ciphers" json:"ciphers,omitempty"`
+	MACs         []string `toml:"macs" json:"macs,omitempty"`
+	HostKeys     []string `toml:"host_keys" json:"host_keys,omitempty"`
+	UserKeys     []string `toml:"user_keys" json:"user_keys,omitempty"`
 }
 
 // Hardware is what counts as evidence that a key lives in hardware.
@@ -54,7 +69,7 @@ type Engineer struct {
 // Key is an enrolled public key with the evidence that was accepted for it.
 type Key struct {
 	Public   string `toml:"public" json:"public"`     // authorized_keys form, without options
-	Evidence string `toml:"evidence" json:"evidence"` // "test:ROOT" with ROOT in Hardware.TestRoots
+	Evidence string `toml:"evidence" json:"evidence"` // "test:ROOT" or "test:ROOT+uv" with ROOT in Hardware.TestRoots
 }
 
 // Grant lets engineers open ports on servers. A server is an inventory name, "region:NAME" or "*".

@@ -249,40 +249,40 @@ func TestDecideLogin(t *testing.T) {
 		login  Login
 		want   Reason
 	}{
-		{"anna", p, Login{listed, "anna", key(1)}, Allowed},
-		{"anna's second key", p, Login{listed, "anna", key(2)}, Allowed},
-		{"bert from his network", p, Login{narrow, "bert", key(3)}, Allowed},
-		{"bert from elsewhere", p, Login{listed, "bert", key(3)}, AddressNotListed},
-		{"address", p, Login{netip.MustParseAddr("198.51.100.66"), "anna", key(1)}, AddressNotListed},
+		{"anna", p, Login{Source: listed, User: "anna", Key: key(1)}, Allowed},
+		{"anna's second key", p, Login{Source: listed, User: "anna", Key: key(2)}, Allowed},
+		{"bert from his network", p, Login{Source: narrow, User: "bert", Key: key(3)}, Allowed},
+		{"bert from elsewhere", p, Login{Source: listed, User: "bert", Key: key(3)}, AddressNotListed},
+		{"address", p, Login{Source: netip.MustParseAddr("198.51.100.66"), User: "anna", Key: key(1)}, AddressNotListed},
 		{"no address", p, Login{User: "anna", Key: key(1)}, AddressNotListed},
-		{"root", p, Login{listed, "root", key(1)}, UserRoot},
-		{"Root", p, Login{listed, "Root", key(1)}, UserRoot},
-		{"root and a space", p, Login{listed, "root ", key(1)}, UserRoot},
-		{"nobody known", p, Login{listed, "eve", key(1)}, UserUnknown},
-		{"no name", p, Login{listed, "", key(1)}, UserUnknown},
-		{"another case", p, Login{listed, "Anna", key(1)}, UserUnknown},
-		{"software key", p, Login{listed, "anna", softwareKey(1)}, KeyNotHardware},
-		{"certificate", p, Login{listed, "anna", "sk-ssh-ed25519-cert-v01@openssh.com AAAA"}, KeyNotHardware},
-		{"no key", p, Login{listed, "anna", ""}, KeyNotHardware},
-		{"unknown key", p, Login{listed, "anna", key(9)}, KeyUnknown},
-		{"bert's key", p, Login{listed, "anna", key(3)}, KeyUnknown},
-		{"key with a comment", p, Login{listed, "anna", key(1) + " x"}, KeyUnknown},
-		{"evidence withdrawn", noRoots, Login{listed, "anna", key(1)}, KeyNoEvidence},
+		{"root", p, Login{Source: listed, User: "root", Key: key(1)}, UserRoot},
+		{"Root", p, Login{Source: listed, User: "Root", Key: key(1)}, UserRoot},
+		{"root and a space", p, Login{Source: listed, User: "root ", Key: key(1)}, UserRoot},
+		{"nobody known", p, Login{Source: listed, User: "eve", Key: key(1)}, UserUnknown},
+		{"no name", p, Login{Source: listed, User: "", Key: key(1)}, UserUnknown},
+		{"another case", p, Login{Source: listed, User: "Anna", Key: key(1)}, UserUnknown},
+		{"software key", p, Login{Source: listed, User: "anna", Key: softwareKey(1)}, KeyNotHardware},
+		{"certificate", p, Login{Source: listed, User: "anna", Key: "sk-ssh-ed25519-cert-v01@openssh.com AAAA"}, KeyNotHardware},
+		{"no key", p, Login{Source: listed, User: "anna", Key: ""}, KeyNotHardware},
+		{"unknown key", p, Login{Source: listed, User: "anna", Key: key(9)}, KeyUnknown},
+		{"bert's key", p, Login{Source: listed, User: "anna", Key: key(3)}, KeyUnknown},
+		{"key with a comment", p, Login{Source: listed, User: "anna", Key: key(1) + " x"}, KeyUnknown},
+		{"evidence withdrawn", noRoots, Login{Source: listed, User: "anna", Key: key(1)}, KeyNoEvidence},
 	} {
 		check(t, tt.name, tt.policy.DecideLogin(tt.login, Statements{}, now), tt.want)
 	}
-	check(t, "expired", p.DecideLogin(Login{listed, "anna", key(1)}, Statements{}, p.Expires), PolicyExpired)
+	check(t, "expired", p.DecideLogin(Login{Source: listed, User: "anna", Key: key(1)}, Statements{}, p.Expires), PolicyExpired)
 	for user, want := range map[string]Kind{"anna": KindEngineer, "bert": KindEngineer, "eve": "", "root": ""} {
-		if v := p.DecideLogin(Login{listed, user, key(9)}, Statements{}, now); v.Kind != want {
+		if v := p.DecideLogin(Login{Source: listed, User: user, Key: key(9)}, Statements{}, now); v.Kind != want {
 			t.Errorf("kind of %s: got %q, want %q", user, v.Kind, want)
 		}
 	}
 	// A policy that was never checked denies an engineer without a name.
 	bad := p
 	bad.Engineers = append([]Engineer{{Keys: p.Engineers[0].Keys}}, p.Engineers...)
-	check(t, "nameless engineer", bad.DecideLogin(Login{listed, "", key(1)}, Statements{}, now), UserUnknown)
+	check(t, "nameless engineer", bad.DecideLogin(Login{Source: listed, User: "", Key: key(1)}, Statements{}, now), UserUnknown)
 	bad.Engineers = []Engineer{{Name: "root", Keys: p.Engineers[0].Keys}}
-	check(t, "engineer root", bad.DecideLogin(Login{listed, "root", key(1)}, Statements{}, now), UserRoot)
+	check(t, "engineer root", bad.DecideLogin(Login{Source: listed, User: "root", Key: key(1)}, Statements{}, now), UserRoot)
 }
 
 // Whom a server expects is whom the bastion lets go there.
@@ -294,7 +294,7 @@ func TestGrantedIsDecideTarget(t *testing.T) {
 			for _, port := range []uint16{0, 22, 80, 443} {
 				var want, got []string
 				for name, k := range map[string]byte{"anna": 1, "bert": 3} {
-					if p.DecideTarget(Login{netip.MustParseAddr("198.51.100.17"), name, key(k)}, Target{server, port}, f, Statements{}, at).Allow {
+					if p.DecideTarget(Login{Source: netip.MustParseAddr("198.51.100.17"), User: name, Key: key(k)}, Target{server, port}, f, Statements{}, at).Allow {
 						want = append(want, name)
 					}
 				}
@@ -312,8 +312,8 @@ func TestGrantedIsDecideTarget(t *testing.T) {
 
 func TestDecideTarget(t *testing.T) {
 	p, f := parsed(t), lab(t)
-	anna := Login{netip.MustParseAddr("198.51.100.17"), "anna", key(1)}
-	bert := Login{netip.MustParseAddr("198.51.100.17"), "bert", key(3)}
+	anna := Login{Source: netip.MustParseAddr("198.51.100.17"), User: "anna", Key: key(1)}
+	bert := Login{Source: netip.MustParseAddr("198.51.100.17"), User: "bert", Key: key(3)}
 	everything := p
 	everything.Grants = []Grant{{Engineers: []string{"anna"}, Servers: []string{"*"}, Ports: []uint16{22, 0}}}
 	nothing := p
@@ -341,7 +341,7 @@ func TestDecideTarget(t *testing.T) {
 		{"everything but port 0", everything, anna, Target{"se-2", 0}, PortNotGranted},
 		{"everything, to another", everything, bert, Target{"se-2", 22}, TargetNotGranted},
 		{"no grants", nothing, anna, Target{"se-1", 22}, TargetNotGranted},
-		{"login first", p, Login{anna.Source, "anna", softwareKey(1)}, Target{"se-1", 22}, KeyNotHardware},
+		{"login first", p, Login{Source: anna.Source, User: "anna", Key: softwareKey(1)}, Target{"se-1", 22}, KeyNotHardware},
 	} {
 		check(t, tt.name, tt.policy.DecideTarget(tt.login, tt.target, f, Statements{}, now), tt.want)
 	}

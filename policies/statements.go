@@ -73,11 +73,8 @@ func (p Policy) Owner(public string) (engineer string, v Verdict) {
 		if !ok {
 			continue
 		}
-		if !hardwareKey(public) {
-			return "", deny(KeyNotHardware, "a key of %s that software can hold", e.Name)
-		}
-		if _, ok := p.evidence(k); !ok {
-			return "", deny(KeyNoEvidence, "evidence %q of %s is not accepted", k.Evidence, e.Name)
+		if v := p.accept(e.Name, k); !v.Allow {
+			return "", v
 		}
 		return e.Name, allow("%s", e.Name)
 	}

@@ -17,7 +17,7 @@ type Target struct {
 
 // DecideTarget decides on a login and on where it wants to go.
 func (p Policy) DecideTarget(l Login, t Target, f inventory.Fleet, s Statements, now time.Time) Verdict {
-	v := p.DecideLogin(l, s, now)
+	v, who := p.decideLogin(l, s, now)
 	if !v.Allow {
 		return v
 	}
@@ -25,8 +25,11 @@ func (p Policy) DecideTarget(l Login, t Target, f inventory.Fleet, s Statements,
 	if !ok || t.Server == "" {
 		return deny(TargetUnknown, "no server %q in the inventory", t.Server).as(v.Kind)
 	}
-	if b, ok := p.glass(l.User); ok {
-		return b.decideTarget(t, f, v).as(v.Kind)
+	switch who.kind {
+	case KindBreakGlass:
+		return who.glass.decideTarget(t, f, v).as(v.Kind)
+	case KindRobot:
+		return who.robot.decideTarget(t, server).as(v.Kind)
 	}
 	return p.decideGrant(l, t, server, f, s, now).as(v.Kind)
 }
@@ -88,7 +91,7 @@ func (p Policy) decideConditions(g Grant, l Login, t Target, server inventory.Se
 	return v
 }
 
-// Granted lists the engineers whom a grant lets go to the target, each with the keys of hardware types, for a server that has to
+// Granted lists the engineers whom a grant lets go to the target, each with the keys that are accepted, for a server that has to
 // know them beforehand: whatever their grant asks for besides, and break-glass identities as well, sealed or not, since what keeps those
 // out is the bastion. It is nobody once the policy has expired. The address is decided at the bastion.
 func (p Policy) Granted(t Target, f inventory.Fleet, now time.Time) []Engineer {
@@ -100,14 +103,17 @@ func (p Policy) Granted(t Target, f inventory.Fleet, now time.Time) []Engineer {
 		granted := slices.ContainsFunc(p.Grants, func(g Grant) bool {
 			return slices.Contains(g.Engineers, e.Name) && g.opens(t.Port) && g.Covers(t.Server, f.RegionOf(t.Server))
 		})
-		e.Keys = slices.DeleteFunc(slices.Clone(e.Keys), func(k Key) bool { return !hardwareKey(k.Public) })
+		e.Keys = slices.DeleteFunc(slices.Clone(e.Keys), func(k Key) bool { return !p.accept(e.Name, k).Allow })
 		if granted && len(e.Keys) > 0 {
 			list = append(list, e)
 		}
 	}
 	for _, b := range p.BreakGlass {
 		if g := b.reach(); g.opens(t.Port) && g.Covers(t.Server, f.RegionOf(t.Server)) {
-			list = append(list, Engineer{Name: b.Name, Keys: b.Keys})
+			keys := slices.DeleteFunc(slices.Clone(b.Keys), func(k Key) bool { return !p.accept(b.Name, k).Allow })
+			if len(keys) > 0 {
+				list = append(list, Engineer{Name: b.Name, Keys: keys})
+			}
 		}
 	}
 	return list

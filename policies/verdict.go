@@ -10,13 +10,30 @@ const (
 	PolicyExpired    Reason = "policy_expired"
 	AddressNotListed Reason = "address_not_listed"
 	UserRoot         Reason = "user_root"
+	UserReserved     Reason = "user_reserved" // an account that a system has for itself
 	UserUnknown      Reason = "user_unknown"
 	KeyUnknown       Reason = "key_unknown"      // a hardware key type, not enrolled for this user
 	KeyNotHardware   Reason = "key_not_hardware" // a key type that any software can hold
 	KeyNoEvidence    Reason = "key_no_evidence"
+	KeyRevoked       Reason = "key_revoked" // on the revocation list
+
+	KeyNoUserVerification Reason = "key_no_user_verification" // PIN or biometry is asked for, and not proven
+
+	CertificateAuthorityUnknown Reason = "certificate_authority_unknown" // not signed by a listed authority
+	CertificateType             Reason = "certificate_type"              // a host's
+	CertificatePrincipal        Reason = "certificate_principal"         // not for this user, or for whoever
+	CertificateOption           Reason = "certificate_option"            // one that is not known, or that waives touch
+	CertificateSource           Reason = "certificate_source"            // not for this address, or for every one
+	CertificateLifetime         Reason = "certificate_lifetime"          // for ever, or longer than the policy allows
+	CertificateEarly            Reason = "certificate_early"
+	CertificateExpired          Reason = "certificate_expired"
+	CertificateRevoked          Reason = "certificate_revoked"
+	CertificateKeyUnknown       Reason = "certificate_key_unknown" // its key is not enrolled for this user
+
 	TargetUnknown    Reason = "target_unknown"
 	TargetNotGranted Reason = "target_not_granted"
 	PortNotGranted   Reason = "port_not_granted"
+	RobotNotToVPN    Reason = "robot_not_to_vpn"   // a robot goes to hosts only
 	OutsideWindow    Reason = "outside_window"     // granted, but not at this time of the week
 	ApprovalMissing  Reason = "approval_missing"   // the grant asks for another engineer's approval
 	ApprovalEarly    Reason = "approval_early"     // it is not in force yet
