@@ -153,7 +153,7 @@ func approverKeys(args []string) (people []trust.Person, software []string, err 
 // writePublic writes what apps and engineers need: whom to trust and whom to ask.
 func writePublic(d state, f inventory.Fleet, keys signer.Public) error {
 	if f.BastionsOnly() { // no apps
-		return durable.WriteFile(d.knownHostsFile(), knownHosts(f, keys.HostCA), 0o644)
+		return d.publishHostCAs(f, signer.FirstHostCAs(keys.HostCA))
 	}
 	client := checkin.ClientConfig{
 		Fleet:    f.Name,
@@ -170,22 +170,10 @@ func writePublic(d state, f inventory.Fleet, keys signer.Public) error {
 	if err := durable.WriteFile(d.clientFile(), data, 0o644); err != nil {
 		return err
 	}
-	return durable.WriteFile(d.knownHostsFile(), knownHosts(f, keys.HostCA), 0o644)
+	return d.publishHostCAs(f, signer.FirstHostCAs(keys.HostCA))
 }
 
 // checkinAddress is where check-in listens.
 func checkinAddress(f inventory.Fleet) string {
 	return netip.AddrPortFrom(f.Controller.Address, f.Controller.CheckinPort).String()
-}
-
-// knownHosts says that the SSH host CA speaks for every host of the fleet, by full and by short name.
-func knownHosts(f inventory.Fleet, hostCA string) []byte {
-	names := []string{"*." + f.Domain}
-	for _, b := range f.Bastions {
-		names = append(names, b.Name)
-	}
-	for _, s := range f.Servers {
-		names = append(names, s.Name)
-	}
-	return []byte("@cert-authority " + strings.Join(names, ",") + " " + hostCA + " " + f.Name + "-host-ca\n")
 }

@@ -22,6 +22,7 @@ var program = command.Program{
 		imageLockVerb, imageBuildVerb, imageSignVerb, imageVerifyVerb, imageUseVerb,
 		policyCheckVerb, policyBundleVerb, policySignVerb,
 		sshConfigVerb, certifyVerb,
+		caListVerb, caRotateVerb, caRetireVerb, caPublishVerb,
 	},
 }
 

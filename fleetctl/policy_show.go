@@ -57,7 +57,7 @@ func showBundle(w io.Writer, path string, data []byte, b *bundle.Bundle) error {
 	lines = nil
 	for _, x := range f.Servers {
 		if x.Role == inventory.RoleHost {
-			lines = append(lines, fmt.Sprintf("host %s at %s, not rebuilt", x.Name, x.Address.Addr()))
+			lines = append(lines, fmt.Sprintf("host %s at %s, not rebuilt, known by %s", x.Name, x.Address.Addr(), shown(fingerprints(x.HostKeys), "no host key")))
 		}
 	}
 	sections = append(sections, lines)
@@ -94,6 +94,18 @@ func showBundle(w io.Writer, path string, data []byte, b *bundle.Bundle) error {
 	}
 	_, err := io.WriteString(w, out.String())
 	return err
+}
+
+func fingerprints(keys []string) []string {
+	var list []string
+	for _, k := range keys {
+		name := "a key that does not parse"
+		if key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(k)); err == nil {
+			name = ssh.FingerprintSHA256(key)
+		}
+		list = append(list, name)
+	}
+	return list
 }
 
 func showEngineer(e policies.Engineer) string {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -17,10 +18,13 @@ import (
 
 var sshConfigVerb = command.Verb{
 	Name:    "ssh-config",
-	Args:    "--dir DIR [--bastion HOST:PORT] [-o FILE]",
-	Summary: "write an ssh_config that reaches every server through the bastion",
-	Help: `Prints, or writes to FILE, a whole ssh_config: an entry for each bastion and each server of the signed inventory, host keys
-checked against the fleet's SSH host CA (DIR/public/known_hosts), never asked about; no passwords, no forwarding.
+	Args:    "--dir DIR [--bastion HOST:PORT] [--known-hosts FILE] [-o FILE]",
+	Summary: "write an ssh_config and a known_hosts that reach every server through the bastion",
+	Help: `Prints, or writes to FILE, a whole ssh_config: an entry for each bastion, each server and each host of the signed inventory, host keys
+checked against the fleet's SSH host CAs, never asked about; no passwords, no forwarding. The known_hosts that it goes by is written as
+well, with the CAs, the revoked ones and the keys of hosts that nobody rebuilds: DIR/public/known_hosts, or --known-hosts.
+
+With several bastions the first one is the way in; the others are named in a comment, and ssh -J takes any of them.
 
 --bastion reaches the first bastion at another address, for example through a local proxy; its name is checked all the same.
 
@@ -32,6 +36,7 @@ Example:
 		dir := dirFlag(fs)
 		bastion := fs.String("bastion", "", "`HOST:PORT` at which the first bastion is reached")
 		out := fs.String("o", "", "`file` to write (default: standard output)")
+		knownHostsTo := fs.String("known-hosts", "", "`file` of the known_hosts to write (default: DIR/public/known_hosts)")
 		user := fs.String("user", "", "account `name` on servers (default: ssh's own)")
 		identity := fs.String("identity", "", "`file` of the engineer's key, or public key in the agent (default: what the agent offers)")
 		if err := c.Parse(fs); err != nil {
@@ -41,20 +46,26 @@ Example:
 			return err
 		}
 		d := state(*dir)
-		t, _, err := d.trust()
+		f, err := d.namedFleet(ctx, time.Now())
 		if err != nil {
 			return err
 		}
-		b, err := d.bundle(t, 0, time.Now())
+		cas, err := d.hostCAs()
 		if err != nil {
 			return err
 		}
-		known, err := filepath.Abs(d.knownHostsFile())
+		if *knownHostsTo == "" {
+			*knownHostsTo = d.knownHostsFile()
+		}
+		known, err := filepath.Abs(*knownHostsTo)
 		if err != nil {
 			return err
 		}
-		text, err := sshConfig(b.Inventory, sshOptions{knownHosts: known, bastion: *bastion, user: *user, identity: *identity})
+		text, err := sshConfig(f, sshOptions{knownHosts: known, bastion: *bastion, user: *user, identity: *identity})
 		if err != nil {
+			return err
+		}
+		if err := writeIfOther(known, knownHosts(f, cas)); err != nil {
 			return err
 		}
 		if *out == "" {
@@ -63,6 +74,14 @@ Example:
 		}
 		return durable.WriteFile(*out, text, 0o644)
 	},
+}
+
+// writeIfOther leaves a file alone that holds the same already: who may read the directory need not be able to write there.
+func writeIfOther(path string, data []byte) error {
+	if old, err := read(path, ""); err == nil && bytes.Equal(old, data) {
+		return nil
+	}
+	return durable.WriteFile(path, data, 0o644)
 }
 
 type sshOptions struct {
@@ -85,6 +104,7 @@ func sshConfig(f inventory.Fleet, o sshOptions) ([]byte, error) {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("# ssh_config of fleet %s, made by `fleetctl ssh-config`. Use it with: ssh -F FILE SERVER", f.Name)
+	line("# It is whole: nothing of /etc/ssh/ssh_config or ~/.ssh/config is needed, or read with -F.")
 	line("")
 	line("# The way in. Every bastion is checked under its name in the fleet, wherever it is reached.")
 	var all []string
@@ -96,15 +116,16 @@ func sshConfig(f inventory.Fleet, o sshOptions) ([]byte, error) {
 				return nil, command.Usagef("--bastion %q: it is HOST:PORT", o.bastion)
 			}
 		}
+		if i == 1 {
+			line("# When %s is down, any of these is as good: ssh -F FILE -J %s SERVER", f.Bastions[0].Name, x.Name)
+		}
 		line("Host %s", x.Name)
 		line("    HostName %s", host)
 		line("    Port %s", port)
 		line("    HostKeyAlias %s", f.FQDN(x.Name))
 		all = append(all, x.Name)
 	}
-	line("")
-	line("# The servers. The bastion knows them by these names, and nobody else needs to.")
-	for _, x := range f.Servers {
+	server := func(x inventory.Server) {
 		line("Host %s", x.Name)
 		line("    HostName %s", x.Name)
 		line("    Port %d", inventory.PortSSH)
@@ -112,9 +133,32 @@ func sshConfig(f inventory.Fleet, o sshOptions) ([]byte, error) {
 		line("    ProxyJump %s", f.Bastions[0].Name)
 		all = append(all, x.Name)
 	}
+	if rebuilt := f.Rebuilt(); len(rebuilt) > 0 {
+		line("")
+		line("# The servers. The bastion knows them by these names, and nobody else needs to. Each life of a server has a new key, and a")
+		line("# certificate of an hour for it: their keys change all the time, and no warning is ever right to wave away.")
+		for _, x := range rebuilt {
+			server(x)
+		}
+	}
+	if len(f.Rebuilt()) < len(f.Servers) {
+		line("")
+		line("# Hosts that nobody rebuilds. Each has a key of its own, which the signed inventory names; a certificate is not asked for.")
+		for _, x := range f.Servers {
+			if x.Role != inventory.RoleHost {
+				continue
+			}
+			if len(x.HostKeys) == 0 {
+				line("# The inventory has no host_keys of %s: ssh will refuse it.", x.Name)
+			}
+			server(x)
+			line("    HostKeyAlgorithms ssh-ed25519")
+		}
+	}
 	line("")
-	line("# A host is who it says it is when the fleet's SSH host CA says so: no first-use question, no stored keys.")
+	line("# A host is who it says it is when the fleet's SSH host CA, or the signed inventory, says so: no first-use question, no stored keys.")
 	line("Host %s", strings.Join(all, " "))
+	line("    # CAs, retired CAs (@revoked) and the keys of hosts. Fetch it again after `fleetctl ca`.")
 	line("    UserKnownHostsFile \"%s\"", strings.ReplaceAll(o.knownHosts, "%", "%%"))
 	line("    GlobalKnownHostsFile none")
 	line("    StrictHostKeyChecking yes")
@@ -132,10 +176,11 @@ func sshConfig(f inventory.Fleet, o sshOptions) ([]byte, error) {
 		line("    User %s", o.user)
 	}
 	if o.identity != "" {
+		line("    # This key only, whatever else the agent holds.")
 		line("    IdentityFile \"%s\"", strings.ReplaceAll(o.identity, "%", "%%"))
 		line("    IdentitiesOnly yes")
 	}
-	line("    # The bastion opens ports on servers; nothing is forwarded back.")
+	line("    # The bastion opens ports on servers; nothing is forwarded back. An agent is never needed behind it.")
 	line("    ForwardAgent no")
 	line("    ForwardX11 no")
 	line("    ClearAllForwardings yes")

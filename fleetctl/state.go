@@ -38,8 +38,9 @@ func (d state) nextFile() string       { return d.path("bundle-next.json") }
 func (d state) storeFile() string      { return d.path("store.db") }
 func (d state) lockFile() string       { return d.path("rotate.lock") }
 func (d state) machines() string       { return d.path("machines") }
-func (d state) caFile() string         { return d.path("tls-ca.pem") } // not in signer, which only the signer reads
-func (d state) currentFile() string    { return d.path("release") }    // not in public: who writes there must not choose
+func (d state) caFile() string         { return d.path("tls-ca.pem") }        // not in signer, which only the signer reads
+func (d state) hostCAsFile() string    { return d.path("ssh-host-cas.json") } // as tls-ca.pem
+func (d state) currentFile() string    { return d.path("release") }           // not in public: who writes there must not choose
 func (d state) public() string         { return d.path("public") }
 func (d state) clientFile() string     { return filepath.Join(d.public(), "client.json") }
 func (d state) knownHostsFile() string { return filepath.Join(d.public(), "known_hosts") }

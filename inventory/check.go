@@ -210,6 +210,9 @@ func (c *checker) servers() error {
 		if !racks[s.Rack] {
 			return tomlfile.At(path+".rack", "add a [[rack]] of that name, or correct it", "server %q is in rack %q, which does not exist", s.Name, s.Rack)
 		}
+		if len(s.HostKeys) > 0 {
+			return tomlfile.At(path+".host_keys", "leave it out: a server that is rebuilt has a certificate for each life", "server %q is rebuilt, and has no host_keys", s.Name)
+		}
 		if s.Role != RoleVPN {
 			return tomlfile.At(path+".role", "role = \"vpn\", or role = \"host\" for one that mayfly does not rebuild", "server %q has unknown role %q", s.Name, s.Role)
 		}
@@ -235,6 +238,9 @@ func (c *checker) host(path string, s Server) error {
 		if x.has {
 			return tomlfile.At(path+"."+x.key, "leave it out, or say role = \"vpn\"", "server %q is a host, which has no %s", s.Name, x.key)
 		}
+	}
+	if err := hostKeys(path+".host_keys", s); err != nil {
+		return err
 	}
 	path += ".address"
 	if !s.Address.IsValid() {

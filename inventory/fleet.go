@@ -63,7 +63,7 @@ type Rack struct {
 	Region string `toml:"region" json:"region"`
 }
 
-// Server is one machine. A host has a name, a role and an address, and nothing else.
+// Server is one machine. A host has a name, a role, an address and host keys, and nothing else.
 type Server struct {
 	Name     string       `toml:"name" json:"name"` // lower-case DNS label, unique in the fleet
 	Rack     string       `toml:"rack" json:"rack"`
@@ -72,6 +72,7 @@ type Server struct {
 	Capacity int          `toml:"capacity" json:"capacity"` // Mbit/s, positive
 	Tunnel   netip.Prefix `toml:"tunnel" json:"tunnel"`     // addresses of its VPN clients; the first host address is its own
 	Power    Power        `toml:"power" json:"power"`
+	HostKeys []string     `toml:"host_keys" json:"host_keys,omitempty"` // of a host: its sshd's Ed25519 keys, "ssh-ed25519 AAAA…"
 }
 
 // Power names the driver that can switch a server and what the driver needs to know.

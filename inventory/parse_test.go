@@ -70,6 +70,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
+const hostKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILmuPo8wAvzfd4IoqljYGIPIeq7tC8CdADuyro7FYkRI"
+
 // A fleet of bastions and hosts needs nothing else; beside servers that are rebuilt, hosts are in no plan's way.
 func TestHosts(t *testing.T) {
 	data, err := os.ReadFile("testdata/hosts.toml")
@@ -93,6 +95,11 @@ func TestHosts(t *testing.T) {
 		{"tunnel", `role = "host"`, "role = \"host\"\ntunnel = \"10.64.1.0/24\"", "which has no tunnel"},
 		{"power", `role = "host"`, "role = \"host\"\npower = { driver = \"qemu\" }", "which has no power"},
 		{"no address", `address = "192.0.2.11/24"`, "", "no address"},
+		{"host key of another type", `role = "host"`, "role = \"host\"\nhost_keys = [\"ssh-rsa AAAA\"]", "no ssh-ed25519"},
+		{"host key with a comment", `role = "host"`, "role = \"host\"\nhost_keys = [\"" + hostKey + " root@web\"]", "no ssh-ed25519"},
+		{"host key of two lines", `role = "host"`, "role = \"host\"\nhost_keys = [\"" + hostKey + "\\n*\"]", "no ssh-ed25519"},
+		{"host key twice", `role = "host"`, "role = \"host\"\nhost_keys = [\"" + hostKey + "\", \"" + hostKey + "\"]", "twice"},
+		{"too many host keys", `role = "host"`, "role = \"host\"\nhost_keys = [\"\", \"\", \"\", \"\", \"\"]", "at most 4"},
 		{"network address", `192.0.2.11/24`, "192.0.2.0/24", "no host"},
 		{"the bastion's address", `192.0.2.11/24`, "192.0.2.2/24", "bastion gate has too"},
 		{"a server that is rebuilt", `role = "host"`, `role = "vpn"`, "management is empty"},
@@ -105,6 +112,16 @@ func TestHosts(t *testing.T) {
 	}
 	if _, err := Parse("f", []byte("name = \"a\"\ndomain = \"a\"\n")); err == nil {
 		t.Error("a fleet without servers needs no controller")
+	}
+
+	keyed, err := Parse("hosts.toml", []byte(strings.Replace(text, `role = "host"`, "role = \"host\"\nhost_keys = [\""+hostKey+"\"]", 1)))
+	if err != nil || len(keyed.Servers[0].HostKeys) != 1 {
+		t.Errorf("a host with a key: %v", err)
+	}
+	rebuilt := parsed(t)
+	rebuilt.Servers[0].HostKeys = []string{hostKey}
+	if err := Check(rebuilt); err == nil || !strings.Contains(err.Error(), "has no host_keys") {
+		t.Errorf("a rebuilt server with a host key: %v", err)
 	}
 
 	mixed := parsed(t)

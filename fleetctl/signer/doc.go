@@ -13,7 +13,8 @@
 // signer/certificates.jsonl before it is handed out; when that cannot be written, nothing is signed.
 //
 // Read: init.go (the keys are made), keys.go (and loaded), rules.go (the signed inventory), lives.go, rate.go, then what is
-// signed: ticket.go, server.go, hosts.go, names.go, list.go; serve.go and client.go are the two ends of the socket.
+// signed: ticket.go, server.go, hosts.go (with hostca.go and hostcafile.go: which CA), names.go, list.go; serve.go and client.go
+// are the two ends of the socket.
 //
 // It does not decide when a server is rebuilt, and it has no power over machines.
 package signer

@@ -169,7 +169,11 @@ func (s *server) bastionCertificate(event string, b *bundle.Bundle, bastion inve
 
 // hostCertificate signs a host key for these names, for at most MaxHostLife.
 func (s *server) hostCertificate(key ssh.PublicKey, names []string, now time.Time, span time.Duration) (*ssh.Certificate, error) {
-	cert, err := pki.IssueHost(s.keys.host, key, names, now, min(span, MaxHostLife-pki.Backdate))
+	ca, err := s.keys.host.current()
+	if err != nil {
+		return nil, err
+	}
+	cert, err := pki.IssueHost(ca, key, names, now, min(span, MaxHostLife-pki.Backdate))
 	if err != nil {
 		return nil, fmt.Errorf("issuing the host certificate of %q: %w", names[0], err)
 	}

@@ -25,6 +25,7 @@ const (
 	tlsCertFile   = "tls-ca.pem"
 	tlsKeyFile    = "tls-ca.key"
 	hostCAFile    = "ssh-host-ca"
+	hostCAsFile   = "ssh-host-cas.json"
 	ticketKeyFile = "ticket-key"
 	listKeyFile   = "list-key"
 	logFile       = "certificates.jsonl"

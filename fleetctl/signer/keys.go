@@ -15,7 +15,7 @@ import (
 type keys struct {
 	caPEM  []byte
 	ca     *pki.CA
-	host   ssh.Signer
+	host   hostCA
 	ticket ssh.Signer
 	list   ssh.Signer
 }
@@ -37,7 +37,7 @@ func loadKeys(dir string) (*keys, error) {
 	for _, s := range []struct {
 		file   string
 		signer *ssh.Signer
-	}{{hostCAFile, &k.host}, {ticketKeyFile, &k.ticket}, {listKeyFile, &k.list}} {
+	}{{ticketKeyFile, &k.ticket}, {listKeyFile, &k.list}} {
 		data, err := durable.ReadSecret(filepath.Join(d, s.file))
 		if err != nil {
 			return nil, fmt.Errorf("loading %s: %w", s.file, err)
@@ -45,6 +45,10 @@ func loadKeys(dir string) (*keys, error) {
 		if *s.signer, err = ssh.ParsePrivateKey(data); err != nil {
 			return nil, fmt.Errorf("loading %s: %w", s.file, err)
 		}
+	}
+	k.host.dir = dir
+	if _, err := k.host.current(); err != nil {
+		return nil, err
 	}
 	return &k, nil
 }

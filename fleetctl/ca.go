@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"mayfly/fleetctl/signer"
+	"mayfly/internal/command"
+	"mayfly/inventory"
+)
+
+// caOverlap is how long the next CA is public before it signs, where nothing is said: a day, in which every engineer has logged in, or
+// fetched a new known_hosts, once.
+const caOverlap = 24 * time.Hour
+
+const caStory = `A CA is next (in known_hosts, signing nothing), current, retiring (signing nothing, believed) and retired (its key deleted here, and
+"@revoked" in known_hosts), in this order. Each change rewrites DIR/public/known_hosts; hand it out, or have "fleetctl ssh-config" do
+it. Nobody ever sees a warning: every certificate is by a CA that known_hosts named before it signed.`
+
+var caListVerb = command.Verb{
+	Name:    "ca list",
+	Args:    "--dir DIR [-o json]",
+	Summary: "show the CAs of SSH host certificates",
+	Help: caStory + `
+
+Example:
+
+  fleetctl ca list --dir lab`,
+	Run: func(ctx context.Context, c *command.Call) error {
+		fs := c.Flags()
+		dir, output := dirFlag(fs), outputFlag(fs)
+		if err := c.Parse(fs); err != nil {
+			return err
+		}
+		if err := noArguments(fs); err != nil {
+			return err
+		}
+		if err := checkFormat(*output); err != nil {
+			return err
+		}
+		l, err := state(*dir).hostCAs()
+		if err != nil {
+			return err
+		}
+		return showHostCAs(c, *output, l)
+	},
+}
+
+var caRotateVerb = command.Verb{
+	Name:    "ca rotate",
+	Args:    "--dir DIR [--overlap DURATION] [-o json]",
+	Summary: "take the next step towards a new CA of SSH host certificates",
+	Help: `Without a next CA: makes one and publishes it in known_hosts. With one that has been public for --overlap: lets it sign from now on; the
+one before is retiring. Bastions and servers have certificates by the new one within half an hour. Then "fleetctl ca retire".
+
+` + caStory + `
+
+Example:
+
+  fleetctl ca rotate --dir lab        # today
+  fleetctl ca rotate --dir lab        # tomorrow`,
+	Run: func(ctx context.Context, c *command.Call) error {
+		fs := c.Flags()
+		dir, output := dirFlag(fs), outputFlag(fs)
+		overlap := fs.Duration("overlap", caOverlap, "least `time` that the next CA is public before it signs")
+		if err := c.Parse(fs); err != nil {
+			return err
+		}
+		if err := noArguments(fs); err != nil {
+			return err
+		}
+		if err := checkFormat(*output); err != nil {
+			return err
+		}
+		if *overlap < 0 {
+			return command.Usagef("--overlap %s: it is not negative", *overlap)
+		}
+		d, now := state(*dir), time.Now()
+		f, err := d.namedFleet(ctx, now)
+		if err != nil {
+			return err
+		}
+		l, err := signer.LoadHostCAs(*dir)
+		if err != nil {
+			return err
+		}
+		if l.Find(signer.CANext) < 0 {
+			l, err = signer.NextHostCA(*dir, f.Domain, now, func(l signer.HostCAs) error { return d.publishHostCAs(f, l) })
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(c.Stderr, "fleetctl: the next CA is in %s; next: hand that out, then the same again after %s\n", d.knownHostsFile(), *overlap)
+			return showHostCAs(c, *output, l)
+		}
+		if l, err = signer.UseHostCA(*dir, *overlap, now); err != nil {
+			return err
+		}
+		if err := d.publishHostCAs(f, l); err != nil {
+			return err
+		}
+		fmt.Fprintf(c.Stderr, "fleetctl: the new CA signs; next, in an hour: `fleetctl ca retire` of the one before\n")
+		return showHostCAs(c, *output, l)
+	},
+}
+
+var caRetireVerb = command.Verb{
+	Name:    "ca retire",
+	Args:    "--dir DIR [--compromised] FINGERPRINT",
+	Summary: "believe a CA of SSH host certificates no more",
+	Help: `Deletes the key of a CA that signs no more, and revokes it in known_hosts. It is refused while certificates by it are valid, an hour
+after it signed last. --compromised does it at once, and if it is the current one lets the next one sign: then hosts with older
+certificates are refused until they have renewed theirs, within half an hour, and a bastion renews at once when "bastion renew" is
+started again.
+
+` + caStory + `
+
+Example:
+
+  fleetctl ca retire --dir lab SHA256:…`,
+	Run: func(ctx context.Context, c *command.Call) error {
+		fs := c.Flags()
+		dir, output := dirFlag(fs), outputFlag(fs)
+		compromised := fs.Bool("compromised", false, "its key is in other hands: at once")
+		if err := c.Parse(fs); err != nil {
+			return err
+		}
+		if err := checkFormat(*output); err != nil {
+			return err
+		}
+		if fs.NArg() != 1 {
+			return command.Usagef("want one FINGERPRINT; `fleetctl ca list` shows them")
+		}
+		d, now := state(*dir), time.Now()
+		f, err := d.namedFleet(ctx, now)
+		if err != nil {
+			return err
+		}
+		l, err := signer.RetireHostCA(*dir, fs.Arg(0), *compromised, now)
+		if err != nil {
+			return err
+		}
+		if err := d.publishHostCAs(f, l); err != nil {
+			return err
+		}
+		fmt.Fprintf(c.Stderr, "fleetctl: next: hand out %s\n", d.knownHostsFile())
+		return showHostCAs(c, *output, l)
+	},
+}
+
+var caPublishVerb = command.Verb{
+	Name:    "ca publish",
+	Args:    "--dir DIR [-o json]",
+	Summary: "write known_hosts again, by the CAs and the signed inventory",
+	Help: `Writes DIR/ssh-host-cas.json and DIR/public/known_hosts again: after hosts or bastions were added, after "ca rotate" or "ca retire"
+was interrupted, and once in a directory that an older fleetctl made.
+
+Example:
+
+  fleetctl ca publish --dir lab`,
+	Run: func(ctx context.Context, c *command.Call) error {
+		fs := c.Flags()
+		dir, output := dirFlag(fs), outputFlag(fs)
+		if err := c.Parse(fs); err != nil {
+			return err
+		}
+		if err := noArguments(fs); err != nil {
+			return err
+		}
+		if err := checkFormat(*output); err != nil {
+			return err
+		}
+		d := state(*dir)
+		f, err := d.namedFleet(ctx, time.Now())
+		if err != nil {
+			return err
+		}
+		l, err := signer.LoadHostCAs(*dir)
+		if err != nil {
+			return err
+		}
+		if err := d.publishHostCAs(f, l); err != nil {
+			return err
+		}
+		return showHostCAs(c, *output, l)
+	},
+}
+
+// namedFleet is the fleet as it is signed.
+func (d state) namedFleet(ctx context.Context, now time.Time) (inventory.Fleet, error) {
+	t, _, err := d.trust()
+	if err != nil {
+		return inventory.Fleet{}, err
+	}
+	seen, err := d.policySeen(ctx)
+	if err != nil {
+		return inventory.Fleet{}, err
+	}
+	b, err := d.bundle(t, seen, now)
+	if err != nil {
+		return inventory.Fleet{}, err
+	}
+	return b.Inventory, nil
+}
+
+type hostCAReport struct {
+	Fingerprint string    `json:"fingerprint"`
+	State       string    `json:"state"`
+	Since       time.Time `json:"since"`
+	Key         string    `json:"key"`
+}
+
+func showHostCAs(c *command.Call, format string, l signer.HostCAs) error {
+	reports := []hostCAReport{}
+	var rows [][]string
+	for _, ca := range l.CAs {
+		reports = append(reports, hostCAReport{ca.Fingerprint(), ca.State, ca.Since, ca.Key})
+		since := "-"
+		if !ca.Since.IsZero() {
+			since = ca.Since.Format(time.RFC3339)
+		}
+		rows = append(rows, []string{ca.Fingerprint(), ca.State, since})
+	}
+	return show(c.Stdout, format, map[string]any{"cas": reports}, []string{"FINGERPRINT", "STATE", "SINCE"}, rows)
+}
