@@ -19,8 +19,8 @@ import (
 var program = command.Program{
 	Name:    "testenv",
 	Summary: "a whole fleet on one machine",
-	Verbs: slices.Concat([]command.Verb{demoVerb, upVerb, downVerb, statusVerb, testVerb, benchTunnelVerb}, softkey.Verbs(),
-		[]command.Verb{partDNSVerb, partWebVerb, partForwardVerb, partFetchVerb}),
+	Verbs: slices.Concat([]command.Verb{demoVerb, upVerb, downVerb, statusVerb, testVerb, benchTunnelVerb, benchBastionVerb}, softkey.Verbs(),
+		[]command.Verb{partDNSVerb, partWebVerb, partForwardVerb, partFetchVerb, partSSHVerb}),
 }
 
 func main() {

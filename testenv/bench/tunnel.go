@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"time"
 )
 
@@ -113,14 +112,7 @@ type tunnelBench struct {
 }
 
 func (b *tunnelBench) build(ctx context.Context) error {
-	for name, pkg := range map[string]string{"tunnel": "mayfly/tunnel/cmd/tunnel", "wireguard-go": "golang.zx2c4.com/wireguard"} {
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-o", filepath.Join(b.dir, name), pkg)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("building %s: %w\n%s", name, err, out)
-		}
-	}
-	return nil
+	return build(ctx, b.dir, map[string]string{"tunnel": "mayfly/tunnel/cmd/tunnel", "wireguard-go": "golang.zx2c4.com/wireguard"})
 }
 
 // run measures one data plane once, from start to end.
