@@ -6,6 +6,7 @@ require (
 	github.com/erofs/go-erofs v0.3.1 // writes the image: EROFS in pure Go, reproducible
 	github.com/google/nftables v0.3.0 // NAT and host rules on servers, without a program
 	github.com/klauspost/compress v1.20.3 // zstd: Debian packages that use it
+	github.com/landlock-lsm/go-landlock v0.11.0 // the bastion's own sandbox: files and ports
 	github.com/miekg/dns v1.1.73 // signs the test lab's own root zone
 	github.com/pelletier/go-toml/v2 v2.4.3 // strict TOML with positions
 	github.com/rogpeppe/go-internal v1.16.0 // testscript: tests of commands
@@ -17,6 +18,7 @@ require (
 	golang.org/x/sync v0.24.0 // errgroup
 	golang.org/x/sys v0.49.0 // system calls
 	golang.zx2c4.com/wireguard v0.0.0-20260522210424-ecfc5a8d5446 // the data plane
+	kernel.org/pub/linux/libs/security/libcap/psx v1.2.78 // system calls on all threads: privileges are a thread's
 	modernc.org/sqlite v1.53.0 // the state store, without cgo
 )
 
@@ -25,7 +27,6 @@ require (
 	github.com/dustin/go-humanize v1.0.1 // indirect
 	github.com/google/go-cmp v0.7.0 // indirect
 	github.com/google/uuid v1.6.0 // indirect
-	github.com/landlock-lsm/go-landlock v0.11.0 // indirect
 	github.com/mattn/go-isatty v0.0.20 // indirect
 	github.com/mdlayher/netlink v1.7.3-0.20250113171957-fbb4dce95f42 // indirect
 	github.com/mdlayher/socket v0.5.0 // indirect
@@ -36,7 +37,6 @@ require (
 	golang.org/x/tools v0.51.0 // indirect
 	golang.zx2c4.com/wintun v0.0.0-20230126152724-0fa3db229ce2 // indirect
 	honnef.co/go/tools v0.8.2 // indirect
-	kernel.org/pub/linux/libs/security/libcap/psx v1.2.78 // indirect
 	modernc.org/libc v1.73.4 // indirect
 	modernc.org/mathutil v1.7.1 // indirect
 	modernc.org/memory v1.11.0 // indirect

@@ -26,6 +26,7 @@ type Report struct {
 	Engineers   []ReportEngineer `json:"engineers"`
 	Hosts       []ReportHost     `json:"hosts"`
 	Witness     ReportWitness    `json:"witness"`
+	Sandbox     ReportSandbox    `json:"sandbox"`
 }
 
 // ReportWitness is who confirmed, just now, that the policy is the newest.
@@ -60,6 +61,9 @@ type ReportHost struct {
 
 // Check loads all that Serve would load, refuses what Serve would refuse, and changes nothing.
 func Check(c Config, now time.Time) (Report, error) {
+	if err := c.checkSandbox(); err != nil {
+		return Report{}, err
+	}
 	seen, err := seenVersion(c)
 	if err != nil {
 		return Report{}, err
@@ -80,6 +84,7 @@ func Check(c Config, now time.Time) (Report, error) {
 		Software:  listed(softwareOnly(algorithms)),
 		HostNames: listed(r.keys.certificate.ValidPrincipals), HostExpires: r.keys.validBefore().UTC(),
 		Allow: listed(r.bundle.Policy.SSH.Allow), Filter: len(r.filter), Engineers: []ReportEngineer{}, Hosts: listed(r.hosts()),
+		Sandbox: c.reportSandbox(r),
 	}
 	last, _ := r.fresh.state()
 	report.Witness = ReportWitness{Threshold: r.fresh.trust.WitnessThreshold, Confirmed: listed(last.Witnesses), Grace: policies.Duration(r.fresh.grace)}

@@ -24,6 +24,7 @@ type Config struct {
 	ControllerCA    string         `toml:"controller_ca"`    // optional: the fleet's TLS CA, for "bastion renew"
 
 	Witnesses []string `toml:"witnesses"` // http or https URLs of who confirms that a policy is the newest
+	Sandbox   Sandbox  `toml:"sandbox"`   // "on", the default; "require" or "off"
 }
 
 // LoadConfig reads and checks a configuration file.

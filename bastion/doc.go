@@ -13,6 +13,7 @@
 //	reach      which addresses are never a target
 //	carry      the bytes between engineer and server
 //	record     what the audit log says
+//	sandbox    what the process can still do once it serves
 //
 // beside server.go (the accept loop), visit.go (a connection's life), counted.go (what is refused before admission, as counts),
 // reasons.go (codes of refusals and ends), policy.go (signed policy bundles, loaded and reloaded), hostkey.go, config.go and check.go (what

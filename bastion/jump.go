@@ -162,7 +162,7 @@ func (v *visit) jump(ctx context.Context, nc ssh.NewChannel) {
 	stop()
 	if err != nil {
 		o.finish(endRefused, targetUnreachable)
-		v.refuse(nc, what, targetUnreachable, err.Error())
+		v.refuse(nc, what, targetUnreachable, v.server.explainDial(err, address.Port()).Error())
 		return
 	}
 	channel, requests, err := nc.Accept()

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"mayfly/bastion/sandbox"
 	"mayfly/internal/audit"
 )
 
@@ -32,6 +33,9 @@ type Server struct {
 
 	ownAddresses func() ([]netip.Addr, error)
 
+	applySandbox func(sandbox.Rules) (sandbox.Report, error) // nil: none, as in tests within one process
+	confined     *confinement                                // nil: not
+
 	ruling   atomic.Pointer[ruling]
 	startups startups
 	sessions sessions
@@ -42,6 +46,9 @@ type Server struct {
 
 // Serve runs a bastion until ctx ends. It calls ready once it listens; a signal on reload makes it read its files again.
 func Serve(ctx context.Context, c Config, log *slog.Logger, reload <-chan os.Signal, ready func(address net.Addr, policy uint64)) (err error) {
+	if err := c.checkSandbox(); err != nil {
+		return err
+	}
 	// What is refused must not leave an empty log, so everything is loaded before; and once more under the log's lock, since
 	// another bastion may have had it, and a newer policy in force, until then.
 	if _, err := newServer(c, log, nil, time.Now()); err != nil {
@@ -56,6 +63,7 @@ func Serve(ctx context.Context, c Config, log *slog.Logger, reload <-chan os.Sig
 	if err != nil {
 		return err
 	}
+	s.applySandbox = sandbox.Apply
 	return s.serve(ctx, reload, ready)
 }
 
@@ -82,6 +90,9 @@ func (s *Server) serve(ctx context.Context, reload <-chan os.Signal, ready func(
 	defer s.listener.Close()
 	if err := rememberVersion(s.config, first.bundle.Version); err != nil {
 		return fmt.Errorf("remembering the policy's version: %w", err)
+	}
+	if err := s.confine(first); err != nil {
+		return err
 	}
 	if err := s.audit.Append(eventServe, first.record("in_force")); err != nil {
 		return err

@@ -104,6 +104,7 @@ func (s *Server) reload(w *watcher, asked bool, now time.Time) {
 		err = errors.Join(err, swapErr, s.listener.swap(old.filter))
 	}
 	s.ruling.Store(next)
+	s.warnPorts(next, s.log)
 	record := next.record("in_force")
 	record.Cut = s.sessions.decideAgain(next, now)
 	w.decided = now

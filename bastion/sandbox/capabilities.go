@@ -10,8 +10,9 @@ import (
 	"kernel.org/pub/linux/libs/security/libcap/psx"
 )
 
-// dropCapabilities gives up every capability on every thread: ambient, bounding, permitted, effective and inheritable.
-func dropCapabilities() error {
+// dropCapabilities gives up every capability on every thread: ambient, bounding, permitted, effective and inheritable. Only
+// filterCapability may stay, for nothing that it could execute.
+func dropCapabilities(keep bool) error {
 	if _, _, errno := psx.Syscall6(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0, 0); errno != 0 {
 		return fmt.Errorf("clearing ambient capabilities: %w", errno)
 	}
@@ -19,7 +20,7 @@ func dropCapabilities() error {
 	if err != nil {
 		return err
 	}
-	// Without CAP_SETPCAP the bounding set stays; it matters to programs that are executed only, and none is.
+	// Without CAP_SETPCAP the bounding set stays; it matters to programs that are executed only, and left is.
 	for c := uintptr(0); may && c <= 63; c++ {
 		have, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, c, 0, 0, 0)
 		if errors.Is(err, unix.EINVAL) {
@@ -36,10 +37,13 @@ func dropCapabilities() error {
 		}
 	}
 	header := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	none := new([2]unix.CapUserData)
-	_, _, errno := psx.Syscall3(unix.SYS_CAPSET, uintptr(unsafe.Pointer(header)), uintptr(unsafe.Pointer(none)), 0)
+	left := new([2]unix.CapUserData)
+	if keep {
+		left[0] = unix.CapUserData{Effective: 1 << filterCapability, Permitted: 1 << filterCapability}
+	}
+	_, _, errno := psx.Syscall3(unix.SYS_CAPSET, uintptr(unsafe.Pointer(header)), uintptr(unsafe.Pointer(left)), 0)
 	runtime.KeepAlive(header)
-	runtime.KeepAlive(none)
+	runtime.KeepAlive(left)
 	if errno != 0 {
 		return fmt.Errorf("dropping capabilities: %w", errno)
 	}
@@ -53,4 +57,38 @@ func effective(capability int) (bool, error) {
 		return false, fmt.Errorf("reading capabilities: %w", err)
 	}
 	return data[capability/32].Effective&(1<<(capability%32)) != 0, nil
+}
+
+// filterCapability is what some kernels want of a process that puts a classic filter on its own socket; others let everybody. It can also
+// change the machine's network, by netlink and by device control: who keeps it gets neither (socketCheck).
+const filterCapability = unix.CAP_NET_ADMIN
+
+// filterNeedsCapability says whether this process may filter its sockets by that capability only. It tries on a thread that has none,
+// which ends with it.
+func filterNeedsCapability() bool {
+	have, err := effective(filterCapability)
+	if err != nil || !have {
+		return false
+	}
+	refused := make(chan bool)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread is not used for anything else
+		refused <- errors.Is(filterBare(), unix.EPERM)
+	}()
+	return <-refused
+}
+
+// filterBare gives up this thread's capabilities and puts a filter on a socket.
+func filterBare() error {
+	header, left := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, [2]unix.CapUserData{}
+	if err := unix.Capset(&header, &left[0]); err != nil {
+		return err
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	nothing := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &nothing})
 }

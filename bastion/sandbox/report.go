@@ -12,6 +12,8 @@ import (
 type Report struct {
 	Enforced []string `json:"enforced"`
 	Missing  []string `json:"missing"` // empty: nothing
+
+	NoNetlink bool `json:"-"` // the machine's addresses cannot be listed any more
 }
 
 // landlockLayers are what came with which version of the kernel's Landlock.
@@ -27,10 +29,16 @@ var landlockLayers = []struct {
 }
 
 // Probe says what Apply would enforce here, and changes nothing.
-func Probe() Report { return probe(landlockVersion(), seccompWorks()) }
+func Probe(rules Rules) Report {
+	return probe(landlockVersion(), seccompWorks(), rules.Filter && filterNeedsCapability())
+}
 
-func probe(landlock int, seccomp bool) Report {
-	r := Report{Enforced: []string{"no new privileges", "no capabilities", "resource limits", "no dumps"}, Missing: []string{}}
+func probe(landlock int, seccomp, keep bool) Report {
+	capabilities := "no capabilities"
+	if keep {
+		capabilities = "no capabilities but CAP_NET_ADMIN, without which this kernel takes no address filter"
+	}
+	r := Report{Enforced: []string{"no new privileges", capabilities, "resource limits", "no dumps"}, Missing: []string{}, NoNetlink: keep}
 	for _, l := range landlockLayers {
 		if landlock >= l.version {
 			r.Enforced = append(r.Enforced, "landlock: "+l.name)

@@ -15,6 +15,7 @@ type Rules struct {
 	Write   []string // directories in which files and directories can also be made, written, renamed and removed
 	Remove  []string // directories in which files can be removed: those of sockets
 	Connect []uint16 // TCP ports
+	Filter  bool     // a classic filter can be put on its sockets
 	Resolve bool     // names can be looked up, and certificates checked by the system's roots
 }
 
@@ -81,13 +82,13 @@ func Apply(rules Rules) (Report, error) {
 		return Report{}, err
 	}
 	settleTime()
-	report := Probe()
+	report := Probe(rules)
 	for _, step := range []func() error{
 		limitResources,
-		dropCapabilities,
+		func() error { return dropCapabilities(report.NoNetlink) },
 		forbidNewPrivileges,
 		func() error { return restrictFiles(rules) },
-		func() error { return restrictCalls(rules) },
+		func() error { return restrictCalls(rules, !report.NoNetlink) },
 	} {
 		if err := step(); err != nil {
 			return Report{}, fmt.Errorf("confining: %w", err)

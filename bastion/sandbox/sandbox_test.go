@@ -149,6 +149,7 @@ var tries = map[string]try{
 	}},
 
 	"status of threads": {"done", 0, threadStatus},
+	"filter a socket":   {"done", 0, filterSocket},
 
 	// files
 	"read the password hashes":  {"EACCES", 2, opening(func(confinement) string { return "/etc/shadow" }, os.O_RDONLY)},
@@ -307,7 +308,7 @@ func binding(c confinement) error {
 
 // TestBreakOut confines a process of its own for each try, on the thread that applied the sandbox and on one that was there before.
 func TestBreakOut(t *testing.T) {
-	report := Probe()
+	report := Probe(Rules{})
 	t.Logf("this kernel enforces: %s", strings.Join(report.Enforced, ", "))
 	if err := report.Require(); err != nil {
 		t.Logf("AND IT DOES NOT ENFORCE: %v", err)
@@ -332,8 +333,8 @@ func TestBreakOut(t *testing.T) {
 	c := confinement{Rules: Rules{Read: []string{dirs["config"]}, Write: []string{dirs["state"]}, Connect: []uint16{granted}},
 		Dir: dirs["state"], Outside: dirs["outside"], Port: granted, Closed: closed}
 	for name, try := range tries {
-		if name == "status of threads" {
-			continue // TestEveryThread, by other rules
+		if name == "status of threads" || name == "filter a socket" {
+			continue // by other rules, below
 		}
 		t.Run(name, func(t *testing.T) {
 			if have := landlockVersion(); have < try.landlock {
@@ -394,6 +395,27 @@ func TestEveryThread(t *testing.T) {
 	}
 }
 
+// TestFilter replaces the filter of a socket within the sandbox, also where the kernel wants a capability for that.
+func TestFilter(t *testing.T) {
+	if os.Geteuid() != 0 && filterBare() != nil {
+		t.Skip("this kernel lets no plain user filter a socket")
+	}
+	out, err := runConfined(t, confinement{Rules: Rules{Filter: true}, Try: "filter a socket"})
+	if err != nil || strings.TrimSpace(out) != "done\ndone" {
+		t.Errorf("got %v: %s", err, out)
+	}
+}
+
+func filterSocket(confinement) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	nothing := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &nothing})
+}
+
 // confined is what /proc/PID/task/TID/status says of a thread that may nothing.
 var confined = []string{"CapInh:\t0000000000000000", "CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "CapAmb:\t0000000000000000",
 	"NoNewPrivs:\t1", "Seccomp:\t2", "Seccomp_filters:\t1"}
@@ -449,7 +471,7 @@ func TestProbe(t *testing.T) {
 		{1, true, []string{"files", "truncation", "TCP ports", "signals"}},
 		{0, false, []string{"files", "truncation", "TCP ports", "signals", "system calls"}},
 	} {
-		r := probe(tt.landlock, tt.seccomp)
+		r := probe(tt.landlock, tt.seccomp, false)
 		if len(r.Missing) != len(tt.missing) {
 			t.Fatalf("landlock %d: missing %q, want %q", tt.landlock, r.Missing, tt.missing)
 		}
@@ -471,7 +493,7 @@ func TestCallLists(t *testing.T) {
 	for _, list := range [][]uint32{allowedCalls, allowedHere, fatalCalls, fatalHere} {
 		all = append(all, list...)
 	}
-	for _, c := range checkedCalls(Rules{}, 1) {
+	for _, c := range checkedCalls(Rules{}, true, 1) {
 		all = append(all, c.number)
 	}
 	for _, number := range all {
@@ -480,7 +502,7 @@ func TestCallLists(t *testing.T) {
 		}
 		seen[number] = true
 	}
-	program, err := callFilter(Rules{}, 1)
+	program, err := callFilter(Rules{}, true, 1)
 	if err != nil || len(program) > 4096 {
 		t.Errorf("got %d instructions, %v", len(program), err)
 	}

@@ -27,11 +27,11 @@ const (
 )
 
 // restrictCalls installs the filter on all threads. It needs no new privileges to be forbidden on this one.
-func restrictCalls(rules Rules) error {
+func restrictCalls(rules Rules, netlink bool) error {
 	if auditArch == 0 {
 		return nil
 	}
-	program, err := callFilter(rules, uint32(unix.Getpid()))
+	program, err := callFilter(rules, netlink, uint32(unix.Getpid()))
 	if err != nil {
 		return err
 	}
@@ -56,7 +56,7 @@ func restrictCalls(rules Rules) error {
 }
 
 // callFilter compiles the lists of calls. A call that is in none of them fails.
-func callFilter(rules Rules, self uint32) ([]bpf.RawInstruction, error) {
+func callFilter(rules Rules, netlink bool, self uint32) ([]bpf.RawInstruction, error) {
 	program := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: offArch, Size: 4},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: auditArch, SkipTrue: 1},
@@ -75,7 +75,7 @@ func callFilter(rules Rules, self uint32) ([]bpf.RawInstruction, error) {
 			on(number, bpf.RetConstant{Val: retAllow})
 		}
 	}
-	for _, c := range checkedCalls(rules, self) {
+	for _, c := range checkedCalls(rules, netlink, self) {
 		on(c.number, c.then...)
 	}
 	for _, list := range [][]uint32{fatalCalls, fatalHere} {
@@ -101,9 +101,9 @@ type checked struct {
 	then   []bpf.Instruction
 }
 
-func checkedCalls(rules Rules, self uint32) []checked {
+func checkedCalls(rules Rules, netlink bool, self uint32) []checked {
 	return []checked{
-		{unix.SYS_SOCKET, socketCheck(rules)},
+		{unix.SYS_SOCKET, socketCheck(rules, netlink)},
 		{unix.SYS_SETSOCKOPT, optionCheck()},
 		// A segment that carries data with its SYN connects without asking Landlock.
 		{unix.SYS_SENDTO, unlessBits(3, unix.MSG_FASTOPEN, retPerm)},
@@ -157,8 +157,11 @@ func only(arg, value uint32) []bpf.Instruction {
 }
 
 // socketCheck allows TCP, the kernel's own list of addresses, and UDP where names are looked up. Multipath TCP would pass by Landlock.
-func socketCheck(rules Rules) []bpf.Instruction {
-	udp := uint32(retPerm)
+func socketCheck(rules Rules, netlink bool) []bpf.Instruction {
+	udp, list := uint32(retPerm), uint32(retPerm)
+	if netlink {
+		list = retAllow
+	}
 	if rules.Resolve {
 		udp = retAllow
 	}
@@ -169,7 +172,7 @@ func socketCheck(rules Rules) []bpf.Instruction {
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.AF_NETLINK, SkipTrue: 3},
 		argument(2),
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.NETLINK_ROUTE, SkipTrue: 1},
-		bpf.RetConstant{Val: retAllow},
+		bpf.RetConstant{Val: list},
 		bpf.RetConstant{Val: retPerm},
 		argument(1),
 		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: socketTypeMask},

@@ -87,6 +87,13 @@ func print(out io.Writer, r bastion.Report) error {
 	row("user keys", "%s", strings.Join(r.Algorithms.PublicKeys, " "))
 	row("software keys", "%s (offered so that they can be refused by name)", strings.Join(r.Software, " "))
 	row("certificate", "%s, until %s", strings.Join(r.HostNames, " "), r.HostExpires.Format(time.RFC3339))
+	row("sandbox", "%s: %s", r.Sandbox.Mode, strings.Join(r.Sandbox.Enforced, ", "))
+	for _, m := range r.Sandbox.Missing {
+		row("NOT ENFORCED", "%s", m)
+	}
+	for _, n := range r.Sandbox.Notes {
+		row("note", "%s", n)
+	}
 	row("addresses", "%s (%d filter instructions)", prefixes(r.Allow), r.Filter)
 	for _, e := range r.Engineers {
 		narrowed := ""

@@ -16,7 +16,8 @@ const configHelp = `The configuration is a TOML file; relative paths are relativ
   host_key         = "host_key"             Ed25519 private key, mode 0600
   host_certificate = "host_key-cert.pub"    its certificate by the fleet's host CA
   audit            = "audit.log"            the audit log
-  controller_ca    = "tls-ca.pem"           optional: the fleet's TLS CA, for "bastion renew"`
+  controller_ca    = "tls-ca.pem"           optional: the fleet's TLS CA, for "bastion renew"
+  sandbox          = "on"                   optional: "require" does not serve where the kernel lacks a part, "off" serves without`
 
 func main() {
 	ctx, stop := command.Signals(context.Background())
