@@ -68,6 +68,9 @@ func parseConfig(name string, data []byte) (Config, error) {
 			return Config{}, doc.Place(tomlfile.At("", p.key+` = "FILE"`, "%s is missing: the path of a file", p.key))
 		}
 	}
+	if err := c.Sandbox.check(); err != nil {
+		return Config{}, doc.Place(tomlfile.At("sandbox", `leave it out for "on"`, "%w", err))
+	}
 	if err := c.checkWitnesses(doc); err != nil {
 		return Config{}, err
 	}

@@ -25,14 +25,13 @@ const (
 	SandboxOff     Sandbox = "off"
 )
 
-// UnmarshalText refuses what is none of them.
-func (s *Sandbox) UnmarshalText(text []byte) error {
-	switch v := Sandbox(text); v {
-	case SandboxOn, SandboxRequire, SandboxOff:
-		*s = v
+// check refuses what is none of them; nothing at all is "on".
+func (s Sandbox) check() error {
+	switch s {
+	case "", SandboxOn, SandboxRequire, SandboxOff:
 		return nil
 	}
-	return fmt.Errorf("sandbox %q: want on, require or off", text)
+	return fmt.Errorf("sandbox %q: want on, require or off", s)
 }
 
 // rules is all that a bastion does with files and ports after its start: it reads its own configuration's files anew, writes its
