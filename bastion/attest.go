@@ -18,6 +18,7 @@ type credential struct {
 	fingerprint string
 	evidence    string // as enrolled for this user; empty if it is not
 	identity    policies.Kind
+	opening     string // of a break-glass identity
 }
 
 // attest names a proven key and looks up the evidence it was enrolled with for this user. It decides nothing: an unknown key

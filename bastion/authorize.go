@@ -45,7 +45,7 @@ func (v *visit) admitLogin(user string, key ssh.PublicKey, now time.Time) polici
 	}
 	login := policies.Login{Source: v.source.Addr(), User: user, Key: cred.public}
 	verdict := ruling.decideLogin(login, now)
-	cred.identity = verdict.Kind
+	cred.identity, cred.opening = verdict.Kind, verdict.Basis.Opening
 	v.credential = cred
 	if !verdict.Allow {
 		return verdict
@@ -58,8 +58,9 @@ func (v *visit) admitLogin(user string, key ssh.PublicKey, now time.Time) polici
 		return policies.Verdict{Reason: full}
 	}
 	// A policy that came in between has not seen this session: decide under it as well.
-	if newer := v.server.ruling.Load(); newer != ruling {
-		if verdict := newer.decideLogin(login, now); !verdict.Allow {
+	// So has the end of a break-glass opening, if it came just then.
+	if newer := v.server.ruling.Load(); newer != ruling || verdict.Kind == policies.KindBreakGlass {
+		if verdict := newer.decideLogin(login, time.Now()); !verdict.Allow {
 			v.server.sessions.leave(v)
 			return verdict
 		}
@@ -69,6 +70,7 @@ func (v *visit) admitLogin(user string, key ssh.PublicKey, now time.Time) polici
 		v.server.log.Error("the audit log cannot be written: new sessions are denied", "error", err)
 		return policies.Verdict{Reason: auditUnavailable, Detail: err.Error()}
 	}
+	v.usesGlass(glassLogin, verdict, policies.Target{})
 	return policies.Verdict{Allow: true, Reason: policies.Allowed, Kind: cred.identity}
 }
 

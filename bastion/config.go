@@ -21,6 +21,7 @@ type Config struct {
 	HostKey         string         `toml:"host_key"`         // Ed25519 private key, OpenSSH form, mode 0600
 	HostCertificate string         `toml:"host_certificate"` // its certificate, authorized_keys form
 	Audit           string         `toml:"audit"`            // the audit log, written by this process only
+	Statements      string         `toml:"statements"`       // optional: directory of signed approvals, openings and drained statements
 	ControllerCA    string         `toml:"controller_ca"`    // optional: the fleet's TLS CA, for "bastion renew"
 
 	Witnesses []string `toml:"witnesses"` // http or https URLs of who confirms that a policy is the newest
@@ -41,6 +42,9 @@ func LoadConfig(path string) (Config, error) {
 		if !filepath.IsAbs(*p) {
 			*p = filepath.Join(filepath.Dir(path), *p)
 		}
+	}
+	if c.Statements != "" && !filepath.IsAbs(c.Statements) {
+		c.Statements = filepath.Join(filepath.Dir(path), c.Statements)
 	}
 	if c.ControllerCA != "" && !filepath.IsAbs(c.ControllerCA) {
 		c.ControllerCA = filepath.Join(filepath.Dir(path), c.ControllerCA)

@@ -93,6 +93,7 @@ type fixture struct {
 	bert      *softkey.Key
 	hostKey   ssh.Signer
 	hostCA    ssh.Signer
+	ticket    ssh.Signer // the fleet's signer's, for drained statements
 	policy    policies.Policy
 	fleet     inventory.Fleet
 	witnesses []*stubWitness // of the trust policy; all must confirm
@@ -127,7 +128,7 @@ func authorized(key ssh.PublicKey) string {
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	f := &fixture{t: t, dir: t.TempDir(), approvers: []ssh.Signer{newSigner(t), newSigner(t), newSigner(t)},
-		hostKey: newSigner(t), hostCA: newSigner(t), reload: make(chan os.Signal, 1),
+		hostKey: newSigner(t), hostCA: newSigner(t), ticket: newSigner(t), reload: make(chan os.Signal, 1),
 		spy: &spy{entries: make(chan entry, 1024)}, targets: map[netip.AddrPort]string{}}
 	for _, key := range []**softkey.Key{&f.anna, &f.bert} {
 		var err error
@@ -188,7 +189,7 @@ func (f *fixture) write(path string, data []byte, mode os.FileMode) {
 func (f *fixture) writeTrust() {
 	f.t.Helper()
 	tr := trust.Trust{Kind: "mayfly-trust/1", Fleet: "lab", Test: true, Version: 1, Threshold: 2,
-		TicketKeys: []string{authorized(newSigner(f.t).PublicKey())}, ListKeys: []string{authorized(newSigner(f.t).PublicKey())}}
+		TicketKeys: []string{authorized(f.ticket.PublicKey())}, ListKeys: []string{authorized(newSigner(f.t).PublicKey())}}
 	for i, name := range []string{"carl", "dora", "emil"} {
 		tr.Approvers = append(tr.Approvers, trust.Person{Name: name, Keys: []string{authorized(f.approvers[i].PublicKey())}})
 	}
@@ -260,6 +261,12 @@ func (f *fixture) writeBundle(signers int) {
 // start serves until the test ends, and checks that nothing is left over then.
 func (f *fixture) start() {
 	f.t.Helper()
+	f.startWith(func(*Server) {})
+}
+
+// startWith is start with a change of the server before it serves.
+func (f *fixture) startWith(change func(*Server)) {
+	f.t.Helper()
 	t := f.t
 	before := runtime.NumGoroutine()
 	log, err := audit.Open(f.config.Audit)
@@ -272,6 +279,7 @@ func (f *fixture) start() {
 		t.Fatal(err)
 	}
 	f.server.dial = f.dial
+	change(f.server)
 	ctx, stop := context.WithCancel(context.Background())
 	ready, done := make(chan string, 1), make(chan error, 1)
 	go func() {

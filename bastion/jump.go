@@ -52,6 +52,7 @@ func parseDirectTCPIP(payload []byte) (directTCPIP, error) {
 type opened struct {
 	target  policies.Target
 	address netip.AddrPort
+	basis   policies.Basis // what it was allowed by
 	began   time.Time
 	up      atomic.Int64 // bytes from the engineer to the server
 	down    atomic.Int64 // bytes from the server to the engineer
@@ -122,7 +123,8 @@ func (v *visit) jump(ctx context.Context, nc ssh.NewChannel) {
 	what := fmt.Sprintf("%s:%d", request.host, request.port)
 	ruling := v.server.ruling.Load()
 	target := policies.Target{Server: serverName(&ruling.bundle.Inventory, request.host), Port: request.port}
-	if verdict := ruling.decideTarget(v.login, target, time.Now()); !verdict.Allow {
+	verdict := ruling.decideTarget(v.login, target, time.Now())
+	if !verdict.Allow {
 		v.refuse(nc, what, verdict.Reason, verdict.Detail)
 		return
 	}
@@ -143,13 +145,11 @@ func (v *visit) jump(ctx context.Context, nc ssh.NewChannel) {
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	o := &opened{target: target, address: address, began: time.Now(), cancel: cancel}
+	o := &opened{target: target, address: address, basis: verdict.Basis, began: time.Now(), cancel: cancel}
 	v.opening(o)
 	defer v.closed(o)
-	// A policy that came in between has not seen this target: decide under it as well.
-	if newer := v.server.ruling.Load(); newer != ruling {
-		v.decideAgain(newer, v.login, time.Now())
-	}
+	// A policy or statement that came in between, and a window that ended, have not seen this target: decide once more.
+	v.decideAgain(v.server.ruling.Load(), v.login, time.Now())
 	// Written down before anything goes to the server, durably.
 	if err := v.server.audit.Append(eventTarget, v.openingRecord(o)); err != nil {
 		v.server.log.Error("the audit log cannot be written: new targets are denied", "error", err)
@@ -157,6 +157,7 @@ func (v *visit) jump(ctx context.Context, nc ssh.NewChannel) {
 		v.refuse(nc, what, auditUnavailable, err.Error())
 		return
 	}
+	v.usesGlass(glassTarget, verdict, target)
 	dialing, stop := context.WithTimeout(ctx, dialLimit)
 	conn, err := v.server.dial(dialing, address)
 	stop()

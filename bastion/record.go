@@ -11,14 +11,16 @@ import (
 
 // Events of the audit log (docs/formats/audit.md).
 const (
-	eventServe      = "serve"      // the bastion began, with which policy
-	eventStop       = "stop"       // the bastion ended in order
-	eventPolicy     = "policy"     // a policy was taken or refused
-	eventFresh      = "fresh"      // witnesses began or ceased to confirm the policy in force
-	eventRefused    = "refused"    // connections refused before admission, counted
-	eventLogin      = "login"      // somebody was let in
-	eventTarget     = "target"     // an allowed target is about to be opened
-	eventConnection = "connection" // the one closing record of an admitted connection
+	eventServe      = "serve"       // the bastion began, with which policy
+	eventStop       = "stop"        // the bastion ended in order
+	eventPolicy     = "policy"      // a policy was taken or refused
+	eventFresh      = "fresh"       // witnesses began or ceased to confirm the policy in force
+	eventRefused    = "refused"     // connections refused before admission, counted
+	eventLogin      = "login"       // somebody was let in
+	eventTarget     = "target"      // an allowed target is about to be opened
+	eventConnection = "connection"  // the one closing record of an admitted connection
+	eventStatement  = "statement"   // a signed statement was taken, refused or removed
+	eventBreakGlass = "break_glass" // a break-glass identity was opened, used or closed
 )
 
 // Bounds of one closing record. What exceeds them is counted.
@@ -45,13 +47,14 @@ type loginRecord struct {
 	Evidence   string `json:"evidence"`
 	Test       bool   `json:"test"` // the evidence is a software authenticator's
 	Policy     uint64 `json:"policy"`
+	Opening    string `json:"opening,omitempty"` // of a break-glass identity
 }
 
 func (v *visit) loginRecord() loginRecord {
 	return loginRecord{
 		Connection: v.id, Source: v.source.String(), User: escape(v.login.User, maxText), Identity: string(v.credential.identity),
 		Key: v.credential.fingerprint, KeyType: v.credential.kind, Evidence: v.credential.evidence, Test: v.credential.isTest(),
-		Policy: v.server.ruling.Load().bundle.Version,
+		Policy: v.server.ruling.Load().bundle.Version, Opening: v.credential.opening,
 	}
 }
 
@@ -63,6 +66,7 @@ type openingRecord struct {
 	Server     string `json:"server"`
 	Address    string `json:"address"`
 	Port       uint16 `json:"port"`
+	policies.Basis
 }
 
 // targetRecord is a target in the closing record.
@@ -75,12 +79,13 @@ type targetRecord struct {
 	Seconds float64         `json:"seconds"`
 	Ended   string          `json:"ended,omitempty"`
 	Reason  policies.Reason `json:"reason,omitempty"`
+	policies.Basis
 }
 
 func (v *visit) openingRecord(o *opened) openingRecord {
 	return openingRecord{
 		Connection: v.id, User: escape(v.login.User, maxText), Identity: string(v.credential.identity),
-		Server: o.target.Server, Address: o.address.Addr().String(), Port: o.target.Port,
+		Server: o.target.Server, Address: o.address.Addr().String(), Port: o.target.Port, Basis: o.basis,
 	}
 }
 
@@ -150,7 +155,7 @@ func (v *visit) closed(o *opened) {
 	defer o.mu.Unlock()
 	r.Targets = append(r.Targets, targetRecord{
 		Server: o.target.Server, Address: o.address.Addr().String(), Port: o.target.Port,
-		Up: up, Down: down, Seconds: seconds(o.began), Ended: o.ended, Reason: o.reason,
+		Up: up, Down: down, Seconds: seconds(o.began), Ended: o.ended, Reason: o.reason, Basis: o.basis,
 	})
 }
 

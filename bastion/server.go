@@ -14,6 +14,8 @@ import (
 
 	"mayfly/bastion/sandbox"
 	"mayfly/internal/audit"
+	"mayfly/internal/hint"
+	"mayfly/policies"
 )
 
 // Implementation constants of the accept loop and of stopping.
@@ -42,6 +44,11 @@ type Server struct {
 	refusals refusals
 	refused  refusedVisits
 	drops    uint32 // last count read; owned by watch
+
+	taking     sync.Mutex                    // held by who replaces the ruling
+	statements statementDir                  // owned by watchStatements
+	open       map[string]policies.Opening   // likewise: break-glass identities that were told of as open
+	events     func(kind string, fields any) // for alerts; nil: nobody listens
 }
 
 // Serve runs a bastion until ctx ends. It calls ready once it listens; a signal on reload makes it read its files again.
@@ -79,6 +86,12 @@ func newServer(c Config, log *slog.Logger, records auditLog, now time.Time) (*Se
 		return nil, err
 	}
 	s.ruling.Store(first)
+	s.statements = statementDir{path: c.Statements, trust: c.Trust}
+	if c.Statements != "" {
+		if _, err := s.statements.stamps(); err != nil {
+			return nil, hint.New(fmt.Errorf("reading statements: %w", err), "make the directory, or leave statements out of bastion.toml")
+		}
+	}
 	return s, nil
 }
 
@@ -97,6 +110,7 @@ func (s *Server) serve(ctx context.Context, reload <-chan os.Signal, ready func(
 	if err := s.audit.Append(eventServe, first.record("in_force")); err != nil {
 		return err
 	}
+	s.lookAtStatements(time.Now())
 	ready(s.listener.Addr(), first.bundle.Version)
 	s.run(ctx, reload)
 	return s.audit.Append(eventStop, s.ruling.Load().record("in_force"))
@@ -108,6 +122,7 @@ func (s *Server) run(ctx context.Context, reload <-chan os.Signal) {
 	watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx))
 	background.Go(func() { s.watch(watching, reload) })
 	background.Go(func() { s.keepFresh(watching) })
+	background.Go(func() { s.watchStatements(watching) })
 	stop := context.AfterFunc(ctx, func() { s.listener.Close() })
 	defer stop()
 

@@ -103,7 +103,7 @@ func (s *Server) reload(w *watcher, asked bool, now time.Time) {
 		// Admission after accept still goes by the new list; what the old filter lets through is turned away there.
 		err = errors.Join(err, swapErr, s.listener.swap(old.filter))
 	}
-	s.ruling.Store(next)
+	next = s.take(next)
 	s.warnPorts(next, s.log)
 	record := next.record("in_force")
 	record.Cut = s.sessions.decideAgain(next, now)

@@ -42,10 +42,10 @@ type Drained struct {
 
 // Basis is what an allowance rests on beside the person.
 type Basis struct {
-	Grant    int    // number in the policy, from 1
-	Approval string // id
-	Opening  string // id
-	Drained  uint64 // life of the server that was drained
+	Grant    int    `json:"grant,omitempty"`    // number in the policy, from 1
+	Approval string `json:"approval,omitempty"` // id
+	Opening  string `json:"opening,omitempty"`  // id
+	Drained  uint64 `json:"drained,omitempty"`  // life of the server that was drained
 }
 
 // approver is who gave an approval, if it is anybody who may: another engineer of the policy in force, by an enrolled key whose

@@ -1,0 +1,338 @@
+package bastion
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"mayfly/policies"
+	"mayfly/policies/statement"
+	"mayfly/policies/trust"
+)
+
+// Implementation constants of the directory of statements.
+const (
+	statementPoll    = 500 * time.Millisecond // what is removed is out of force within this and the time to look
+	maxStatements    = 512                    // files that count, the newest ones
+	maxDirectory     = 8192                   // entries that are looked at
+	maxToldOf        = 4096                   // statements whose fate is remembered as told
+	statementSuffix  = ".json"
+	statementsExceed = "statements_too_many"
+	statementTwice   = "statement_twice"
+)
+
+// Outcomes of a statement's record.
+const (
+	statementAccepted = "accepted"
+	statementRefused  = "refused"
+	statementRemoved  = "removed"
+)
+
+// statementRecord says once what became of a statement.
+type statementRecord struct {
+	Outcome string    `json:"outcome"`
+	File    string    `json:"file"`
+	SHA256  string    `json:"sha256,omitempty"` // of the statement, without its signatures
+	Kind    string    `json:"kind,omitempty"`
+	ID      string    `json:"id,omitempty"`
+	For     string    `json:"for,omitempty"` // engineer, break-glass identity or server
+	By      []string  `json:"by,omitempty"`  // who signed, where these are people
+	Text    string    `json:"text,omitempty"`
+	Expires time.Time `json:"expires,omitzero"`
+	Reason  string    `json:"reason,omitempty"` // why it is refused
+	Detail  string    `json:"detail,omitempty"`
+	Cut     int       `json:"cut,omitempty"` // sessions and targets that ended with its removal
+}
+
+// statementFile is a statement as it was read.
+type statementFile struct {
+	name   string
+	sum    string // of statement and signatures
+	opened statement.Opened
+	record statementRecord
+}
+
+// statementDir is the directory as it was last read. It belongs to the goroutine that watches it.
+type statementDir struct {
+	path, trust string
+	seen        map[string][2]fileStamp // by name; "" is the trust policy
+	files       []statementFile         // whose signatures verify
+	told        map[string]bool
+	failed      string // the last error, said once
+}
+
+// stamps lists what would make a difference, or says why the directory cannot be read.
+func (d *statementDir) stamps() (map[string][2]fileStamp, error) {
+	f, err := os.Open(d.path)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := f.ReadDir(maxDirectory)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, fmt.Errorf("listing %s: %w", d.path, err)
+	}
+	all := map[string][2]fileStamp{"": {stampOf(d.trust)}}
+	for _, e := range entries {
+		if name := e.Name(); strings.HasSuffix(name, statementSuffix) && !strings.HasPrefix(name, ".") {
+			path := filepath.Join(d.path, name)
+			all[name] = [2]fileStamp{stampOf(path), stampOf(path + ".sig")}
+		}
+	}
+	return all, nil
+}
+
+func stampOf(path string) (s fileStamp) {
+	if info, err := os.Lstat(path); err == nil {
+		s = fileStamp{info.Size(), info.ModTime()}
+	}
+	return s
+}
+
+// look reads the directory if anything in it has changed, and returns the records of what is new. A directory that cannot be read has no
+// statements: what cannot be seen is not in force.
+func (d *statementDir) look(p policies.Policy, now time.Time) (records []statementRecord, changed bool, err error) {
+	if d.path == "" {
+		return nil, false, nil
+	}
+	seen, err := d.stamps()
+	if err == nil && d.seen != nil && maps.Equal(seen, d.seen) {
+		return nil, false, nil
+	}
+	var files []statementFile
+	if err == nil {
+		var t *trust.Trust
+		if t, err = loadTrust(d.trust); err == nil {
+			files, records = d.read(t, p, seen, now)
+		}
+	}
+	if err != nil && d.seen == nil && d.failed == err.Error() {
+		return nil, false, nil
+	}
+	for _, old := range d.files {
+		if !slices.ContainsFunc(files, func(f statementFile) bool { return f.name == old.name && f.sum == old.sum }) {
+			r := old.record
+			r.Outcome, r.Reason, r.Detail = statementRemoved, "", ""
+			records = append(records, r)
+		}
+	}
+	d.files, d.seen, d.failed = files, seen, ""
+	if err != nil {
+		d.seen, d.failed = nil, err.Error()
+	}
+	return records, true, err
+}
+
+// read opens the newest statements, in the order of their names.
+func (d *statementDir) read(t *trust.Trust, p policies.Policy, seen map[string][2]fileStamp, now time.Time) (files []statementFile, records []statementRecord) {
+	names := slices.DeleteFunc(slices.Collect(maps.Keys(seen)), func(name string) bool { return name == "" })
+	slices.SortFunc(names, func(a, b string) int {
+		if c := seen[b][0].at.Compare(seen[a][0].at); c != 0 {
+			return c
+		}
+		return strings.Compare(a, b)
+	})
+	tell := func(r statementRecord, key string) {
+		if d.told == nil || len(d.told) >= maxToldOf {
+			d.told = map[string]bool{}
+		}
+		if !d.told[key] {
+			d.told[key] = true
+			records = append(records, r)
+		}
+	}
+	if len(names) > maxStatements {
+		tell(statementRecord{Outcome: statementRefused, File: escape(names[maxStatements], maxText), Reason: statementsExceed,
+			Detail: fmt.Sprintf("%d files: the newest %d count", len(names), maxStatements)}, statementsExceed)
+		names = names[:maxStatements]
+	} else {
+		delete(d.told, statementsExceed)
+	}
+	slices.Sort(names)
+	ids := map[string]bool{}
+	for _, name := range names {
+		f, err := openStatement(t, filepath.Join(d.path, name), now)
+		f.name = name
+		f.record.File = escape(name, maxText)
+		if err == nil && ids[f.record.Kind+f.record.ID] {
+			err = &statement.Refusal{Reason: statementTwice, Err: fmt.Errorf("another file is %s as well", f.record.ID)}
+		}
+		if err == nil {
+			ids[f.record.Kind+f.record.ID] = true
+			files = append(files, f)
+			if list := statement.Collect([]statement.Opened{f.opened}).Approvals; len(list) > 0 {
+				// Kept all the same: the next policy may see it otherwise.
+				if v := p.DecideApproval(list[0], now); !v.Allow {
+					err = &statement.Refusal{Reason: string(v.Reason), Err: errors.New(v.Detail)}
+				}
+			}
+		}
+		f.record.Outcome = statementAccepted
+		var refused *statement.Refusal
+		if errors.As(err, &refused) {
+			f.record.Outcome, f.record.Reason, f.record.Detail = statementRefused, refused.Reason, escape(refused.Err.Error(), maxDetail)
+			if refused.Reason == statement.Expired && f.opened.Statement != nil {
+				files = append(files, f) // an approval that has ended is told apart from none
+			}
+		} else if err != nil {
+			f.record.Outcome, f.record.Reason, f.record.Detail = statementRefused, statement.Malformed, escape(err.Error(), maxDetail)
+		}
+		tell(f.record, name+" "+f.sum+" "+f.record.Reason)
+	}
+	return files, records
+}
+
+// openStatement reads one statement with its signatures.
+func openStatement(t *trust.Trust, path string, now time.Time) (f statementFile, err error) {
+	data, err := readRegular(path, statement.MaxSize)
+	if err != nil {
+		return f, err
+	}
+	sigs, err := readRegular(path+".sig", trust.MaxSignatureBytes)
+	if errors.Is(err, fs.ErrNotExist) {
+		sigs, err = nil, nil // unsigned, as Open will say
+	}
+	if err != nil {
+		return f, err
+	}
+	sum := sha256.Sum256(data)
+	f.record.SHA256 = hex.EncodeToString(sum[:])
+	all := sha256.Sum256(append(slices.Clone(sum[:]), sigs...))
+	f.sum = hex.EncodeToString(all[:])
+	f.opened, err = statement.Open(t, data, sigs, now)
+	if f.opened.Statement != nil {
+		f.record.describe(f.opened)
+	}
+	return f, err
+}
+
+func (r *statementRecord) describe(o statement.Opened) {
+	r.Kind, r.ID, r.Expires, r.By = statement.Kind(o.Statement), o.ID(), statement.Expires(o.Statement), o.Signers
+	switch s := o.Statement.(type) {
+	case statement.Approval:
+		r.For, r.Text = s.Engineer, escape(s.Reason, maxDetail)
+	case statement.BreakGlass:
+		r.For, r.Text = s.Name, escape(s.Reason, maxDetail)
+	case statement.Drained:
+		r.For = s.Server
+	}
+}
+
+// readRegular reads a regular file, and waits for nobody: not for the other end of a pipe either.
+func readRegular(path string, limit int64) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(err, fmt.Errorf("reading %s: not a regular file", path))
+	}
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("reading %s: larger than %d bytes", path, limit)
+	}
+	return data, err
+}
+
+// collected are the statements in the form of package policies.
+func (d *statementDir) collected() policies.Statements {
+	var list []statement.Opened
+	for _, f := range d.files {
+		list = append(list, f.opened)
+	}
+	return statement.Collect(list)
+}
+
+// take puts a ruling of new files in force, beside the statements that are in force already.
+func (s *Server) take(next *ruling) *ruling {
+	s.taking.Lock()
+	defer s.taking.Unlock()
+	r := *next
+	if old := s.ruling.Load(); old != nil {
+		r.statements = old.statements
+	}
+	s.ruling.Store(&r)
+	return &r
+}
+
+// takeStatements puts statements in force beside the policy that is.
+func (s *Server) takeStatements(list policies.Statements) *ruling {
+	s.taking.Lock()
+	defer s.taking.Unlock()
+	r := *s.ruling.Load()
+	r.statements = list
+	s.ruling.Store(&r)
+	return &r
+}
+
+// watchStatements keeps the statements in force as the directory has them, and decides live sessions again whenever time alone has
+// changed a decision: at a window's or a statement's end, to the moment.
+func (s *Server) watchStatements(ctx context.Context) {
+	ticker := time.NewTicker(statementPoll)
+	defer ticker.Stop()
+	change := time.NewTimer(time.Hour)
+	defer change.Stop()
+	var of *ruling
+	var next time.Time
+	for {
+		now := time.Now()
+		s.lookAtStatements(now)
+		if r := s.ruling.Load(); r != of || !next.IsZero() && !now.Before(next) {
+			if r == of {
+				if cut := s.sessions.decideAgain(r, now); cut > 0 {
+					s.log.Info("a window or a statement has ended", "cut", cut)
+				}
+			}
+			s.glass(r, now)
+			of, next = r, r.bundle.Policy.NextChange(r.statements, now)
+			if !next.IsZero() {
+				change.Reset(next.Sub(now))
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		case <-change.C:
+		}
+	}
+}
+
+// lookAtStatements reads the directory if it has changed, and tells what became of each statement, once.
+func (s *Server) lookAtStatements(now time.Time) {
+	records, changed, err := s.statements.look(s.ruling.Load().bundle.Policy, now)
+	if err != nil {
+		s.log.Error("statements cannot be read: none is in force", "error", err)
+	}
+	cut := 0
+	if changed {
+		cut = s.sessions.decideAgain(s.takeStatements(s.statements.collected()), now)
+	}
+	for _, r := range records {
+		switch r.Outcome {
+		case statementRefused:
+			s.log.Warn("statement refused", "file", r.File, "reason", r.Reason, "detail", r.Detail)
+			s.notify(noticeStatement, r)
+		case statementRemoved:
+			r.Cut = cut
+			s.log.Info("statement removed", "file", r.File, "kind", r.Kind, "id", r.ID, "cut", cut)
+		default:
+			s.log.Info("statement in force", "file", r.File, "kind", r.Kind, "id", r.ID, "for", r.For, "expires", r.Expires)
+		}
+		s.append(eventStatement, r)
+	}
+}
