@@ -97,7 +97,10 @@ func (d *statementDir) stamps() (map[string][2]fileStamp, error) {
 
 func stampOf(path string) (s fileStamp) {
 	if info, err := os.Lstat(path); err == nil {
-		s = fileStamp{info.Size(), info.ModTime()}
+		s = fileStamp{size: info.Size(), at: info.ModTime()}
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+			s.inode = stat.Ino
+		}
 	}
 	return s
 }
