@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"sync"
 	"time"
 
 	"mayfly/policies"
@@ -40,61 +39,68 @@ func network(source netip.Addr) netip.Prefix {
 }
 
 // admit decides on the address once more, since a segment may have passed an older filter, and takes a start-up place. A source
-// that was refused too often waits for the next minute, unless somebody is in from there.
-func (s *Server) admit(conn *net.TCPConn, now time.Time) (leave func(), ok bool) {
+// that serves a penalty is refused, unless somebody is in from there.
+func (s *Server) admit(conn *net.TCPConn, now time.Time) (*place, bool) {
 	r := s.ruling.Load()
 	source := sourceOf(conn).Addr()
 	from := network(source)
-	verdict := r.bundle.Policy.Admit(source, now)
-	why := verdict.Reason
-	if verdict.Allow {
-		if s.refused.full(from, now) && !s.sessions.from(from) {
-			why = sourceTooOften
-		} else if leave, why = s.startups.enter(from, r.limits); why == "" {
+	why := s.welcome(r, source, now)
+	if why == "" {
+		var mine, evicted *place
+		if mine, evicted, why = s.startups.enter(conn, from, r.limits, r.limits.MaxPerSource, now); why == "" {
+			s.evict(evicted)
 			if err := release(conn); err != nil {
 				s.log.Warn("taking the address filter off a connection", "error", err)
 			}
-			return leave, true
+			return mine, true
 		}
 	}
 	s.refusals.add(from, why, 1, now)
-	// No farewell: the peer gets a reset, and the kernel keeps nothing.
-	if err := errors.Join(conn.SetLinger(0), conn.Close()); err != nil {
-		s.log.Debug("closing a refused connection", "error", err)
-	}
+	s.hangUp(conn)
 	return nil, false
 }
 
-// startups counts connections that have not authenticated yet. Its table is bounded by the total.
-type startups struct {
-	mu       sync.Mutex
-	total    int
-	bySource map[netip.Prefix]int
+// welcome says why a source's connections are not let near a handshake; empty if they are.
+func (s *Server) welcome(r *ruling, source netip.Addr, now time.Time) policies.Reason {
+	if verdict := r.bundle.Policy.Admit(source, now); !verdict.Allow {
+		return verdict.Reason
+	}
+	from := network(source)
+	if _, refused := s.penalties.refused(from, now); refused && !s.sessions.from(from) {
+		return sourcePenalised
+	}
+	return ""
 }
 
-// enter takes a place for a source, or says why there is none.
-func (s *startups) enter(from netip.Prefix, limits policies.Limits) (leave func(), refused policies.Reason) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.total >= limits.MaxStartups:
-		return nil, startupsFull
-	case s.bySource[from] >= limits.MaxPerSource:
-		return nil, sourceStartupsFull
+// evict ends a connection that has lost its place; its own goroutine writes its record.
+func (s *Server) evict(p *place) {
+	if p != nil {
+		s.hangUp(p.conn)
 	}
-	if s.bySource == nil {
-		s.bySource = make(map[netip.Prefix]int)
-	}
-	s.total++
-	s.bySource[from]++
-	return sync.OnceFunc(func() { s.leave(from) }), ""
 }
 
-func (s *startups) leave(from netip.Prefix) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.total--
-	if s.bySource[from]--; s.bySource[from] == 0 {
-		delete(s.bySource, from)
+// hangUp closes without a farewell: the peer gets a reset, and the kernel keeps nothing.
+func (s *Server) hangUp(conn net.Conn) {
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		if err := tcp.SetLinger(0); err != nil {
+			s.log.Debug("closing a refused connection", "error", err)
+		}
 	}
+	if err := conn.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		s.log.Debug("closing a refused connection", "error", err)
+	}
+}
+
+// punish makes a source pay for a failed authentication, unless somebody is in from there, or the policy exempts it.
+func (s *Server) punish(r *ruling, source netip.Addr, why policies.Reason, now time.Time) {
+	if from := network(source); !r.bundle.Policy.Exempt(source) && !s.sessions.from(from) {
+		s.penalties.add(from, why, now)
+	}
+}
+
+// letIn forgets what a source has collected, and remembers that somebody logged in from there.
+func (s *Server) letIn(source netip.Addr, now time.Time) {
+	from := network(source)
+	s.penalties.clear(from)
+	s.startups.loggedIn(from, now)
 }

@@ -12,7 +12,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -214,120 +213,6 @@ func TestFilterIsBounded(t *testing.T) {
 	}
 }
 
-func TestStartupCaps(t *testing.T) {
-	for _, test := range []struct {
-		name             string
-		total, perSource int
-		want             policies.Reason
-	}{{"total", 2, 2, startupsFull}, {"per source", 8, 2, sourceStartupsFull}} {
-		t.Run(test.name, func(t *testing.T) {
-			f := newFixture(t)
-			f.policy.SSH.MaxStartups, f.policy.SSH.MaxPerSource = test.total, test.perSource
-			f.writeBundle(2)
-			f.start()
-			var held []net.Conn
-			for range 2 {
-				conn, err := net.Dial("tcp", f.address)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer conn.Close()
-				if _, err := conn.Read(make([]byte, 8)); err != nil { // it greets: it has its place
-					t.Fatal(err)
-				}
-				held = append(held, conn)
-			}
-			if third, err := net.Dial("tcp", f.address); err == nil { // else its reset was faster
-				defer third.Close()
-				if n, err := third.Read(make([]byte, 8)); err == nil {
-					t.Errorf("the third connection was greeted with %d bytes", n)
-				}
-			} else if !errors.Is(err, syscall.ECONNRESET) {
-				t.Fatal(err)
-			}
-			if got := string(f.next(eventRefused).Record); !strings.Contains(got, string(test.want)) || !strings.Contains(got, "127.0.0.1/32") {
-				t.Errorf("refusal record: %s, want %s", got, test.want)
-			}
-			if test.want == sourceStartupsFull { // another source has its own places
-				other, err := dialFrom(t.Context(), "127.0.0.2", f.address)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer other.Close()
-				if _, err := other.Read(make([]byte, 8)); err != nil {
-					t.Errorf("another source: %v", err)
-				}
-				return
-			}
-			held[0].Close()
-			f.closing()
-			f.login("anna", f.anna.Signer(softkey.Always)) // the place is free again
-		})
-	}
-}
-
-// TestRefusedTooOften fills a source's share of closing records: then it is refused before the handshake, and another source, or
-// the same one with somebody in, is not.
-func TestRefusedTooOften(t *testing.T) {
-	f := newFixture(t)
-	f.start()
-	come := func(source string) (greeted bool) {
-		t.Helper()
-		conn, err := dialFrom(t.Context(), source, f.address)
-		if err != nil {
-			if !errors.Is(err, syscall.ECONNRESET) {
-				t.Fatal(err)
-			}
-			return false
-		}
-		defer conn.Close()
-		_, err = conn.Read(make([]byte, 8))
-		return err == nil
-	}
-	for i := range maxRefusals {
-		if !come("127.0.0.1") {
-			t.Fatalf("refused after %d connections, want %d", i, maxRefusals)
-		}
-		f.closing() // its record counts from now on
-	}
-	for range 3 {
-		if come("127.0.0.1") {
-			t.Fatal("still greeted, which ends in a record")
-		}
-	}
-	if got := string(f.next(eventRefused).Record); !strings.Contains(got, string(sourceTooOften)) || !strings.Contains(got, "127.0.0.1/32") {
-		t.Errorf("refusal record: %s, want %s", got, sourceTooOften)
-	}
-	if !come("127.0.0.2") {
-		t.Error("another source is refused as well")
-	}
-
-	f.server.refused.add(network(netip.MustParseAddr("127.0.0.9")), time.Now().Add(time.Minute)) // the next minute
-	anna := f.login("anna", f.anna.Signer(softkey.Always))
-	for range maxRefusals + 3 {
-		f.server.refused.add(network(netip.MustParseAddr("127.0.0.1")), time.Now().Add(time.Minute))
-	}
-	if !come("127.0.0.1") {
-		t.Error("refused though somebody is in from there")
-	}
-	anna.Close()
-}
-
-func TestRefusedTooOftenIsBounded(t *testing.T) {
-	var r refusedVisits
-	start := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
-	for i := range 3 * maxRefusedFrom {
-		r.add(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32), start)
-	}
-	if len(r.bySource) > maxRefusedFrom+1 {
-		t.Errorf("%d networks counted, want at most %d", len(r.bySource), maxRefusedFrom+1)
-	}
-	stranger := netip.MustParsePrefix("192.0.2.1/32")
-	if !r.full(stranger, start.Add(59*time.Second)) || r.full(stranger, start.Add(time.Minute)) {
-		t.Error("want those that are not counted by themselves refused together, until the minute is over")
-	}
-}
-
 func TestSessionCaps(t *testing.T) {
 	f := newFixture(t)
 	f.policy.SSH.MaxPerEngineer, f.policy.SSH.MaxSessions = 1, 2
@@ -402,13 +287,13 @@ func TestSlowHandshake(t *testing.T) {
 				time.Sleep(time.Second)
 			}
 		})
-		began, left := time.Now(), 0
-		s.visit(t.Context(), here, netip.MustParseAddrPort("127.0.0.1:1"), func() { left++ })
+		began := time.Now()
+		s.visit(t.Context(), here, netip.MustParseAddrPort("127.0.0.1:1"), nil)
 		if got := time.Since(began); got != 10*time.Second {
 			t.Errorf("cut after %v, want 10s", got)
 		}
-		if len(log.closings) != 1 || left == 0 {
-			t.Fatalf("%d closing records, place left %d times", len(log.closings), left)
+		if len(log.closings) != 1 {
+			t.Fatalf("%d closing records, want 1", len(log.closings))
 		}
 		if got := log.closings[0]; got.Reason != handshakeTimeout || got.Outcome != "refused" {
 			t.Errorf("record: %+v", got)

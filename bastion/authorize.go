@@ -20,6 +20,7 @@ func (v *visit) offered(_ ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions
 		return nil, errCertificate
 	}
 	v.claimed = ssh.FingerprintSHA256(key)
+	v.place.reached(stageSigning)
 	// Never anything in Extensions: the library would take "no-touch-required" from there.
 	return &ssh.Permissions{}, nil
 }

@@ -73,7 +73,10 @@ func baseConfig(level policies.Level, keys *hostKeys) (*ssh.ServerConfig, error)
 // handshake runs the key exchange and the authentication under one deadline. On success the visit has a login.
 func (v *visit) handshake() (*ssh.ServerConn, <-chan ssh.NewChannel, <-chan *ssh.Request, error) {
 	config := *v.ruling.ssh
-	config.PreAuthConnCallback = func(c ssh.ServerPreAuthConn) { v.meta = c }
+	config.PreAuthConnCallback = func(c ssh.ServerPreAuthConn) {
+		v.meta = c
+		v.place.reached(stageExchanged)
+	}
 	config.PublicKeyCallback = v.offered
 	config.VerifiedPublicKeyCallback = v.authorize
 	config.AuthLogCallback = v.attempted

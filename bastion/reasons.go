@@ -10,10 +10,11 @@ const (
 	// before admission, counted
 	startupsFull       policies.Reason = "startups_full"
 	sourceStartupsFull policies.Reason = "source_startups_full"
-	sourceTooOften     policies.Reason = "source_too_often"
+	sourcePenalised    policies.Reason = "source_penalised"
 	droppedByFilter    policies.Reason = "dropped_by_filter"
 
 	// during the handshake
+	evictedReason      policies.Reason = "evicted"
 	handshakeTimeout   policies.Reason = "handshake_timeout"
 	noCommonAlgorithm  policies.Reason = "no_common_algorithm"
 	protocolError      policies.Reason = "protocol_error"

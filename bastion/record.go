@@ -176,7 +176,12 @@ func (v *visit) write(outcome string, why policies.Reason, detail string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if outcome == "refused" {
-		v.server.refused.add(network(v.source.Addr()), time.Now())
+		now, source := time.Now(), v.source.Addr()
+		v.server.punish(v.ruling, source, why, now)
+		if !v.server.strangers.take(network(source), now) {
+			v.server.refusals.add(network(source), why, 1, now)
+			return
+		}
 	}
 	r := v.record
 	r.Connection, r.Source = v.id, v.source.String()

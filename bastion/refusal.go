@@ -58,6 +58,8 @@ func (v *visit) explain(err error) (policies.Reason, string) {
 	authenticating := v.meta != nil
 
 	switch text := err.Error(); {
+	case v.place != nil && v.place.evicted.Load():
+		return evictedReason, ""
 	case text == libraryNoTouch:
 		return keyNoTouch, ""
 	case text == libraryBadSignature || authenticating && isCryptoError(text):

@@ -38,12 +38,13 @@ type Server struct {
 	applySandbox func(sandbox.Rules) (sandbox.Report, error) // nil: none, as in tests within one process
 	confined     *confinement                                // nil: not
 
-	ruling   atomic.Pointer[ruling]
-	startups startups
-	sessions sessions
-	refusals refusals
-	refused  refusedVisits
-	drops    uint32 // last count read; owned by watch
+	ruling    atomic.Pointer[ruling]
+	startups  startups
+	sessions  sessions
+	refusals  refusals
+	strangers strangers
+	penalties penalties
+	drops     uint32 // last count read; owned by watch
 
 	taking     sync.Mutex                    // held by who replaces the ruling
 	statements statementDir                  // owned by watchStatements
@@ -136,9 +137,8 @@ func (s *Server) run(ctx context.Context, reload <-chan os.Signal) {
 			}
 			continue
 		}
-		leave, ok := s.admit(conn, time.Now())
-		if ok {
-			visits.Go(func() { s.visit(serving, conn, sourceOf(conn), leave) })
+		if place, ok := s.admit(conn, time.Now()); ok {
+			visits.Go(func() { s.visit(serving, conn, sourceOf(conn), place) })
 		}
 	}
 	end()

@@ -23,6 +23,7 @@ type visit struct {
 	id     string
 	conn   net.Conn
 	source netip.AddrPort
+	place  *place // nil in some tests
 	began  time.Time
 	ruling *ruling // in force at arrival: algorithms and limits; decisions are made by the newest
 
@@ -44,9 +45,9 @@ type visit struct {
 }
 
 // visit takes an admitted connection from its first byte to its closing record.
-func (s *Server) visit(ctx context.Context, conn net.Conn, source netip.AddrPort, leave func()) {
-	defer leave()
-	v := &visit{server: s, id: newID(), conn: conn, source: source, began: time.Now(), ruling: s.ruling.Load()}
+func (s *Server) visit(ctx context.Context, conn net.Conn, source netip.AddrPort, place *place) {
+	defer s.startups.leave(place)
+	v := &visit{server: s, id: newID(), conn: conn, source: source, place: place, began: time.Now(), ruling: s.ruling.Load()}
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { v.cut(endStopping, "") })
 	defer stop()
@@ -58,7 +59,7 @@ func (s *Server) visit(ctx context.Context, conn net.Conn, source netip.AddrPort
 		return
 	}
 	sshConn, channels, requests, err := v.handshake()
-	leave()
+	s.startups.leave(place)
 	defer s.sessions.leave(v)
 	if err != nil {
 		why, detail := v.explain(err)
@@ -66,6 +67,7 @@ func (s *Server) visit(ctx context.Context, conn net.Conn, source netip.AddrPort
 		v.write("refused", why, detail)
 		return
 	}
+	s.letIn(source.Addr(), time.Now())
 	v.serve(ctx, sshConn, channels, requests)
 	v.write("accepted", v.reason(), "")
 }

@@ -166,6 +166,12 @@ func (p Policy) checkSSH() error {
 	if err := checkPrefixes("ssh.allow", s.Allow); err != nil {
 		return err
 	}
+	if err := checkPrefixes("ssh.proxies", s.Proxies); err != nil {
+		return err
+	}
+	if err := checkPrefixes("ssh.penalty_exempt", s.PenaltyExempt); err != nil {
+		return err
+	}
 	for _, d := range []struct {
 		key       string
 		have, max time.Duration
@@ -377,7 +383,7 @@ func checkPrefixes(path string, list []netip.Prefix) error {
 		case p != p.Masked():
 			return tomlfile.At(at, fmt.Sprintf("write %q", p.Masked()), "%s is %s, which has host bits set", at, p)
 		case p.Bits() == 0:
-			return tomlfile.At(at, "list the networks that engineers come from", "%s is %s, which is every address", at, p)
+			return tomlfile.At(at, "list the networks that are meant", "%s is %s, which is every address", at, p)
 		case slices.Contains(list[:i], p):
 			return tomlfile.At(at, "each network once", "%s is %s, which is there twice", at, p)
 		}

@@ -21,7 +21,7 @@ var defaults = Limits{
 	HandshakeDeadline: 20 * time.Second, // a person has to find the key and touch it
 	IdleTimeout:       15 * time.Minute,
 	SessionLimit:      12 * time.Hour,
-	MaxStartups:       64,
+	MaxStartups:       1024, // waiting costs little, and a small table turns over faster than a client can greet
 	MaxPerSource:      8,
 	MaxSessions:       256,
 	MaxPerEngineer:    16,
@@ -35,7 +35,7 @@ var ceilings = Limits{
 	HandshakeDeadline: 2 * time.Minute,
 	IdleTimeout:       24 * time.Hour,
 	SessionLimit:      24 * time.Hour,
-	MaxStartups:       4096,
+	MaxStartups:       16384,
 	MaxPerSource:      1024,
 	MaxSessions:       16384,
 	MaxPerEngineer:    1024,

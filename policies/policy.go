@@ -31,7 +31,9 @@ type Policy struct {
 // SSH is how the bastion may be reached. Zero limits mean the defaults named in limits.go.
 type SSH struct {
 	Level             Level          `toml:"level" json:"level"`
-	Allow             []netip.Prefix `toml:"allow" json:"allow"` // addresses that may connect; empty is refused
+	Allow             []netip.Prefix `toml:"allow" json:"allow"`                   // addresses that may connect; empty is refused
+	Proxies           []netip.Prefix `toml:"proxies" json:"proxies"`               // balancers: they connect instead, with a PROXY protocol v2 header
+	PenaltyExempt     []netip.Prefix `toml:"penalty_exempt" json:"penalty_exempt"` // sources that collect no penalties
 	HandshakeDeadline Duration       `toml:"handshake_deadline" json:"handshake_deadline"`
 	IdleTimeout       Duration       `toml:"idle_timeout" json:"idle_timeout"`
 	SessionLimit      Duration       `toml:"session_limit" json:"session_limit"`
