@@ -40,6 +40,19 @@ var penaltyCosts = map[policies.Reason]time.Duration{
 	policies.KeyUnknown:     5 * time.Second,
 	policies.KeyNotHardware: 3 * time.Second,
 	policies.KeyNoEvidence:  3 * time.Second,
+
+	policies.UserReserved:                10 * time.Second,
+	policies.BreakGlassSealed:            10 * time.Second,
+	policies.KeyRevoked:                  5 * time.Second,
+	policies.CertificateAuthorityUnknown: 5 * time.Second,
+	policies.CertificateRevoked:          5 * time.Second,
+	policies.CertificateType:             3 * time.Second,
+	policies.CertificatePrincipal:        3 * time.Second,
+	policies.CertificateOption:           3 * time.Second,
+	policies.CertificateSource:           3 * time.Second,
+	policies.CertificateLifetime:         3 * time.Second,
+	policies.CertificateKeyUnknown:       3 * time.Second,
+	policies.CertificateExpired:          1 * time.Second,
 }
 
 // penalty is what a source has collected.
