@@ -16,8 +16,11 @@ var errRefused = errors.New("refused")
 // for whichever user, so that a stranger cannot find out who is enrolled with what. It records nothing but which key a
 // following signature is claimed to be of.
 func (v *visit) offered(_ ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
-	if _, ok := key.(*ssh.Certificate); ok {
-		return nil, errCertificate
+	if c, ok := key.(*ssh.Certificate); ok {
+		if waivesTouch(c) {
+			return nil, errNoTouch
+		}
+		key = c.Key
 	}
 	v.claimed = ssh.FingerprintSHA256(key)
 	v.place.reached(stageSigning)
@@ -40,11 +43,8 @@ func (v *visit) authorize(meta ssh.ConnMetadata, key ssh.PublicKey, _ *ssh.Permi
 // admitLogin decides, takes a place among the sessions, and writes the login down before it takes effect.
 func (v *visit) admitLogin(user string, key ssh.PublicKey, now time.Time) policies.Verdict {
 	ruling := v.server.ruling.Load()
-	cred, err := attest(ruling.bundle.Policy, user, key)
-	if err != nil {
-		return policies.Verdict{Reason: certificateRefused, Detail: err.Error()}
-	}
-	login := policies.Login{Source: v.source.Addr(), User: user, Key: cred.public}
+	cred := attest(ruling.bundle.Policy, user, key)
+	login := policies.Login{Source: v.source.Addr(), User: user, Key: cred.public, Certificate: cred.certificate}
 	verdict := ruling.decideLogin(login, now)
 	cred.identity, cred.opening = verdict.Kind, verdict.Basis.Opening
 	v.credential = cred
@@ -55,7 +55,7 @@ func (v *visit) admitLogin(user string, key ssh.PublicKey, now time.Time) polici
 		return verdict
 	}
 	v.login = login
-	if full := v.server.sessions.enter(v, login, ruling.limits); full != "" {
+	if full := v.server.sessions.enter(v, login, cred.identity, ruling.limits); full != "" {
 		return policies.Verdict{Reason: full}
 	}
 	// A policy that came in between has not seen this session: decide under it as well.

@@ -72,7 +72,7 @@ func Check(c Config, now time.Time) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	algorithms, err := r.bundle.Policy.SSH.Level.Algorithms()
+	algorithms, err := r.bundle.Policy.SSH.Algorithms()
 	if err != nil {
 		return Report{}, err
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -24,8 +25,9 @@ var softwareKeyTypes = []string{ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.Key
 
 // baseConfig pins every list of algorithms. The library takes an empty list for its own defaults, SHA-1 among them, so a
 // list that is empty, or names what the library does not have, is refused here.
-func baseConfig(level policies.Level, keys *hostKeys) (*ssh.ServerConfig, error) {
-	a, err := level.Algorithms()
+func baseConfig(asked policies.SSH, keys *hostKeys) (*ssh.ServerConfig, error) {
+	level := asked.Level
+	a, err := asked.Algorithms()
 	if err != nil {
 		return nil, fmt.Errorf("choosing algorithms: %w", err)
 	}
@@ -61,11 +63,15 @@ func baseConfig(level policies.Level, keys *hostKeys) (*ssh.ServerConfig, error)
 		ServerVersion:           serverVersion,
 	}
 	config.PublicKeyAuthAlgorithms = append(config.PublicKeyAuthAlgorithms, softwareOnly(a)...)
+	offered := 0
 	for _, signer := range []ssh.Signer{keys.certified, keys.plain} {
-		if !slices.Contains(a.HostKeys, signer.PublicKey().Type()) {
-			return nil, fmt.Errorf("choosing algorithms: level %q does not allow host key type %q", level, signer.PublicKey().Type())
+		if slices.Contains(a.HostKeys, signer.PublicKey().Type()) {
+			config.AddHostKey(signer)
+			offered++
 		}
-		config.AddHostKey(signer)
+	}
+	if offered == 0 {
+		return nil, fmt.Errorf("choosing algorithms: level %q: no host key of types %s", level, strings.Join(a.HostKeys, ", "))
 	}
 	return config, nil
 }

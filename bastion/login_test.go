@@ -189,7 +189,7 @@ func TestRefusedLogins(t *testing.T) {
 				t.Errorf("user: got %q, want %q", r.User, want)
 			}
 		}},
-		{name: "user certificate", want: certificateRefused, attack: func(t *testing.T, f *fixture) {
+		{name: "certificate that waives touch", want: policies.CertificateOption, attack: func(t *testing.T, f *fixture) {
 			certificate := &ssh.Certificate{Key: software.PublicKey(), CertType: ssh.UserCert, ValidPrincipals: []string{"anna"},
 				ValidBefore: ssh.CertTimeInfinity, Permissions: ssh.Permissions{Extensions: map[string]string{"no-touch-required": ""}}}
 			if err := certificate.SignCert(constant{}, f.hostCA); err != nil {

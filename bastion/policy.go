@@ -36,7 +36,7 @@ type ruling struct {
 
 // rule derives a ruling, and refuses what cannot be served safely.
 func rule(b *bundle.Bundle, keys *hostKeys) (*ruling, error) {
-	config, err := baseConfig(b.Policy.SSH.Level, keys)
+	config, err := baseConfig(b.Policy.SSH, keys)
 	if err != nil {
 		return nil, err
 	}

@@ -318,7 +318,7 @@ func TestAlgorithmsAreNeverEmpty(t *testing.T) {
 		"pq-only":      "mlkem768x25519-sha256",
 		"pq-preferred": "mlkem768x25519-sha256 curve25519-sha256 curve25519-sha256@libssh.org",
 	} {
-		c, err := baseConfig(level, keys)
+		c, err := baseConfig(policies.SSH{Level: level}, keys)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -332,7 +332,7 @@ func TestAlgorithmsAreNeverEmpty(t *testing.T) {
 			t.Errorf("%s: %+v", level, c)
 		}
 	}
-	if _, err := baseConfig("", keys); err == nil {
+	if _, err := baseConfig(policies.SSH{}, keys); err == nil {
 		t.Error("no level was taken for one")
 	}
 }

@@ -22,7 +22,6 @@ const (
 	noKey              policies.Reason = "no_key"
 	methodPassword     policies.Reason = "method_password"
 	methodRefused      policies.Reason = "method_refused"
-	certificateRefused policies.Reason = "certificate_refused"
 	keyMalformed       policies.Reason = "key_malformed"
 	keyNoTouch         policies.Reason = "key_no_touch"
 	badSignature       policies.Reason = "bad_signature"
@@ -32,6 +31,8 @@ const (
 	// after proof of possession
 	sessionsFull     policies.Reason = "sessions_full"
 	engineerFull     policies.Reason = "engineer_sessions_full"
+	robotsFull       policies.Reason = "robots_full"
+	robotFull        policies.Reason = "robot_sessions_full"
 	auditUnavailable policies.Reason = "audit_unavailable"
 
 	// of a policy that nobody confirms any more

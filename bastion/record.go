@@ -36,6 +36,20 @@ type auditLog interface {
 	Append(event string, record any) error
 }
 
+// certificateRecord is the certificate that a key came in.
+type certificateRecord struct {
+	Serial    uint64 `json:"serial"`
+	ID        string `json:"id"`
+	Authority string `json:"authority"` // SHA-256 fingerprint
+}
+
+func (c credential) certificateRecord() *certificateRecord {
+	if c.certificate == nil {
+		return nil
+	}
+	return &certificateRecord{Serial: c.certificate.Serial, ID: escape(c.certificate.KeyID, maxText), Authority: c.authority}
+}
+
 // loginRecord is who was let in, by proof.
 type loginRecord struct {
 	Connection string `json:"connection"`
@@ -48,13 +62,15 @@ type loginRecord struct {
 	Test       bool   `json:"test"` // the evidence is a software authenticator's
 	Policy     uint64 `json:"policy"`
 	Opening    string `json:"opening,omitempty"` // of a break-glass identity
+
+	Certificate *certificateRecord `json:"certificate,omitempty"` // that the key came in
 }
 
 func (v *visit) loginRecord() loginRecord {
 	return loginRecord{
 		Connection: v.id, Source: v.source.String(), User: escape(v.login.User, maxText), Identity: string(v.credential.identity),
 		Key: v.credential.fingerprint, KeyType: v.credential.kind, Evidence: v.credential.evidence, Test: v.credential.isTest(),
-		Policy: v.server.ruling.Load().bundle.Version, Opening: v.credential.opening,
+		Policy: v.server.ruling.Load().bundle.Version, Opening: v.credential.opening, Certificate: v.credential.certificateRecord(),
 	}
 }
 
@@ -98,32 +114,33 @@ type refusedRecord struct {
 
 // closingRecord is written exactly once for every admitted connection.
 type closingRecord struct {
-	Connection  string          `json:"connection"`
-	Source      string          `json:"source"`
-	Outcome     string          `json:"outcome"` // "accepted" or "refused"
-	Reason      policies.Reason `json:"reason"`
-	Detail      string          `json:"detail,omitempty"`
-	User        string          `json:"user"`                  // as claimed; proven if accepted
-	Identity    string          `json:"identity,omitempty"`    // what kind of user that is; left out if nobody of that name is known or no key was proven
-	Key         string          `json:"key,omitempty"`         // SHA-256 fingerprint, possession proven
-	KeyType     string          `json:"key_type,omitempty"`    // of that key
-	ClaimedKey  string          `json:"claimed_key,omitempty"` // fingerprint of the key whose signature was refused: possession not proven
-	Evidence    string          `json:"evidence,omitempty"`    // as enrolled for this user and key
-	Test        bool            `json:"test"`                  // the evidence is a software authenticator's
-	Policy      uint64          `json:"policy"`                // version in force at arrival
-	Tries       int             `json:"tries"`                 // requests for authentication beside the first "none"
-	Client      string          `json:"client,omitempty"`      // version as claimed
-	KeyExchange string          `json:"key_exchange,omitempty"`
-	Cipher      string          `json:"cipher,omitempty"`
-	Began       time.Time       `json:"began"`
-	Seconds     float64         `json:"seconds"`
-	Ended       string          `json:"ended"`
-	Up          int64           `json:"bytes_up"`
-	Down        int64           `json:"bytes_down"`
-	Targets     []targetRecord  `json:"targets,omitempty"`
-	MoreTargets int             `json:"more_targets,omitempty"` // not listed, their bytes are counted
-	Refused     []refusedRecord `json:"refused,omitempty"`
-	MoreRefused int             `json:"more_refused,omitempty"`
+	Connection  string             `json:"connection"`
+	Source      string             `json:"source"`
+	Outcome     string             `json:"outcome"` // "accepted" or "refused"
+	Reason      policies.Reason    `json:"reason"`
+	Detail      string             `json:"detail,omitempty"`
+	User        string             `json:"user"`                  // as claimed; proven if accepted
+	Identity    string             `json:"identity,omitempty"`    // what kind of user that is; left out if nobody of that name is known or no key was proven
+	Key         string             `json:"key,omitempty"`         // SHA-256 fingerprint, possession proven
+	KeyType     string             `json:"key_type,omitempty"`    // of that key
+	ClaimedKey  string             `json:"claimed_key,omitempty"` // fingerprint of the key whose signature was refused: possession not proven
+	Evidence    string             `json:"evidence,omitempty"`    // as enrolled for this user and key
+	Certificate *certificateRecord `json:"certificate,omitempty"` // that the key came in
+	Test        bool               `json:"test"`                  // the evidence is a software authenticator's
+	Policy      uint64             `json:"policy"`                // version in force at arrival
+	Tries       int                `json:"tries"`                 // requests for authentication beside the first "none"
+	Client      string             `json:"client,omitempty"`      // version as claimed
+	KeyExchange string             `json:"key_exchange,omitempty"`
+	Cipher      string             `json:"cipher,omitempty"`
+	Began       time.Time          `json:"began"`
+	Seconds     float64            `json:"seconds"`
+	Ended       string             `json:"ended"`
+	Up          int64              `json:"bytes_up"`
+	Down        int64              `json:"bytes_down"`
+	Targets     []targetRecord     `json:"targets,omitempty"`
+	MoreTargets int                `json:"more_targets,omitempty"` // not listed, their bytes are counted
+	Refused     []refusedRecord    `json:"refused,omitempty"`
+	MoreRefused int                `json:"more_refused,omitempty"`
 }
 
 // opening notes a target among the open ones.
@@ -189,7 +206,7 @@ func (v *visit) write(outcome string, why policies.Reason, detail string) {
 	r.Policy, r.Tries = v.ruling.bundle.Version, v.tried.total
 	r.Key, r.KeyType = v.credential.fingerprint, v.credential.kind
 	r.Evidence, r.Test = v.credential.evidence, v.credential.isTest()
-	r.Identity = string(v.credential.identity)
+	r.Identity, r.Certificate = string(v.credential.identity), v.credential.certificateRecord()
 	if why == keyNoTouch || why == badSignature {
 		r.ClaimedKey = v.claimed
 	}

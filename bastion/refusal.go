@@ -22,12 +22,12 @@ const (
 
 // attempts is what a client tried, as the library reports it.
 type attempts struct {
-	total       int
-	none        bool
-	password    bool
-	other       bool // a method that is neither of these nor publickey
-	certificate bool
-	malformed   bool // a key that does not parse, or an algorithm that is not accepted
+	total     int
+	none      bool
+	password  bool
+	other     bool // a method that is neither of these nor publickey
+	waived    bool // a certificate that waives touch
+	malformed bool // a key that does not parse, or an algorithm that is not accepted
 }
 
 // attempted hears of each attempt that the library has answered.
@@ -42,8 +42,8 @@ func (v *visit) attempted(_ ssh.ConnMetadata, method string, err error) {
 		v.tried.password = true
 	case method != "publickey":
 		v.tried.other = true
-	case errors.Is(err, errCertificate):
-		v.tried.certificate = true
+	case errors.Is(err, errNoTouch):
+		v.tried.waived = true
 	case err != nil && !errors.Is(err, errRefused):
 		v.tried.malformed = true
 	}
@@ -74,8 +74,8 @@ func (v *visit) explain(err error) (policies.Reason, string) {
 		return methodPassword, ""
 	case v.tried.other:
 		return methodRefused, ""
-	case v.tried.certificate:
-		return certificateRefused, ""
+	case v.tried.waived:
+		return policies.CertificateOption, errNoTouch.Error()
 	case v.tried.malformed:
 		return keyMalformed, text
 	case errors.As(err, &library) && strings.Contains(text, libraryTooMany):

@@ -14,25 +14,35 @@ import (
 type sessions struct {
 	mu          sync.Mutex
 	all         map[*visit]policies.Login
-	perEngineer map[string]int
+	robots      map[*visit]bool // those of all that are robots'
+	perEngineer map[string]int  // robots as well: nobody shares a name
 	perSource   map[netip.Prefix]int
 }
 
 // enter takes a place for an authenticated visit, or says why there is none.
-func (s *sessions) enter(v *visit, login policies.Login, limits policies.Limits) (refused policies.Reason) {
+func (s *sessions) enter(v *visit, login policies.Login, kind policies.Kind, limits policies.Limits) (refused policies.Reason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	user := login.User
-	switch {
-	case len(s.all) >= limits.MaxSessions:
+	robot := kind == policies.KindRobot
+	switch { // robots never take a person's place
+	case robot && len(s.robots) >= limits.MaxRobots:
+		return robotsFull
+	case robot && s.perEngineer[user] >= limits.MaxPerRobot:
+		return robotFull
+	case !robot && len(s.all)-len(s.robots) >= limits.MaxSessions:
 		return sessionsFull
-	case s.perEngineer[user] >= limits.MaxPerEngineer:
+	case !robot && s.perEngineer[user] >= limits.MaxPerEngineer:
 		return engineerFull
 	}
 	if s.all == nil {
 		s.all, s.perEngineer, s.perSource = make(map[*visit]policies.Login), make(map[string]int), make(map[netip.Prefix]int)
+		s.robots = make(map[*visit]bool)
 	}
 	s.all[v] = login
+	if robot {
+		s.robots[v] = true
+	}
 	s.perEngineer[user]++
 	s.perSource[network(login.Source)]++
 	return ""
@@ -47,6 +57,7 @@ func (s *sessions) leave(v *visit) {
 		return
 	}
 	delete(s.all, v)
+	delete(s.robots, v)
 	user, from := login.User, network(login.Source)
 	if s.perEngineer[user]--; s.perEngineer[user] == 0 {
 		delete(s.perEngineer, user)

@@ -420,7 +420,7 @@ func TestWindowEnds(t *testing.T) {
 		defer here.Close()
 		v := &visit{server: s, conn: here, source: netip.MustParseAddrPort("127.0.0.1:1"), began: time.Now(), ruling: r,
 			login: policies.Login{Source: netip.MustParseAddr("127.0.0.1"), User: "anna", Key: f.anna.Authorized()}}
-		if full := s.sessions.enter(v, v.login, r.limits); full != "" {
+		if full := s.sessions.enter(v, v.login, policies.KindEngineer, r.limits); full != "" {
 			t.Fatal(full)
 		}
 		target, stop := context.WithCancel(t.Context())

@@ -260,6 +260,9 @@ func (p Policy) checkKey(path, engineer string, k Key, owners map[string]string)
 	if !hardwareType(key.Type()) {
 		return tomlfile.At(path+".public", "make one with ssh-keygen -t ed25519-sk", "key of %q is of type %s, which any software can hold", engineer, key.Type())
 	}
+	if a, err := p.SSH.Algorithms(); err == nil && !slices.Contains(a.PublicKeys, key.Type()) {
+		return tomlfile.At(path+".public", "enrol a key of another type, or add the type to ssh.user_keys", "key of %q is of type %s, which ssh.user_keys does not have", engineer, key.Type())
+	}
 	if strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key))) != k.Public {
 		return tomlfile.At(path+".public", "the first two words of the .pub file, without options and comment", "key of %q is not in the form \"TYPE BASE64\"", engineer)
 	}

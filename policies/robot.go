@@ -107,6 +107,9 @@ func (p Policy) checkRobot(path string, r Robot, owners map[string]string) error
 	if !slices.Contains(robotKeyTypes, key.Type()) {
 		return tomlfile.At(path+".public", "make one with ssh-keygen -t ed25519", "key of robot %q is of type %s", r.Name, key.Type())
 	}
+	if a, err := p.SSH.Algorithms(); err == nil && hardwareType(key.Type()) && !slices.Contains(a.PublicKeys, key.Type()) {
+		return tomlfile.At(path+".public", "a key of another type, or add the type to ssh.user_keys", "key of robot %q is of type %s, which ssh.user_keys does not have", r.Name, key.Type())
+	}
 	if other, ok := owners[r.Public]; ok {
 		return tomlfile.At(path+".public", "each key belongs to one, once", "key of robot %q is there twice, first as a key of %q", r.Name, other)
 	}

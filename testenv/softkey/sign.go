@@ -17,24 +17,29 @@ type Touch string
 
 const (
 	Always Touch = "always"
-	Never  Touch = "never" // signatures lack the user presence flag; a server must refuse them
+
+	Verified Touch = "verified" // the finger, and a PIN: signatures say so too
+	Never    Touch = "never"    // signatures lack the user presence flag; a server must refuse them
 )
 
-// UnmarshalText makes Touch a flag; only the two words are one.
+// UnmarshalText makes Touch a flag; only the three words are one.
 func (t *Touch) UnmarshalText(text []byte) error {
 	switch v := Touch(text); v {
-	case Always, Never:
+	case Always, Never, Verified:
 		*t = v
 		return nil
 	}
-	return fmt.Errorf("touch %q: want %q or %q", text, Always, Never)
+	return fmt.Errorf("touch %q: want %q, %q or %q", text, Always, Verified, Never)
 }
 
 // MarshalText is UnmarshalText's inverse.
 func (t Touch) MarshalText() ([]byte, error) { return []byte(t), nil }
 
-// flagUserPresence is bit 0 of an authenticator's flags (WebAuthn, section 6.1).
-const flagUserPresence = 0x01
+// Bits of an authenticator's flags (WebAuthn, section 6.1).
+const (
+	flagUserPresence     = 0x01
+	flagUserVerification = 0x04
+)
 
 type signer struct {
 	key     *Key
@@ -56,8 +61,11 @@ func (s *signer) PublicKey() ssh.PublicKey { return s.key.public }
 // Sign makes a signature as in PROTOCOL.u2f, "SSH U2F signatures".
 func (s *signer) Sign(_ io.Reader, message []byte) (*ssh.Signature, error) {
 	var flags byte
-	if s.touch == Always {
+	switch s.touch {
+	case Always:
 		flags = flagUserPresence
+	case Verified:
+		flags = flagUserPresence | flagUserVerification
 	}
 	application, digest := sha256.Sum256([]byte(Application)), sha256.Sum256(message)
 	tail := binary.BigEndian.AppendUint32([]byte{flags}, s.counter.Add(1))

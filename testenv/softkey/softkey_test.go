@@ -166,7 +166,7 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 
 func TestTouchFlag(t *testing.T) {
 	var touch Touch
-	for text, ok := range map[string]bool{"always": true, "never": true, "": false, "Always": false} {
+	for text, ok := range map[string]bool{"always": true, "never": true, "verified": true, "": false, "Always": false} {
 		if err := touch.UnmarshalText([]byte(text)); (err == nil) != ok {
 			t.Errorf("%q: %v", text, err)
 		}

@@ -24,7 +24,7 @@ func Verbs() []command.Verb {
 		Run:     runNew,
 	}, {
 		Name:    "softkey serve",
-		Args:    "--socket PATH [--touch always|never] FILE...",
+		Args:    "--socket PATH [--touch always|verified|never] FILE...",
 		Summary: "hold software security keys behind an ssh-agent socket",
 		Help: "Runs until interrupted and prints a line on stderr when it listens. Use it with SSH_AUTH_SOCK=PATH.\n" +
 			"With --touch never it signs without user presence, as a server must refuse.\n" + disclaimer,
@@ -59,7 +59,7 @@ func runServe(ctx context.Context, c *command.Call) error {
 	fs := c.Flags()
 	socket := fs.String("socket", "", "listen at this `path`")
 	touch := Always
-	fs.TextVar(&touch, "touch", Always, "whether signatures carry a touch: `always` or never")
+	fs.TextVar(&touch, "touch", Always, "whether signatures carry a touch: `always`, verified (with a PIN as well) or never")
 	if err := c.Parse(fs); err != nil {
 		return err
 	}
