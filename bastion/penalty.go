@@ -29,7 +29,6 @@ var penaltyCosts = map[policies.Reason]time.Duration{
 	tooManyTries:            5 * time.Second,
 	methodPassword:          10 * time.Second,
 	methodRefused:           5 * time.Second,
-	certificateRefused:      3 * time.Second,
 	keyMalformed:            5 * time.Second,
 	handshakeTimeout:        5 * time.Second,
 	noCommonAlgorithm:       3 * time.Second,
@@ -53,6 +52,8 @@ var penaltyCosts = map[policies.Reason]time.Duration{
 	policies.CertificateLifetime:         3 * time.Second,
 	policies.CertificateKeyUnknown:       3 * time.Second,
 	policies.CertificateExpired:          1 * time.Second,
+	policies.CertificateEarly:            1 * time.Second,
+	policies.KeyNoUserVerification:       3 * time.Second,
 }
 
 // penalty is what a source has collected.
