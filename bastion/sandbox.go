@@ -41,6 +41,9 @@ func (c Config) rules(r *ruling) sandbox.Rules {
 	for _, path := range []string{c.Trust, c.Bundle, c.Bundle + ".sig", c.HostKey, c.HostCertificate} {
 		rules.Read = append(rules.Read, sandbox.Beside(path)...)
 	}
+	if c.Statements != "" {
+		rules.Read = append(rules.Read, c.Statements)
+	}
 	for _, path := range []string{c.Audit, versionFile(c)} {
 		rules.Write = append(rules.Write, filepath.Dir(path))
 	}

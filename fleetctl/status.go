@@ -76,7 +76,9 @@ type serverStatus struct {
 	Release    string          `json:"release"`
 	BootID     string          `json:"boot_id"`
 	Cause      string          `json:"cause"`
-	Revoked    bool            `json:"revoked"` // the life's ticket came twice: it takes no users
+	Revoked    bool            `json:"revoked"`    // the life's ticket came twice: it takes no users
+	Tainted    bool            `json:"tainted"`    // an engineer was let onto this life: it is rebuilt before it serves again
+	HeldUntil  *time.Time      `json:"held_until"` // the engineer may be on it until then; null if it is not tainted
 }
 
 type regionStatus struct {
@@ -109,6 +111,9 @@ func newStatus(b *bundle.Bundle, servers []store.Server, now time.Time) status {
 		deadline := rotate.Deadline(k, time.Duration(b.Policy.Rotation.MaxAge))
 		if !deadline.IsZero() {
 			s.Deadline = &deadline
+		}
+		if s.Tainted = k.Tainted; k.Tainted {
+			s.HeldUntil = &k.HeldUntil
 		}
 		if !k.BootedAt.IsZero() {
 			s.AgeSeconds = int64(now.Sub(k.BootedAt) / time.Second)
@@ -146,6 +151,9 @@ func (r status) tables(c *command.Call, servers []store.Server, now time.Time) e
 		shown := string(s.State)
 		if s.Revoked {
 			shown += ", revoked"
+		}
+		if s.Tainted {
+			shown += ", tainted"
 		}
 		rows = append(rows, []string{s.Name, s.Region, shown, strconv.FormatUint(s.Epoch, 10), age, end, s.Release, word, s.Cause})
 	}

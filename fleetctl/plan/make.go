@@ -33,6 +33,8 @@ const (
 	Behind    Reason = "behind"      // another server of its region goes first
 	Parallel  Reason = "parallel"    // max_parallel servers are out already
 	Withheld  Reason = "quarantined" // kept out until asked for
+	Held      Reason = "held"        // drained for an engineer, who may be on it
+	Tainted   Reason = "tainted"     // an engineer was on it: its rebuild is carried on at once
 	undecided Reason = ""
 )
 
@@ -96,6 +98,9 @@ func Make(s Snapshot, r Rules, h Health, now time.Time) (Plan, Refusals) {
 	for _, x := range s.Servers {
 		g := all[x.Region]
 		switch {
+		case x.held(now): // out for as long as people need it, and in nobody's way but the floor's
+			g.missing += x.Capacity
+			g.failures = append(g.failures, x.Name)
 		case x.State.InFlight():
 			g.back += x.Capacity
 			free--
@@ -150,6 +155,11 @@ func dead(x Server, r Rules, now time.Time) bool {
 func (x Server) Serves(h Health, now time.Time) bool {
 	heard, ok := h[x.Name]
 	return x.State == inventory.Serving && !x.over(now) && ok && now.Sub(heard) <= FreshFor
+}
+
+// held reports whether an engineer may be on the server: until then nobody rebuilds it.
+func (x Server) held(now time.Time) bool {
+	return x.State == inventory.Draining && x.Tainted && now.Before(x.HeldUntil)
 }
 
 func (x Server) over(now time.Time) bool { return x.Revoked || Passed(x.Deadline, now) }
@@ -207,6 +217,12 @@ func (g *region) head(name string, gone bool) {
 
 // due says why a server is to be rebuilt, or in wait why it is not.
 func due(x Server, g *region, r Rules, now time.Time) (why, wait Reason, text string) {
+	if x.held(now) {
+		return undecided, Held, "drained for an engineer until " + x.HeldUntil.UTC().Format(time.TimeOnly) + " UTC, then rebuilt"
+	}
+	if x.State == inventory.Draining && x.Tainted {
+		return undecided, Tainted, "an engineer was on it: it is wiped next"
+	}
 	if x.State.InFlight() {
 		return undecided, InFlight, "begun, is carried on"
 	}

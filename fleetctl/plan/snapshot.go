@@ -30,6 +30,9 @@ type Server struct {
 	Epoch    uint64          `json:"epoch"`    // the life it lives, 0 before the first
 	Deadline time.Time       `json:"deadline"` // when it ends itself; zero: unknown, so it is due at once
 	Revoked  bool            `json:"revoked"`  // its ticket came twice: it is cut off, and ends itself
+
+	Tainted   bool      `json:"tainted,omitempty"`   // an engineer was let onto this life: it never serves again
+	HeldUntil time.Time `json:"held_until,omitzero"` // the engineer may be on it until then
 }
 
 // Rules are the policy's rotation rules and what the operator asked for.

@@ -263,7 +263,7 @@ func (r *Runner) resume(ctx context.Context, rules plan.Rules, lives map[string]
 		return err
 	}
 	for _, s := range servers {
-		if lives[s.Name] || !s.State.InFlight() {
+		if lives[s.Name] || !s.State.InFlight() || s.Tainted && time.Now().Before(s.HeldUntil) {
 			continue
 		}
 		l, err := r.life(s.Name, rules)
@@ -350,7 +350,7 @@ func (r *Result) finish() {
 }
 
 func anyInFlight(p plan.Plan) bool {
-	return slices.ContainsFunc(p.Steps, func(s plan.Step) bool { return s.Reason == plan.InFlight })
+	return slices.ContainsFunc(p.Steps, func(s plan.Step) bool { return s.Reason == plan.InFlight || s.Reason == plan.Tainted })
 }
 
 func (r *Runner) sayf(format string, args ...any) {

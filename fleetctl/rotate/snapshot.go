@@ -68,7 +68,8 @@ func Snapshot(b *bundle.Bundle, release uint64, servers []store.Server) (plan.Sn
 			k = store.Server{Name: x.Name, State: inventory.New}
 		}
 		s.Servers = append(s.Servers, plan.Server{Name: x.Name, Region: fleet.RegionOf(x.Name), Capacity: x.Capacity,
-			State: k.State, Epoch: k.Epoch, Deadline: Deadline(k, time.Duration(b.Policy.Rotation.MaxAge)), Revoked: k.Revoked})
+			State: k.State, Epoch: k.Epoch, Deadline: Deadline(k, time.Duration(b.Policy.Rotation.MaxAge)), Revoked: k.Revoked,
+			Tainted: k.Tainted, HeldUntil: k.HeldUntil})
 		if ready(k) {
 			h[x.Name] = k.HealthAt
 		}

@@ -52,6 +52,12 @@ func move(ctx context.Context, tx *sql.Tx, name string, epoch uint64, from, to i
 	if !inventory.Legal(from, to) {
 		return fmt.Errorf("moving server %q from %s to %s: %w", name, from, to, ErrIllegal)
 	}
+	if to != inventory.Wiping && to != inventory.Quarantined {
+		// The table alone leads a drained server to its wipe; this holds should the table ever change.
+		if have, err := server(ctx, tx, name); err == nil && have.Tainted && have.Epoch == epoch {
+			return fmt.Errorf("moving server %q to %s: %w", name, to, ErrTainted)
+		}
+	}
 	booted := ""
 	args := []any{string(to), stamp(now), cause}
 	if to == inventory.Booting {
@@ -86,6 +92,11 @@ func (s *Store) BeginLife(ctx context.Context, name string, epoch uint64, from i
 				return err
 			}
 		}
+		if old, err := server(ctx, tx, name); err != nil {
+			return err
+		} else if old.Epoch == epoch && old.Tainted && now.Before(old.HeldUntil) {
+			return fmt.Errorf("life %d of server %q, until %s: %w", epoch, name, old.HeldUntil.Format(time.RFC3339), ErrHeld)
+		}
 		if err := move(ctx, tx, name, epoch, from, inventory.Wiping, cause, now); err != nil {
 			return err
 		}
@@ -108,6 +119,7 @@ func nextEpoch(ctx context.Context, tx *sql.Tx, have Server) (uint64, error) {
 		 deadline = 0, health = NULL, health_at = 0, drained = 0, drain_forced = 0 WHERE name = ?`,
 		`UPDATE tickets SET revoked = 1 WHERE server = ? AND used_at = 0`,
 		`DELETE FROM drains WHERE server = ?`,
+		`DELETE FROM taints WHERE server = ?`,
 	} {
 		if _, err := tx.ExecContext(ctx, q, have.Name); err != nil {
 			return 0, err

@@ -17,7 +17,7 @@ func (s *Store) PolicyVersion(ctx context.Context) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("reading the policy's version: %w", err)
 	}
-	if h.version < schemaVersion {
+	if h.version < schemaPolicy {
 		return 0, nil // opened for reading, and written before this was remembered
 	}
 	return policyVersion(ctx, s.db)

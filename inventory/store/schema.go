@@ -13,7 +13,7 @@ import (
 // Specification constants of the file.
 const (
 	applicationID = 0x6d61796c // "mayl" in SQLite's header: this file is mayfly's
-	schemaVersion = 2
+	schemaVersion = 3
 )
 
 // schema1 is schema version 1. Times are nanoseconds since 1970, 0 for none.
@@ -102,6 +102,23 @@ CREATE TABLE policy (
 ) STRICT;
 `
 
+// schema3 is what version 3 adds: lives that an engineer was let onto.
+const schema3 = `
+CREATE TABLE taints (
+  server TEXT PRIMARY KEY REFERENCES servers(name),
+  epoch  INTEGER NOT NULL,
+  at     INTEGER NOT NULL,
+  until  INTEGER NOT NULL,
+  reason TEXT NOT NULL
+) STRICT;
+`
+
+// What a version of the schema brought.
+const (
+	schemaPolicy = 2
+	schemaTaints = 3
+)
+
 // header is what says whose a database is.
 type header struct{ app, version, tables int }
 
@@ -133,13 +150,17 @@ func (s *Store) migrate(ctx context.Context) error {
 		case err != nil:
 			return err
 		case h.empty():
-			_, err := tx.ExecContext(ctx, fmt.Sprintf("%s %s PRAGMA application_id = %d; PRAGMA user_version = %d;", schema1, schema2, applicationID, schemaVersion))
+			_, err := tx.ExecContext(ctx, fmt.Sprintf("%s %s %s PRAGMA application_id = %d; PRAGMA user_version = %d;", schema1, schema2, schema3, applicationID, schemaVersion))
 			return err
 		}
 		if err := h.check(); err != nil || h.version == schemaVersion {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, fmt.Sprintf("%s PRAGMA user_version = %d;", schema2, schemaVersion))
+		steps := schema3
+		if h.version < schemaPolicy {
+			steps = schema2 + schema3
+		}
+		_, err = tx.ExecContext(ctx, fmt.Sprintf("%s PRAGMA user_version = %d;", steps, schemaVersion))
 		return err
 	})
 }
@@ -153,5 +174,6 @@ func (s *Store) recognize(ctx context.Context) error {
 	if h.empty() {
 		return fmt.Errorf("it is empty: %w", fs.ErrNotExist) // whoever makes it has not got so far
 	}
+	s.untainted = h.version < schemaTaints
 	return h.check()
 }

@@ -31,6 +31,10 @@ type Server struct {
 	Drained     bool
 	DrainForced bool
 	Revoked     bool // the ticket of this life came twice: it gets no stream and no certificate any more
+
+	Tainted     bool      // an engineer was let onto this life: it never serves again
+	HeldUntil   time.Time // until then the engineer may be on it, and nobody rebuilds it
+	TaintReason string
 }
 
 // Joined is what a server said of itself when it joined.
@@ -45,6 +49,19 @@ type Joined struct {
 
 const serverColumns = `name, state, epoch, since, cause, release, boot_id, host_key, tunnel_key, tls_key, booted_at, joined_at, deadline, health, health_at, drained, drain_forced,
 	EXISTS (SELECT 1 FROM revoked_lives r WHERE r.server = servers.name AND r.epoch = servers.epoch)`
+
+// Columns of a life's taint; those of a store that is only read and does not know them yet.
+const (
+	taintColumns   = `, EXISTS (SELECT 1 FROM taints t WHERE t.server = servers.name AND t.epoch = servers.epoch), coalesce((SELECT until FROM taints t WHERE t.server = servers.name AND t.epoch = servers.epoch), 0), coalesce((SELECT reason FROM taints t WHERE t.server = servers.name AND t.epoch = servers.epoch), '')`
+	noTaintColumns = `, 0, 0, ''`
+)
+
+func (s *Store) columns() string {
+	if s.untainted {
+		return serverColumns + noTaintColumns
+	}
+	return serverColumns + taintColumns
+}
 
 // Sync adds the fleet's servers that the store does not know yet, as New, and keeps all others.
 func (s *Store) Sync(ctx context.Context, fleet inventory.Fleet, now time.Time) error {
@@ -67,10 +84,17 @@ type queryer interface {
 }
 
 // Servers returns all servers by name.
-func (s *Store) Servers(ctx context.Context) ([]Server, error) { return servers(ctx, s.db) }
+func (s *Store) Servers(ctx context.Context) ([]Server, error) {
+	return serversIn(ctx, s.db, s.columns())
+}
 
+// servers is Servers within a transaction, in which the schema is the newest.
 func servers(ctx context.Context, q queryer) (all []Server, err error) {
-	rows, err := q.QueryContext(ctx, "SELECT "+serverColumns+" FROM servers ORDER BY name")
+	return serversIn(ctx, q, serverColumns+taintColumns)
+}
+
+func serversIn(ctx context.Context, q queryer, columns string) (all []Server, err error) {
+	rows, err := q.QueryContext(ctx, "SELECT "+columns+" FROM servers ORDER BY name")
 	if err != nil {
 		return nil, fmt.Errorf("reading servers: %w", err)
 	}
@@ -87,11 +111,15 @@ func servers(ctx context.Context, q queryer) (all []Server, err error) {
 
 // Server returns one server, or ErrUnknown.
 func (s *Store) Server(ctx context.Context, name string) (Server, error) {
-	return server(ctx, s.db, name)
+	return serverIn(ctx, s.db, s.columns(), name)
 }
 
 func server(ctx context.Context, q queryer, name string) (Server, error) {
-	found, err := scanServer(q.QueryRowContext(ctx, "SELECT "+serverColumns+" FROM servers WHERE name = ?", name))
+	return serverIn(ctx, q, serverColumns+taintColumns, name)
+}
+
+func serverIn(ctx context.Context, q queryer, columns, name string) (Server, error) {
+	found, err := scanServer(q.QueryRowContext(ctx, "SELECT "+columns+" FROM servers WHERE name = ?", name))
 	if errors.Is(err, sql.ErrNoRows) {
 		return Server{}, fmt.Errorf("server %q: %w", name, ErrUnknown)
 	}
@@ -104,16 +132,16 @@ func server(ctx context.Context, q queryer, name string) (Server, error) {
 func scanServer(row interface{ Scan(...any) error }) (Server, error) {
 	var v Server
 	var state string
-	var since, booted, joined, deadline, healthAt int64
+	var since, booted, joined, deadline, healthAt, until int64
 	var health []byte
 	err := row.Scan(&v.Name, &state, &v.Epoch, &since, &v.Cause, &v.Release, &v.BootID, &v.HostKey, &v.TunnelKey, &v.TLSKey,
-		&booted, &joined, &deadline, &health, &healthAt, &v.Drained, &v.DrainForced, &v.Revoked)
+		&booted, &joined, &deadline, &health, &healthAt, &v.Drained, &v.DrainForced, &v.Revoked, &v.Tainted, &until, &v.TaintReason)
 	if err != nil {
 		return Server{}, err
 	}
 	v.State, v.Since = inventory.State(state), moment(since)
 	v.BootedAt, v.JoinedAt, v.Deadline = moment(booted), moment(joined), moment(deadline)
-	v.Health, v.HealthAt = health, moment(healthAt)
+	v.Health, v.HealthAt, v.HeldUntil = health, moment(healthAt), moment(until)
 	return v, nil
 }
 

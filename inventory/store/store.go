@@ -31,6 +31,8 @@ var (
 	ErrTicketExpired = errors.New("ticket has expired")
 	ErrTicketRevoked = errors.New("ticket was replaced by a newer one")
 	ErrRunOpen       = errors.New("another run is not finished")
+	ErrTainted       = errors.New("an engineer was let onto this life: it is rebuilt before it serves again")
+	ErrHeld          = errors.New("an engineer may be on it")
 )
 
 // Implementation constants.
@@ -42,6 +44,8 @@ const (
 // Store is an open state store. It may be used by several goroutines.
 type Store struct {
 	db *sql.DB
+
+	untainted bool // opened for reading, and written before taints were kept
 }
 
 // Open opens the store at path, and makes it, readable by this user only, if it is not there. It refuses a file of another

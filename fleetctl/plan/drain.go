@@ -1,0 +1,54 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"mayfly/inventory"
+)
+
+// Codes of refusals to drain one server.
+const (
+	DrainUnknown = "server_unknown"
+	DrainState   = "not_serving"
+	DrainFloor   = "floor"
+)
+
+// Drain refuses to take one server out for an engineer: it has to serve, and the rest of its region has to keep the floor without
+// it and without anything that is on its way back. How long it will be out is up to a person, so nothing is counted on.
+func Drain(s Snapshot, r Rules, h Health, name string, now time.Time) Refusals {
+	i := slices.IndexFunc(s.Servers, func(x Server) bool { return x.Name == name })
+	if i < 0 {
+		return Refusals{{DrainUnknown, "", fmt.Sprintf("no server %q that is rebuilt", name)}}
+	}
+	x := s.Servers[i]
+	if x.State != inventory.Serving || x.over(now) {
+		return Refusals{{DrainState, x.Region, fmt.Sprintf("%s is %s in life %d: only a server that serves is drained", name, x.State, x.Epoch)}}
+	}
+	floor := 0
+	for _, g := range s.Regions {
+		if g.Name == x.Region {
+			floor = g.Floor
+		}
+	}
+	serving, loses := 0, 0
+	var out []string
+	for _, other := range s.Servers {
+		switch {
+		case other.Region != x.Region:
+		case counts(other, r, h, now):
+			serving += other.Capacity
+		case other.Name != name:
+			out = append(out, other.Name)
+		}
+	}
+	if counts(x, r, h, now) {
+		loses = x.Capacity
+	}
+	if left := serving - loses; left < floor {
+		return Refusals{{DrainFloor, x.Region, fmt.Sprintf("region %s: serving %d - %d (%s) = %d, under the floor of %d (out: %s)",
+			x.Region, serving, loses, name, left, floor, list(out))}}
+	}
+	return nil
+}
