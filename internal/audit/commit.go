@@ -1,0 +1,170 @@
+package audit
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"time"
+
+	"mayfly/internal/hint"
+)
+
+// Implementation constants of writing.
+const (
+	maxUnpublished = 64 << 20             // bytes that no checkpoint covers; AppendOpening stops at half
+	busy           = 5 * time.Millisecond // a batch that follows the one before within this waits for others to join,
+	gather         = 2 * time.Millisecond // so long: many records a second then cost few system calls; a lone one never waits
+)
+
+// errUnpublished is why nothing is taken when tiles cannot be written although the journal can.
+var errUnpublished = errors.New("too many records wait for a checkpoint")
+
+// batch is what is written to the journal at once.
+type batch struct {
+	frames []byte
+	ends   []int // of each frame
+	done   chan struct{}
+	err    error
+}
+
+// add appends a frame with an entry.
+func (b *batch) add(now time.Time, event string, record []byte) {
+	start := len(b.frames)
+	b.frames = appendEntry(append(b.frames, make([]byte, frameHeader)...), now, event, record)
+	frame := b.frames[start:]
+	binary.BigEndian.PutUint32(frame, uint32(len(frame)-frameHeader))
+	binary.BigEndian.PutUint32(frame[4:], crc32.Update(crc32.Checksum(frame[:4], castagnoli), castagnoli, frame[frameHeader:]))
+	b.ends = append(b.ends, len(b.frames))
+}
+
+// Append writes one record. It is on disk when Append returns nil; otherwise it is not in the log, unless the disk failed to
+// say what it holds, after which the log takes nothing more.
+func (l *Log) Append(event string, record any) error {
+	if err := l.append(event, record, maxUnpublished); err != nil {
+		return fmt.Errorf("writing audit record %q: %w", event, err)
+	}
+	return nil
+}
+
+// AppendOpening is Append for the beginning of something whose end must be written as well: it fails while there is less free
+// space than the reserve.
+func (l *Log) AppendOpening(event string, record any) error {
+	err := l.space.enough(l.now())
+	if err == nil {
+		err = l.append(event, record, maxUnpublished/2)
+	}
+	if err != nil {
+		return fmt.Errorf("writing audit record %q: %w", event, err)
+	}
+	return nil
+}
+
+func (l *Log) append(event string, record any, limit int) error {
+	body, err := encodeRecord(event, record)
+	if err != nil {
+		return err
+	}
+	b, first, err := l.join(event, body, limit)
+	if err != nil {
+		return err
+	}
+	if first {
+		l.commit(b)
+	}
+	<-b.done
+	return b.err
+}
+
+// join puts a record into the batch that is being gathered. Whoever is its first has to commit it.
+func (l *Log) join(event string, body []byte, limit int) (b *batch, first bool, err error) {
+	for {
+		l.mu.Lock()
+		b = l.pending
+		switch {
+		case l.broken != nil:
+			err = l.broken
+		case l.unpublished > limit:
+			err = hint.New(errUnpublished, "the journal can be written and the tiles cannot: see the log")
+		}
+		if err != nil {
+			l.mu.Unlock()
+			return nil, false, err
+		}
+		if b != nil && len(b.frames)+len(body) > maxBatch-frameHeader-256 { // 256: keys, event and time
+			l.mu.Unlock()
+			<-b.done
+			continue
+		}
+		if first = b == nil; first {
+			b = &batch{done: make(chan struct{})}
+			l.pending = b
+		}
+		b.add(l.now(), event, body)
+		l.mu.Unlock()
+		return b, first, nil
+	}
+}
+
+// commit writes a batch to the journal. Others join it for as long as the one before is being written.
+func (l *Log) commit(b *batch) {
+	l.commitMu.Lock()
+	defer l.commitMu.Unlock()
+	defer close(b.done)
+	if began := time.Now(); began.Sub(l.committed) < busy {
+		time.Sleep(gather)
+	}
+	l.mu.Lock()
+	l.pending = nil
+	l.mu.Unlock()
+	defer func() { l.committed = time.Now() }()
+	if l.segment.size >= maxSegment {
+		if b.err = l.rotate(); b.err != nil {
+			l.note(b, false)
+			return
+		}
+	}
+	lost, err := l.segment.write(b.frames)
+	b.err = err
+	l.note(b, lost)
+}
+
+// note keeps what became of a batch.
+func (l *Log) note(b *batch, lost bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failed = b.err
+	if b.err != nil {
+		if lost && l.broken == nil {
+			l.broken = hint.New(fmt.Errorf("the log is closed after a failed write: %w", b.err), "mend the disk, then start again")
+		}
+		return
+	}
+	start := 0
+	for _, end := range b.ends {
+		l.staged = append(l.staged, b.frames[start+frameHeader:end:end])
+		start = end
+	}
+	l.next += uint64(len(b.ends))
+	l.unpublished += len(b.frames)
+	l.pub.poke()
+}
+
+// rotate begins a new segment of the journal.
+func (l *Log) rotate() error {
+	s, err := createSegment(l.dir, l.next)
+	if err != nil {
+		return err
+	}
+	old := l.segment
+	l.segment = s
+	l.older = append(l.older, s.first)
+	return old.file.Close()
+}
+
+func hash(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}

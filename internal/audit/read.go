@@ -1,0 +1,83 @@
+package audit
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
+)
+
+// readAttempts is how often a reader begins anew when the writer has moved on under it.
+const readAttempts = 10
+
+// Read hands every record from this number on to yield, those that are durable and not signed yet included, and returns
+// the number of the next one. It proves nothing: Verify does.
+func Read(dir string, from uint64, yield func(index uint64, text []byte) error) (next uint64, err error) {
+	next = from
+	for range readAttempts {
+		var size uint64
+		if size, err = claimedSize(dir); err != nil {
+			return next, err
+		}
+		if next, err = readBundles(dir, next, size, yield); err != nil {
+			return next, err
+		}
+		var left replayed
+		if left, err = replay(dir, size); err != nil {
+			continue // the journal was tidied since: the checkpoint is a newer one
+		}
+		for i, entry := range left.entries {
+			if index := size + uint64(i); index >= next {
+				if err := yield(index, entry); err != nil {
+					return next, err
+				}
+				next = index + 1
+			}
+		}
+		return next, nil
+	}
+	return next, err
+}
+
+// readBundles reads the signed records [from, size).
+func readBundles(dir string, from, size uint64, yield func(index uint64, text []byte) error) (next uint64, err error) {
+	for from < size {
+		b := tile{entries: true, index: from / tileWidth, width: int(min(size-from/tileWidth*tileWidth, tileWidth))}
+		data, err := b.read(dir)
+		if err != nil {
+			return from, err
+		}
+		entries, err := parseBundle(data, b.width)
+		if err != nil {
+			return from, fmt.Errorf("%s: %w", b.path(), err)
+		}
+		for _, entry := range entries[from%tileWidth:] {
+			if err := yield(from, entry); err != nil {
+				return from, err
+			}
+			from++
+		}
+	}
+	return from, nil
+}
+
+// claimedSize is the size that the checkpoint names, whoever signed it.
+func claimedSize(dir string) (uint64, error) {
+	data, err := readBounded(filepath.Join(dir, checkpointFile), maxCheckpoint)
+	if err != nil {
+		return 0, err
+	}
+	c, err := claimed(data)
+	return c.Size, err
+}
+
+func claimed(data []byte) (Checkpoint, error) {
+	text, _, found := strings.Cut(string(data), "\n\n")
+	if !found {
+		return Checkpoint{}, errors.New("malformed checkpoint: not signed")
+	}
+	return parseCheckpoint(text + "\n")
+}
+
+func missing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
