@@ -246,6 +246,9 @@ func TestSessionCaps(t *testing.T) {
 // quietLog takes records in a bubble, where there is no file.
 type quietLog struct{ closings []closingRecord }
 
+func (q *quietLog) AppendOpening(event string, record any) error { return q.Append(event, record) }
+func (q *quietLog) AppendRefused(event string, record any) error { return q.Append(event, record) }
+
 func (q *quietLog) Append(_ string, record any) error {
 	if r, ok := record.(closingRecord); ok {
 		q.closings = append(q.closings, r)

@@ -66,7 +66,7 @@ func (v *visit) admitLogin(user string, key ssh.PublicKey, now time.Time) polici
 			return verdict
 		}
 	}
-	if err := v.server.audit.Append(eventLogin, v.loginRecord()); err != nil {
+	if err := v.server.audit.AppendOpening(eventLogin, v.loginRecord()); err != nil {
 		v.server.sessions.leave(v)
 		v.server.log.Error("the audit log cannot be written: new sessions are denied", "error", err)
 		return policies.Verdict{Reason: auditUnavailable, Detail: err.Error()}

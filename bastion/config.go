@@ -20,12 +20,14 @@ type Config struct {
 	Bundle          string         `toml:"bundle"`           // bundle.json; its signatures are in FILE.sig
 	HostKey         string         `toml:"host_key"`         // Ed25519 private key, OpenSSH form, mode 0600
 	HostCertificate string         `toml:"host_certificate"` // its certificate, authorized_keys form
-	Audit           string         `toml:"audit"`            // the audit log, written by this process only
+	Audit           string         `toml:"audit"`            // directory of the audit log, written by this process only
+	AuditKey        string         `toml:"audit_key"`        // optional: the log's signing key; audit_key in that directory if left out
 	Statements      string         `toml:"statements"`       // optional: directory of signed approvals, openings and drained statements
 	ControllerCA    string         `toml:"controller_ca"`    // optional: the fleet's TLS CA, for "bastion renew"
 
-	Witnesses []string `toml:"witnesses"` // http or https URLs of who confirms that a policy is the newest
-	Sandbox   Sandbox  `toml:"sandbox"`   // "on", the default; "require" or "off"
+	Witnesses      []string       `toml:"witnesses"`     // http or https URLs of who confirms that a policy is the newest
+	AuditWitnesses []AuditWitness `toml:"audit_witness"` // optional: who cosigns the audit log's checkpoints
+	Sandbox        Sandbox        `toml:"sandbox"`       // "on", the default; "require" or "off"
 }
 
 // LoadConfig reads and checks a configuration file.
@@ -45,6 +47,9 @@ func LoadConfig(path string) (Config, error) {
 	}
 	if c.Statements != "" && !filepath.IsAbs(c.Statements) {
 		c.Statements = filepath.Join(filepath.Dir(path), c.Statements)
+	}
+	if c.AuditKey != "" && !filepath.IsAbs(c.AuditKey) {
+		c.AuditKey = filepath.Join(filepath.Dir(path), c.AuditKey)
 	}
 	if c.ControllerCA != "" && !filepath.IsAbs(c.ControllerCA) {
 		c.ControllerCA = filepath.Join(filepath.Dir(path), c.ControllerCA)
@@ -76,6 +81,9 @@ func parseConfig(name string, data []byte) (Config, error) {
 		return Config{}, doc.Place(tomlfile.At("sandbox", `leave it out for "on"`, "%w", err))
 	}
 	if err := c.checkWitnesses(doc); err != nil {
+		return Config{}, err
+	}
+	if err := c.checkAuditWitnesses(doc); err != nil {
 		return Config{}, err
 	}
 	return c, nil

@@ -15,7 +15,7 @@ trust = "trust.json"
 bundle = "bundle.json"
 host_key = "/keys/host_key"
 host_certificate = "host_key-cert.pub"
-audit = "audit.log"
+audit = "audit"
 `
 
 func TestConfig(t *testing.T) {
@@ -41,7 +41,7 @@ func TestBadConfig(t *testing.T) {
 		{"a name", `"10.77.0.2:22"`, `"localhost:22"`, "b.toml:1:"},
 		{"zone", `"10.77.0.2:22"`, `"[fe80::1%eth0]:22"`, "b.toml:1:"},
 		{"no listen", `listen = "10.77.0.2:22"`, ``, "listen is missing"},
-		{"no audit", `audit = "audit.log"`, ``, "audit is missing"},
+		{"no audit", `audit = "audit"`, ``, "audit is missing"},
 		{"empty bundle", `"bundle.json"`, `""`, "bundle is missing"},
 		{"not TOML", `audit =`, `audit`, "b.toml:6:"},
 	} {

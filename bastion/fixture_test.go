@@ -58,14 +58,24 @@ type spy struct {
 	fail    error
 }
 
-func (s *spy) Append(event string, record any) error {
+func (s *spy) Append(event string, record any) error { return s.tell(s.log.Append, event, record) }
+
+func (s *spy) AppendOpening(event string, record any) error {
+	return s.tell(s.log.AppendOpening, event, record)
+}
+
+func (s *spy) AppendRefused(event string, record any) error {
+	return s.tell(s.log.AppendRefused, event, record)
+}
+
+func (s *spy) tell(write func(event string, record any) error, event string, record any) error {
 	s.mu.Lock()
 	fail := s.fail
 	s.mu.Unlock()
 	if fail != nil {
 		return fail
 	}
-	if err := s.log.Append(event, record); err != nil {
+	if err := write(event, record); err != nil {
 		return err
 	}
 	data, err := json.Marshal(record)
@@ -137,7 +147,7 @@ func newFixture(t *testing.T) *fixture {
 		}
 	}
 	f.config = Config{Listen: netip.MustParseAddrPort("127.0.0.1:0"), Trust: f.path("trust.json"), Bundle: f.path("bundle.json"),
-		HostKey: f.path("host_key"), HostCertificate: f.path("host_key-cert.pub"), Audit: f.path("audit.log")}
+		HostKey: f.path("host_key"), HostCertificate: f.path("host_key-cert.pub"), Audit: f.path("audit")}
 	f.fleet = inventory.Fleet{
 		Name: "lab", Domain: "lab.internal", Test: true,
 		Network:    inventory.Network{Management: []netip.Prefix{netip.MustParsePrefix("10.77.0.0/24")}, Gateway: netip.MustParseAddr("10.77.0.1")},
@@ -269,7 +279,7 @@ func (f *fixture) startWith(change func(*Server)) {
 	f.t.Helper()
 	t := f.t
 	before := runtime.NumGoroutine()
-	log, err := audit.Open(f.config.Audit)
+	log, err := openAudit(f.config, f.fleet.Name, slog.New(slog.NewTextHandler(testWriter{t}, nil)), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -303,14 +313,14 @@ func (f *fixture) startWith(change func(*Server)) {
 	})
 }
 
-// verifyLog checks the chain of the audit log on disk.
+// verifyLog checks the audit log on disk by its key.
 func (f *fixture) verifyLog() {
-	data, err := os.ReadFile(f.config.Audit)
+	key, err := audit.ReadVerifier(filepath.Join(f.config.Audit, audit.KeyName+".pub"))
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	if n, err := audit.Verify(bytes.NewReader(data)); err != nil || n == 0 {
-		f.t.Errorf("audit log: %d records, %v", n, err)
+	if r, err := audit.Verify(f.config.Audit, audit.Trusted{Log: key}); err != nil || r.Size == 0 || r.Unsigned != 0 {
+		f.t.Errorf("audit log: %+v, %v", r, err)
 	}
 }
 

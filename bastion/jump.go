@@ -151,7 +151,7 @@ func (v *visit) jump(ctx context.Context, nc ssh.NewChannel) {
 	// A policy or statement that came in between, and a window that ended, have not seen this target: decide once more.
 	v.decideAgain(v.server.ruling.Load(), v.login, time.Now())
 	// Written down before anything goes to the server, durably.
-	if err := v.server.audit.Append(eventTarget, v.openingRecord(o)); err != nil {
+	if err := v.server.audit.AppendOpening(eventTarget, v.openingRecord(o)); err != nil {
 		v.server.log.Error("the audit log cannot be written: new targets are denied", "error", err)
 		o.finish(endRefused, auditUnavailable)
 		v.refuse(nc, what, auditUnavailable, err.Error())

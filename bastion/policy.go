@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"reflect"
 	"strconv"
 	"strings"
@@ -140,7 +141,7 @@ func bundleHint(err error) string {
 }
 
 // versionFile remembers the newest policy version that was in force, so that a restart cannot go back.
-func versionFile(c Config) string { return c.Audit + ".policy" }
+func versionFile(c Config) string { return filepath.Join(c.Audit, "policy_version") }
 
 func seenVersion(c Config) (uint64, error) {
 	data, err := readBounded(versionFile(c), 64)

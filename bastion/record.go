@@ -31,11 +31,6 @@ const (
 	maxDetail  = 256
 )
 
-// auditLog is where records go; Append returns once the record is durable.
-type auditLog interface {
-	Append(event string, record any) error
-}
-
 // certificateRecord is the certificate that a key came in.
 type certificateRecord struct {
 	Serial    uint64 `json:"serial"`
@@ -217,7 +212,7 @@ func (v *visit) write(outcome string, why policies.Reason, detail string) {
 		}
 	}
 	r.Began, r.Seconds, r.Ended = v.began.UTC(), seconds(v.began), v.ended
-	if err := v.server.audit.Append(eventConnection, r); err != nil {
+	if err := v.server.writeClosing(r, time.Now()); err != nil {
 		v.server.log.Error("a closing record could not be written", "connection", v.id, "reason", why, "error", err)
 	}
 }

@@ -44,11 +44,12 @@ func (c Config) rules(r *ruling) sandbox.Rules {
 	if c.Statements != "" {
 		rules.Read = append(rules.Read, c.Statements)
 	}
-	for _, path := range []string{c.Audit, versionFile(c)} {
-		rules.Write = append(rules.Write, filepath.Dir(path))
-	}
+	rules.Write = append(rules.Write, c.Audit, filepath.Dir(versionFile(c)))
 	for _, text := range c.Witnesses {
 		rules.reach(text)
+	}
+	for _, w := range c.AuditWitnesses {
+		rules.reach(w.URL)
 	}
 	return rules.Rules
 }

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"mayfly/bastion/sandbox"
-	"mayfly/internal/audit"
 	"mayfly/internal/hint"
 	"mayfly/policies"
 )
@@ -44,6 +43,7 @@ type Server struct {
 	refusals  refusals
 	strangers strangers
 	penalties penalties
+	closings  closings
 	drops     uint32 // last count read; owned by watch
 
 	taking     sync.Mutex                    // held by who replaces the ruling
@@ -59,10 +59,11 @@ func Serve(ctx context.Context, c Config, log *slog.Logger, reload <-chan os.Sig
 	}
 	// What is refused must not leave an empty log, so everything is loaded before; and once more under the log's lock, since
 	// another bastion may have had it, and a newer policy in force, until then.
-	if _, err := newServer(c, log, nil, time.Now()); err != nil {
+	before, err := newServer(c, log, nil, time.Now())
+	if err != nil {
 		return err
 	}
-	records, err := audit.Open(c.Audit)
+	records, err := openAudit(c, before.ruling.Load().bundle.Fleet, log, nil)
 	if err != nil {
 		return err
 	}
@@ -176,7 +177,11 @@ func (s *Server) countDrops(now time.Time) {
 	s.drops = n
 }
 
-func (s *Server) writeRefusal(r refusalRecord) { s.append(eventRefused, r) }
+func (s *Server) writeRefusal(r refusalRecord) {
+	if err := s.audit.AppendRefused(eventRefused, r); err != nil {
+		s.log.Warn("writing a count of refusals", "error", err)
+	}
+}
 
 // append writes a record that nothing waits for.
 func (s *Server) append(event string, record any) {

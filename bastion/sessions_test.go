@@ -60,4 +60,6 @@ func TestReloadDuringLogin(t *testing.T) {
 // appends is an audit log that does what the test wants.
 type appends func() error
 
-func (a appends) Append(string, any) error { return a() }
+func (a appends) Append(string, any) error        { return a() }
+func (a appends) AppendOpening(string, any) error { return a() }
+func (a appends) AppendRefused(string, any) error { return a() }

@@ -51,7 +51,7 @@ type demo struct {
 	agents   map[string]*supervise.Process
 	canaries map[string][]canary // by server
 	before   map[string]identity // of each server before it was rebuilt
-	audit    int64               // size of the audit log when the current check began
+	audit    uint64              // records of the audit log when the current check began
 }
 
 func runDemo(ctx context.Context, c *command.Call) (err error) {

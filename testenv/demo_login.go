@@ -6,11 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -258,12 +258,11 @@ func (d *demo) confined(ctx context.Context, server string) (string, error) {
 }
 
 // markAudit remembers where the audit log ends now.
-func (d *demo) markAudit() error {
-	info, err := os.Stat(d.auditFile())
+func (d *demo) markAudit() (err error) {
+	d.audit, err = audit.Read(d.auditDir(), d.audit, func(uint64, []byte) error { return nil })
 	if err != nil {
-		return fmt.Errorf("looking at the audit log: %w", err)
+		return fmt.Errorf("reading the audit log: %w", err)
 	}
-	d.audit = info.Size()
 	return nil
 }
 
@@ -289,13 +288,13 @@ func (d *demo) awaitReason(ctx context.Context, reason string) error {
 	}
 }
 
+// freshAudit is what the log says since the mark, one record a line.
 func (d *demo) freshAudit() ([]byte, error) {
-	f, err := os.Open(d.auditFile())
-	if err != nil {
-		return nil, fmt.Errorf("reading the audit log: %w", err)
-	}
-	defer f.Close()
-	fresh, err := io.ReadAll(io.NewSectionReader(f, d.audit, 1<<30))
+	var fresh []byte
+	_, err := audit.Read(d.auditDir(), d.audit, func(_ uint64, text []byte) error {
+		fresh = append(append(fresh, text...), '\n')
+		return nil
+	})
 	if err != nil {
 		return nil, fmt.Errorf("reading the audit log: %w", err)
 	}
@@ -304,17 +303,17 @@ func (d *demo) freshAudit() ([]byte, error) {
 
 // auditHolds verifies the whole log and counts closing records.
 func (d *demo) auditHolds() (string, error) {
-	data, err := os.ReadFile(d.auditFile())
+	key, err := audit.ReadVerifier(filepath.Join(d.auditDir(), audit.KeyName+".pub"))
 	if err != nil {
 		return "", err
 	}
-	n, err := audit.Verify(bytes.NewReader(data))
+	report, err := audit.Verify(d.auditDir(), audit.Trusted{Log: key})
 	if err != nil {
 		return "", err
 	}
 	logins, closed := map[string]int{}, map[string]int{}
 	accepted, test := 0, 0
-	for line := range bytes.Lines(data) {
+	n, err := audit.Read(d.auditDir(), 0, func(_ uint64, line []byte) error {
 		var r struct {
 			Event  string
 			Record struct {
@@ -323,7 +322,7 @@ func (d *demo) auditHolds() (string, error) {
 			}
 		}
 		if err := json.Unmarshal(line, &r); err != nil {
-			return "", fmt.Errorf("reading the audit log: %w", err)
+			return fmt.Errorf("reading the audit log: %w", err)
 		}
 		switch r.Event {
 		case "login":
@@ -337,6 +336,10 @@ func (d *demo) auditHolds() (string, error) {
 				}
 			}
 		}
+		return nil
+	})
+	if err != nil {
+		return "", err
 	}
 	for id, k := range closed {
 		if k != 1 {
@@ -351,7 +354,7 @@ func (d *demo) auditHolds() (string, error) {
 	if accepted == 0 || len(logins) < accepted || test != accepted {
 		return "", fmt.Errorf("of %d accepted logins %d are marked as made with a test key", accepted, test)
 	}
-	return fmt.Sprintf("%d records, %d accepted and %d refused connections closed, every login marked as a test key's", n, accepted, len(closed)-accepted), nil
+	return fmt.Sprintf("%d records, %d accepted and %d refused connections closed, every login marked as a test key's; root hash %s over %d", n, accepted, len(closed)-accepted, report.Root, report.Size), nil
 }
 
 func lastLine(s string) string {

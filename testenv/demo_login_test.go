@@ -35,10 +35,10 @@ func TestAuditHolds(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			d := &demo{e: &environment{dir: t.TempDir()}}
-			if err := os.Mkdir(filepath.Dir(d.auditFile()), 0o700); err != nil {
+			if err := os.Mkdir(filepath.Dir(d.auditDir()), 0o700); err != nil {
 				t.Fatal(err)
 			}
-			log, err := audit.Open(d.auditFile())
+			log, err := audit.Open(audit.Options{Dir: d.auditDir(), Name: "lab/test"})
 			if err != nil {
 				t.Fatal(err)
 			}

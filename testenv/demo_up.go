@@ -139,7 +139,7 @@ func (d *demo) startBastion(ctx context.Context) (string, error) {
 		return "", err
 	}
 	config := fmt.Sprintf("listen = %q\ntrust = %q\nbundle = %q\nhost_key = %q\nhost_certificate = %q\naudit = %q\ncontroller_ca = %q\n",
-		netip.AddrPortFrom(netlab.Bastion, bastionPort), e.fleet("trust.json"), e.fleet("bundle.json"), key, key+"-cert.pub", d.auditFile(), e.fleet("tls-ca.pem"))
+		netip.AddrPortFrom(netlab.Bastion, bastionPort), e.fleet("trust.json"), e.fleet("bundle.json"), key, key+"-cert.pub", d.auditDir(), e.fleet("tls-ca.pem"))
 	if err := d.write(e.path("bastion", "bastion.toml"), []byte(config), 0o600); err != nil {
 		return "", err
 	}
@@ -153,7 +153,7 @@ func (d *demo) startBastion(ctx context.Context) (string, error) {
 	return fmt.Sprintf("at %s:%d", netlab.Bastion, bastionPort), err
 }
 
-func (d *demo) auditFile() string { return d.e.path("bastion", "audit.jsonl") }
+func (d *demo) auditDir() string { return d.e.path("bastion", "audit") }
 
 // agents hold the engineers' software authenticators: alice, bob, and alice without a touch.
 func (d *demo) startAgents(ctx context.Context) error {

@@ -28,7 +28,7 @@ const (
 	hostCAsFile   = "ssh-host-cas.json"
 	ticketKeyFile = "ticket-key"
 	listKeyFile   = "list-key"
-	logFile       = "certificates.jsonl"
+	logDir        = "certificates" // the log of certificates, with its own key
 	livesDir      = "lives"
 	bastionsDir   = "bastions"
 	versionFile   = "bundle-version"

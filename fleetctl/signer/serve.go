@@ -101,7 +101,7 @@ func open(dir string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	a, err := audit.Open(filepath.Join(dir, keyDir, logFile))
+	a, err := audit.Open(audit.Options{Dir: filepath.Join(dir, keyDir, logDir), Name: audit.LogName("mayfly", r.trust.Fleet, "certificates")})
 	if err != nil {
 		return nil, fmt.Errorf("opening the log of certificates: %w", err)
 	}

@@ -60,11 +60,11 @@ type Log struct {
 	failed      error // of the last write
 	unsigned    error // of the last publication
 
-	commitMu sync.Mutex // held by the one who writes the journal
-	segment  *segment
-	shared   bool     // the last batch had more than one record
-	next     uint64   // number of the next record
-	older    []uint64 // first records of the segments that are there, the current one last
+	commitMu  sync.Mutex // held by the one who writes the journal
+	segment   *segment
+	committed time.Time // end of the last batch
+	next      uint64    // number of the next record
+	older     []uint64  // first records of the segments that are there, the current one last
 }
 
 // Open opens a log for appending. It fails if another process writes it, or if what is there is not what its key signed.
@@ -83,7 +83,7 @@ func Open(o Options) (*Log, error) {
 	if o.quota == 0 {
 		o.quota = RefusedQuota
 	}
-	l := &Log{dir: o.Dir, now: o.now, space: space{dir: o.Dir, reserve: o.Reserve}}
+	l := &Log{dir: o.Dir, now: o.now, space: space{reserve: o.Reserve}}
 	if err := l.begin(o); err != nil {
 		err = fmt.Errorf("opening audit log %s: %w", o.Dir, err)
 		for _, f := range []*os.File{l.lock, l.file()} {
@@ -166,6 +166,7 @@ func (l *Log) own() error {
 		}
 		return fmt.Errorf("locking: %w", err)
 	}
+	l.space.file = l.lock
 	return nil
 }
 

@@ -3,6 +3,8 @@ package audit
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -24,7 +26,7 @@ var ErrReserve = errors.New("free space for the audit log is below the reserve")
 
 // space remembers how much is free where the log is.
 type space struct {
-	dir     string
+	file    *os.File // any of the log
 	reserve uint64
 
 	mu   sync.Mutex
@@ -45,11 +47,11 @@ func (s *space) enough(now time.Time) error {
 
 func (s *space) look() error {
 	var st unix.Statfs_t
-	if err := unix.Statfs(s.dir, &st); err != nil {
+	if err := unix.Fstatfs(int(s.file.Fd()), &st); err != nil {
 		return fmt.Errorf("looking for free space: %w", err)
 	}
 	if free := st.Bavail * uint64(st.Bsize); free < s.reserve {
-		return hint.New(fmt.Errorf("%w: %d of %d bytes", ErrReserve, free, s.reserve), "make space where %s is", s.dir)
+		return hint.New(fmt.Errorf("%w: %d of %d bytes", ErrReserve, free, s.reserve), "make space where %s is", filepath.Dir(s.file.Name()))
 	}
 	return nil
 }

@@ -15,9 +15,13 @@ const configHelp = `The configuration is a TOML file; relative paths are relativ
   bundle           = "bundle.json"          the policy; its signatures are in bundle.json.sig
   host_key         = "host_key"             Ed25519 private key, mode 0600
   host_certificate = "host_key-cert.pub"    its certificate by the fleet's host CA
-  audit            = "audit.log"            the audit log
+  audit            = "audit"                directory of the audit log
   controller_ca    = "tls-ca.pem"           optional: the fleet's TLS CA, for "bastion renew"
-  sandbox          = "on"                   optional: "require" does not serve where the kernel lacks a part, "off" serves without`
+  sandbox          = "on"                   optional: "require" does not serve where the kernel lacks a part, "off" serves without
+  audit_key        = "audit_key"            optional: the log's key; audit_key in its directory if left out
+  [[audit_witness]]                         optional, repeated: who cosigns the log's checkpoints
+  url = "https://witness.example/log"       its submission prefix
+  key = "NAME+HASH+KEY"                     its verifier key`
 
 func main() {
 	ctx, stop := command.Signals(context.Background())

@@ -16,6 +16,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/crypto/ssh"
 
+	"mayfly/internal/audit"
 	"mayfly/internal/sshsig"
 	"mayfly/inventory"
 	"mayfly/policies"
@@ -34,6 +35,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error { return writeFleet(env.WorkDir) },
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"waitfor": waitFor,
+			"waitlog": waitLog,
 		},
 	})
 }
@@ -46,6 +48,27 @@ func waitFor(ts *testscript.TestScript, _ bool, args []string) {
 	defer poll.Stop()
 	for ; ctx.Err() == nil; <-poll.C {
 		if data, err := os.ReadFile(ts.MkAbs(args[0])); err == nil && strings.Contains(string(data), args[1]) {
+			return
+		}
+	}
+	ts.Fatalf("%s never held %q", args[0], args[1])
+}
+
+// waitLog DIR TEXT waits until a record of an audit log holds a text.
+func waitLog(ts *testscript.TestScript, _ bool, args []string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	found := errors.New("found")
+	for ; ctx.Err() == nil; <-poll.C {
+		_, err := audit.Read(ts.MkAbs(args[0]), 0, func(_ uint64, text []byte) error {
+			if strings.Contains(string(text), args[1]) {
+				return found
+			}
+			return nil
+		})
+		if errors.Is(err, found) {
 			return
 		}
 	}

@@ -1,0 +1,93 @@
+package bastion
+
+import (
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"mayfly/internal/audit"
+	"mayfly/internal/tomlfile"
+)
+
+// maxRefusedClosings bounds the closing records per hour of connections that were refused during their handshake. What is
+// beyond goes where counts go, so that those at listed addresses who hold no key cannot fill the log either.
+const maxRefusedClosings = 1024
+
+// auditLog is where records go.
+type auditLog interface {
+	// Append returns once the record is durable.
+	Append(event string, record any) error
+	// AppendOpening is Append for what begins: it keeps a reserve for the records of what is under way.
+	AppendOpening(event string, record any) error
+	// AppendRefused takes what strangers cause, in a quota of its own.
+	AppendRefused(event string, record any) error
+}
+
+var _ auditLog = (*audit.Log)(nil)
+
+// AuditWitness cosigns the audit log's checkpoints (c2sp.org/tlog-witness).
+type AuditWitness struct {
+	URL string `toml:"url"` // its submission prefix
+	Key string `toml:"key"` // its verifier key
+}
+
+func (c Config) checkAuditWitnesses(doc *tomlfile.Doc) error {
+	for _, w := range c.AuditWitnesses {
+		if err := (audit.Witness{URL: w.URL, Key: w.Key}).Check(); err != nil {
+			return doc.Place(tomlfile.At("audit_witness", "the witness's operator publishes both", "%v", err))
+		}
+	}
+	return nil
+}
+
+// openAudit opens the log of this bastion, or begins it under a name of fleet and machine.
+func openAudit(c Config, fleet string, log *slog.Logger, rejected func(audit.Rejection)) (*audit.Log, error) {
+	machine, err := os.Hostname()
+	if err != nil {
+		return nil, err
+	}
+	o := audit.Options{Dir: c.Audit, Key: c.AuditKey, Name: audit.LogName("mayfly", fleet, "bastion", machine), OnWitnessRejected: rejected}
+	if rejected == nil {
+		o.OnWitnessRejected = func(r audit.Rejection) {
+			log.Error("a witness rejects the audit log", "witness", r.Witness, "size", r.Size, "seen", r.Seen, "detail", r.Detail)
+		}
+	}
+	for _, w := range c.AuditWitnesses {
+		o.Witnesses = append(o.Witnesses, audit.Witness{URL: w.URL, Key: w.Key})
+	}
+	return audit.Open(o)
+}
+
+// closings counts the closing records of this hour that strangers may cause in the log itself.
+type closings struct {
+	mu    sync.Mutex
+	began time.Time
+	taken int
+}
+
+// take takes one of the hour's places.
+func (c *closings) take(now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if d := now.Sub(c.began); d >= time.Hour || d < 0 {
+		c.began, c.taken = now, 0
+	}
+	if c.taken >= maxRefusedClosings {
+		return false
+	}
+	c.taken++
+	return true
+}
+
+// writeClosing writes the one closing record of a connection. That of a refused one takes nothing that others need: beyond its
+// share, or when free space is short, it goes where counts go.
+func (s *Server) writeClosing(r closingRecord, now time.Time) error {
+	if r.Outcome != "refused" {
+		return s.audit.Append(eventConnection, r)
+	}
+	if s.closings.take(now) && s.audit.AppendOpening(eventConnection, r) == nil {
+		return nil
+	}
+	return s.audit.AppendRefused(eventConnection, r)
+}
