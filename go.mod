@@ -14,6 +14,7 @@ require (
 	github.com/vishvananda/netlink v1.3.1 // addresses, routes, rules, links
 	github.com/vishvananda/netns v0.0.5 // network namespaces of the test lab
 	golang.org/x/crypto v0.58.0 // SSH; v0.56.0 mended the last known flaws of its server
+	golang.org/x/mod v0.41.0 // Merkle tree, tiles, proofs and signed notes of the audit log
 	golang.org/x/net v0.60.0 // classic BPF
 	golang.org/x/sync v0.24.0 // errgroup
 	golang.org/x/sys v0.49.0 // system calls
@@ -33,7 +34,6 @@ require (
 	github.com/ncruces/go-strftime v1.0.0 // indirect
 	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect
 	golang.org/x/exp/typeparams v0.0.0-20231108232855-2478ac86f678 // indirect
-	golang.org/x/mod v0.41.0 // indirect
 	golang.org/x/tools v0.51.0 // indirect
 	golang.zx2c4.com/wintun v0.0.0-20230126152724-0fa3db229ce2 // indirect
 	honnef.co/go/tools v0.8.2 // indirect

@@ -14,9 +14,12 @@ import (
 
 // Implementation constants of writing.
 const (
-	maxUnpublished = 64 << 20             // bytes that no checkpoint covers; AppendOpening stops at half
-	busy           = 5 * time.Millisecond // a batch that follows the one before within this waits for others to join,
-	gather         = 2 * time.Millisecond // so long: many records a second then cost few system calls; a lone one never waits
+	maxUnpublished = 64 << 20 // bytes that no checkpoint covers; AppendOpening stops at half
+	// A batch that follows the one before within busy waits so long for others to join, so that many records a second cost few
+	// system calls. A lone record never waits, and one writer by himself waits in vain no more than this often.
+	busy   = 5 * time.Millisecond
+	gather = 2 * time.Millisecond
+	inVain = 4
 )
 
 // errUnpublished is why nothing is taken when tiles cannot be written although the journal can.
@@ -113,12 +116,15 @@ func (l *Log) commit(b *batch) {
 	l.commitMu.Lock()
 	defer l.commitMu.Unlock()
 	defer close(b.done)
-	if began := time.Now(); began.Sub(l.committed) < busy {
+	if began := time.Now(); l.alone < inVain && began.Sub(l.committed) < busy {
 		time.Sleep(gather)
 	}
 	l.mu.Lock()
 	l.pending = nil
 	l.mu.Unlock()
+	if l.alone++; len(b.ends) > 1 {
+		l.alone = 0
+	}
 	defer func() { l.committed = time.Now() }()
 	if l.segment.size >= maxSegment {
 		if b.err = l.rotate(); b.err != nil {

@@ -63,6 +63,7 @@ type Log struct {
 	commitMu  sync.Mutex // held by the one who writes the journal
 	segment   *segment
 	committed time.Time // end of the last batch
+	alone     int       // batches of one record since one that was shared
 	next      uint64    // number of the next record
 	older     []uint64  // first records of the segments that are there, the current one last
 }
