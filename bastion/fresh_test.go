@@ -369,6 +369,9 @@ type recorder struct {
 	kept []any
 }
 
+func (r *recorder) AppendOpening(event string, record any) error { return r.Append(event, record) }
+func (r *recorder) AppendRefused(event string, record any) error { return r.Append(event, record) }
+
 func (r *recorder) Append(_ string, record any) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
