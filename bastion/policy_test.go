@@ -242,6 +242,9 @@ func TestNoWayBack(t *testing.T) {
 	f := newFixture(t)
 	f.policy.Version = 7
 	f.writeBundle(2)
+	if err := os.Mkdir(f.config.Audit, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	if err := rememberVersion(f.config, 8); err != nil {
 		t.Fatal(err)
 	}
