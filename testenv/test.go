@@ -29,6 +29,7 @@ var testNeeds = slices.Concat(demoNeeds, []debian.Need{
 	{Name: "unshare", Package: "util-linux"},
 	{Name: "cpio", Package: "cpio"}, // reads our archives
 	{Name: "git", Package: "git"},
+	{Name: "systemd-analyze", Package: "systemd"}, // judges the bastion's units
 })
 
 // testLimit is for one `go test`; all of it stays under 20 minutes on two cores.

@@ -39,7 +39,20 @@ func serve(ctx context.Context, c *command.Call) error {
 	signal.Notify(reload, syscall.SIGHUP)
 	defer signal.Stop(reload)
 	log := slog.New(slog.NewTextHandler(c.Stderr, nil))
+	manager, err := newNotifier()
+	if err != nil {
+		return err
+	}
+	defer manager.close()
+	tell := func(err error) {
+		if err != nil {
+			log.Warn("the service manager does not hear", "error", err)
+		}
+	}
+	stop := context.AfterFunc(ctx, func() { tell(manager.stopping()) })
+	defer stop()
 	return bastion.Serve(ctx, config, log, reload, func(address net.Addr, policy uint64) {
 		fmt.Fprintf(c.Stderr, "bastion: serve: ready on %s, policy %d\n", address, policy)
+		tell(manager.ready(fmt.Sprintf("on %s, policy %d", address, policy)))
 	})
 }
