@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -42,7 +43,7 @@ func (c Config) rules(r *ruling) sandbox.Rules {
 		rules.Read = append(rules.Read, sandbox.Beside(path)...)
 	}
 	if c.Statements != "" {
-		rules.Read = append(rules.Read, c.Statements)
+		rules.Read = append(rules.Read, itself(c.Statements))
 	}
 	rules.Write = append(rules.Write, c.Audit, filepath.Dir(versionFile(c)))
 	for _, text := range c.Witnesses {
@@ -52,6 +53,14 @@ func (c Config) rules(r *ruling) sandbox.Rules {
 		rules.reach(w.URL)
 	}
 	return rules.Rules
+}
+
+// itself is the path of a directory, or for anything else, and for a directory that has yet to be made, the one that it lies in.
+func itself(path string) string {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return path
+	}
+	return filepath.Dir(path)
 }
 
 // allowances grow into the sandbox's rules.

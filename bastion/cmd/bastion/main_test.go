@@ -130,25 +130,33 @@ drain_limit = "1m"
 boot_limit = "1m"
 `
 
-// writeFleet writes what a bastion serves by, and one bundle each of version 1 and 2, and version 2 with one signature.
-func writeFleet(dir string) error {
-	var approvers []ssh.Signer
-	tr := trust.Trust{Kind: "mayfly-trust/1", Fleet: "lab", Test: true, Version: 1, Threshold: 2}
+// makeTrust makes a trust policy of two people, and the keys of theirs and of tickets and lists.
+func makeTrust() (approvers []ssh.Signer, tr trust.Trust, err error) {
+	tr = trust.Trust{Kind: "mayfly-trust/1", Fleet: "lab", Test: true, Version: 1, Threshold: 2}
 	var keys []string
 	for range 4 {
 		_, private, err := ed25519.GenerateKey(rand.Reader)
 		if err != nil {
-			return err
+			return nil, trust.Trust{}, err
 		}
 		signer, err := ssh.NewSignerFromKey(private)
 		if err != nil {
-			return err
+			return nil, trust.Trust{}, err
 		}
 		approvers = append(approvers, signer)
 		keys = append(keys, trust.FormatKey(signer.PublicKey()))
 	}
 	tr.Approvers = []trust.Person{{Name: "carl", Keys: keys[:1]}, {Name: "dora", Keys: keys[1:2]}}
 	tr.TicketKeys, tr.ListKeys = keys[2:3], keys[3:]
+	return approvers, tr, nil
+}
+
+// writeFleet writes what a bastion serves by, and one bundle each of version 1 and 2, and version 2 with one signature.
+func writeFleet(dir string) error {
+	approvers, tr, err := makeTrust()
+	if err != nil {
+		return err
+	}
 	data, err := tr.Marshal()
 	if err != nil {
 		return err
@@ -167,11 +175,15 @@ func writeFleet(dir string) error {
 }
 
 func writeBundle(dir, name string, version int, anna *softkey.Key, approvers []ssh.Signer) error {
-	fleet, err := inventory.Parse("fleet.toml", []byte(fleetTOML))
+	return writeBundleOf(dir, name, fleetTOML, policyTOML, version, anna, approvers)
+}
+
+func writeBundleOf(dir, name, fleetText, policyText string, version int, anna *softkey.Key, approvers []ssh.Signer) error {
+	fleet, err := inventory.Parse("fleet.toml", []byte(fleetText))
 	if err != nil {
 		return err
 	}
-	policy, err := policies.Parse("policy.toml", fmt.Appendf(nil, policyTOML, version, anna.Authorized()), fleet)
+	policy, err := policies.Parse("policy.toml", fmt.Appendf(nil, policyText, version, anna.Authorized()), fleet)
 	if err != nil {
 		return err
 	}
