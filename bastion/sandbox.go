@@ -91,6 +91,9 @@ func (r *ruling) ports() []uint16 {
 	for _, b := range r.bundle.Policy.BreakGlass {
 		ports = append(ports, b.Ports...)
 	}
+	for _, b := range r.bundle.Policy.Robots {
+		ports = append(ports, b.Ports...)
+	}
 	slices.Sort(ports)
 	return slices.Compact(ports)
 }

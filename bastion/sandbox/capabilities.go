@@ -63,27 +63,35 @@ func effective(capability int) (bool, error) {
 // change the machine's network, by netlink and by device control: who keeps it gets neither (socketCheck).
 const filterCapability = unix.CAP_NET_ADMIN
 
-// filterNeedsCapability says whether this process may filter its sockets by that capability only. It tries on a thread that has none,
-// which ends with it.
+// filterNeedsCapability says whether this process may filter its sockets by that capability only. It tries with nothing in effect on
+// this thread, which is as before when it returns: a thread that differs from the others would spoil what is done on all of them.
 func filterNeedsCapability() bool {
-	have, err := effective(filterCapability)
-	if err != nil || !have {
+	if have, err := effective(filterCapability); err != nil || !have {
 		return false
 	}
-	refused := make(chan bool)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread is not used for anything else
-		refused <- errors.Is(filterBare(), unix.EPERM)
-	}()
-	return <-refused
+	runtime.LockOSThread()
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var before [2]unix.CapUserData
+	if err := unix.Capget(&header, &before[0]); err != nil {
+		runtime.UnlockOSThread()
+		return false
+	}
+	bare := before
+	bare[0].Effective, bare[1].Effective = 0, 0
+	if err := unix.Capset(&header, &bare[0]); err != nil {
+		runtime.UnlockOSThread()
+		return false
+	}
+	refused := errors.Is(filterSomething(), unix.EPERM)
+	if err := unix.Capset(&header, &before[0]); err != nil {
+		return refused // and the thread stays locked: it ends with its goroutine
+	}
+	runtime.UnlockOSThread()
+	return refused
 }
 
-// filterBare gives up this thread's capabilities and puts a filter on a socket.
-func filterBare() error {
-	header, left := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, [2]unix.CapUserData{}
-	if err := unix.Capset(&header, &left[0]); err != nil {
-		return err
-	}
+// filterSomething puts a filter on a socket.
+func filterSomething() error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
