@@ -21,7 +21,7 @@ var program = command.Program{
 		statusVerb, planVerb, rotateVerb,
 		imageLockVerb, imageBuildVerb, imageSignVerb, imageVerifyVerb, imageUseVerb,
 		policyCheckVerb, policyBundleVerb, policySignVerb,
-		sshConfigVerb, certifyVerb,
+		sshConfigVerb, robotKeysVerb, certifyVerb,
 		caListVerb, caRotateVerb, caRetireVerb, caPublishVerb,
 	},
 }

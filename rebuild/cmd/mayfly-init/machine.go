@@ -224,16 +224,21 @@ func (m *machine) apply(b *bundle.Bundle, now time.Time) error {
 	server, _ := b.Inventory.Server(m.papers.ticket.Server)
 	here := granted(b.Policy, b.Inventory, server.Name, now)
 	bastions := bastionAddresses(b.Inventory)
-	algorithms, err := sshdAlgorithms(b.Policy.SSH.Level)
+	algorithms, err := sshdAlgorithms(b.Policy.SSH)
 	if err != nil {
 		return refuse(codeAlgorithms, "%w", err)
 	}
 	config := sshdConfiguration(sshdSettings{
 		listen: m.papers.ticket.Address.Addr(), algorithms: algorithms, engineers: here, bastions: bastions, dir: sshDir,
+		verify: b.Policy.SSH.VerifyRequired,
 	})
 	files := make(map[string][]byte)
 	for _, e := range here {
 		files[e.name] = authorizedKeys(e, bastions)
+	}
+	// sshd reads it at each login. An empty file is a list of nothing.
+	if err := durable.WriteFile(revokedFile, b.Policy.Certificates.KRL.Bytes(), 0o644); err != nil {
+		return fmt.Errorf("writing the revoked keys: %w", err)
 	}
 	if err := writeAuthorizedKeys(authorizedDir, files); err != nil {
 		return err

@@ -61,6 +61,9 @@ func TestGranted(t *testing.T) {
 		{"other region", policies.Policy{Engineers: []policies.Engineer{person("ana", skKey)}, Grants: []policies.Grant{grant("ana", "region:nl", 22)}}, ""},
 		{"other port", policies.Policy{Engineers: []policies.Engineer{person("ana", skKey)}, Grants: []policies.Grant{grant("ana", "*", 80)}}, ""},
 		{"no grant", policies.Policy{Engineers: []policies.Engineer{person("ana", skKey)}}, ""},
+		{"evidence that is not accepted", policies.Policy{Hardware: policies.Hardware{TestRoots: []string{"other"}}, Engineers: []policies.Engineer{person("ana", skKey)}, Grants: []policies.Grant{grant("ana", "*", 22)}}, ""},
+		{"no user verification", policies.Policy{SSH: policies.SSH{VerifyRequired: true}, Engineers: []policies.Engineer{person("ana", skKey)}, Grants: []policies.Grant{grant("ana", "*", 22)}}, ""},
+		{"a robot", policies.Policy{Robots: []policies.Robot{{Name: "ana", Public: skKey, Servers: []string{"se-1"}, Ports: []uint16{22}}}}, ""},
 		{"software key", policies.Policy{Engineers: []policies.Engineer{person("ana", plainKey)}, Grants: []policies.Grant{grant("ana", "*", 22)}}, ""},
 		{"key with a second line", policies.Policy{Engineers: []policies.Engineer{person("ana", skKey+"\n"+plainKey)}, Grants: []policies.Grant{grant("ana", "*", 22)}}, ""},
 		{"root", policies.Policy{Engineers: []policies.Engineer{person("root", skKey)}, Grants: []policies.Grant{grant("root", "*", 22)}}, ""},
@@ -79,6 +82,9 @@ func TestGranted(t *testing.T) {
 			}
 			if tt.name != "zero" {
 				tt.policy.Expires = testNow.Add(time.Hour)
+			}
+			if tt.policy.Hardware.TestRoots == nil {
+				tt.policy.Hardware.TestRoots = []string{"lab"}
 			}
 			if got := names(testNow); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
@@ -217,7 +223,7 @@ func TestSSHDAlgorithms(t *testing.T) {
 		policies.PQPreferred: "sntrup761x25519-sha512@openssh.com curve25519-sha256 curve25519-sha256@libssh.org",
 		policies.PQOnly:      "sntrup761x25519-sha512@openssh.com",
 	} {
-		a, err := sshdAlgorithms(level)
+		a, err := sshdAlgorithms(policies.SSH{Level: level})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -230,13 +236,13 @@ func TestSSHDAlgorithms(t *testing.T) {
 			}
 		}
 	}
-	if _, err := sshdAlgorithms("weak"); err == nil {
+	if _, err := sshdAlgorithms(policies.SSH{Level: "weak"}); err == nil {
 		t.Error("an unknown level has algorithms")
 	}
 }
 
 func TestSSHDConfiguration(t *testing.T) {
-	a, err := sshdAlgorithms(policies.PQPreferred)
+	a, err := sshdAlgorithms(policies.SSH{Level: policies.PQPreferred})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,12 +251,16 @@ func TestSSHDConfiguration(t *testing.T) {
 	got := string(sshdConfiguration(s))
 	for _, line := range []string{
 		"AllowUsers ana@10.77.0.2 ana@10.77.0.3 bo@10.77.0.2 bo@10.77.0.3", "PermitRootLogin no", "PasswordAuthentication no", "UsePAM no",
-		"PubkeyAuthOptions touch-required", "DisableForwarding yes", "LogLevel QUIET", "ListenAddress 10.77.0.11",
+		"PubkeyAuthOptions touch-required", "RevokedKeys " + sshDir + "/revoked_keys", "DisableForwarding yes", "LogLevel QUIET", "ListenAddress 10.77.0.11",
 		"PubkeyAcceptedAlgorithms sk-ssh-ed25519@openssh.com,sk-ecdsa-sha2-nistp256@openssh.com", "Ciphers aes256-gcm@openssh.com,aes128-gcm@openssh.com",
 	} {
 		if !strings.Contains(got, line+"\n") {
 			t.Errorf("no line %q in:\n%s", line, got)
 		}
+	}
+	s.verify = true
+	if got := string(sshdConfiguration(s)); !strings.Contains(got, "PubkeyAuthOptions touch-required verify-required\n") {
+		t.Errorf("user verification is not asked for:\n%s", got)
 	}
 	for name, nobody := range map[string]func(*sshdSettings){
 		"no engineers": func(s *sshdSettings) { s.engineers = nil },

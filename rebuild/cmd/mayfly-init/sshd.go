@@ -16,6 +16,7 @@ const (
 	sshdConfig  = sshDir + "/sshd_config"
 	hostKeyFile = sshDir + "/host_key"
 	hostCert    = sshDir + "/host_key-cert.pub"
+	revokedFile = sshDir + "/revoked_keys"
 )
 
 // known92 is what Debian 12's OpenSSH 9.2 knows of what a policy may name. It refuses to start with any other name.
@@ -35,8 +36,8 @@ var known92 = map[string]bool{
 
 // sshdAlgorithms is the strongest subset of a level that OpenSSH 9.2 supports. ML-KEM comes with 9.9: where the level names it,
 // the post-quantum exchange that 9.2 has takes its place.
-func sshdAlgorithms(level policies.Level) (policies.Algorithms, error) {
-	a, err := level.Algorithms()
+func sshdAlgorithms(asked policies.SSH) (policies.Algorithms, error) {
+	a, err := asked.Algorithms()
 	if err != nil {
 		return policies.Algorithms{}, fmt.Errorf("choosing sshd's algorithms: %w", err)
 	}
@@ -62,7 +63,8 @@ type sshdSettings struct {
 	algorithms policies.Algorithms
 	engineers  []engineer
 	bastions   []netip.Addr
-	dir        string // of host key, certificate and authorized keys
+	dir        string // of host key, certificate, authorized keys and revoked keys
+	verify     bool   // a signature has to say that PIN or biometry was asked for
 }
 
 // sshdConfiguration renders sshd_config. Without anybody who may log in, it denies everybody: sshd allows all users when no
@@ -90,7 +92,12 @@ func sshdConfiguration(s sshdSettings) []byte {
 
 	line("AuthenticationMethods", "publickey")
 	line("PubkeyAuthentication", "yes")
-	line("PubkeyAuthOptions", "touch-required")
+	options := []string{"touch-required"}
+	if s.verify {
+		options = append(options, "verify-required")
+	}
+	line("PubkeyAuthOptions", options...)
+	line("RevokedKeys", s.dir+"/revoked_keys") // without the file sshd refuses every key
 	line("AuthorizedKeysFile", s.dir+"/authorized_keys/%u")
 	line("StrictModes", "yes")
 	for _, off := range []string{"PasswordAuthentication", "KbdInteractiveAuthentication", "HostbasedAuthentication", "GSSAPIAuthentication",

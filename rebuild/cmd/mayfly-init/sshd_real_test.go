@@ -79,7 +79,7 @@ func TestSSHDAcceptsConfiguration(t *testing.T) {
 		return cmd.CombinedOutput()
 	}
 	for _, level := range []policies.Level{policies.PQPreferred, policies.PQOnly} {
-		a, err := sshdAlgorithms(level)
+		a, err := sshdAlgorithms(policies.SSH{Level: level})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,6 +87,10 @@ func TestSSHDAcceptsConfiguration(t *testing.T) {
 			engineers: []engineer{{name: "ana"}}, bastions: bastionAddresses(testFleet())}
 		if out, err := check(sshdConfiguration(s)); err != nil || len(bytes.TrimSpace(out)) != 0 {
 			t.Errorf("%s: %v\n%s", level, err, out)
+		}
+		s.verify = true
+		if out, err := check(sshdConfiguration(s)); err != nil || len(bytes.TrimSpace(out)) != 0 {
+			t.Errorf("%s, user verification: %v\n%s", level, err, out)
 		}
 		s.engineers = nil
 		if out, err := check(sshdConfiguration(s)); err != nil || len(bytes.TrimSpace(out)) != 0 {
