@@ -56,6 +56,12 @@ func (c *Client) Renew(ctx context.Context, r join.RenewRequest) (join.Certifica
 	return ask[join.Certificates](ctx, c, pathRenew, r)
 }
 
+// Drained signs the statement that this life of a server takes no traffic, for engineers, until expires.
+func (c *Client) Drained(ctx context.Context, server string, epoch uint64, expires time.Time) (data, sig []byte, err error) {
+	f, err := ask[signedFile](ctx, c, pathDrained, drainedRequest{Server: server, Epoch: epoch, Expires: expires})
+	return f.Data, f.Signature, err
+}
+
 // List signs a server list.
 func (c *Client) List(ctx context.Context, l checkin.List) (checkin.Signed, error) {
 	return ask[checkin.Signed](ctx, c, pathList, l)

@@ -26,6 +26,9 @@ func (s *server) list(l checkin.List, now time.Time) (checkin.Signed, error) {
 	if err := checkList(l, b.Inventory, now); err != nil {
 		return checkin.Signed{}, err
 	}
+	if err := s.lives.takers(l, b.Inventory.Domain); err != nil {
+		return checkin.Signed{}, err
+	}
 	if err := s.rate.allow("lists", l.Fleet, listsPerHour, now); err != nil {
 		return checkin.Signed{}, err
 	}

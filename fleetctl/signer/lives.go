@@ -36,12 +36,17 @@ type life struct {
 	Ends    time.Time `json:"ends"`     // no certificate is valid later
 	Revoked bool      `json:"revoked"`  // a ticket of it was used twice
 	Signed  uint64    `json:"signed"`   // the highest epoch that a ticket was signed for
+
+	// An engineer was let onto this life: no list names it any more, and nobody else begins before this time.
+	Drained time.Time `json:"drained,omitzero"`
 }
 
 // lives remembers which tickets were admitted, durably.
 type lives struct {
 	dir string
 	mu  sync.Mutex // held over a file's read, decision and write
+
+	drained map[string]bool // servers whose present life is drained; guarded by mu
 }
 
 func (l *lives) path(server string) string { return filepath.Join(l.dir, server+".json") }
@@ -85,8 +90,12 @@ func (l *lives) begin(t *ticket.Ticket, hash [32]byte, tlsKey, hostKey string, n
 	switch {
 	case t.Epoch < v.Epoch:
 		return life{}, join.Refuse(join.TicketOlder, "ticket of life %d, life %d has begun", t.Epoch, v.Epoch)
+	case now.Before(v.Drained):
+		return life{}, heldBack(v)
 	case t.Epoch > v.Epoch:
 		v.Tickets = nil
+	case !v.Drained.IsZero():
+		return life{}, join.Refuse(join.LifeDrained, "life %d of %q was drained for an engineer: it does not come back", v.Epoch, v.Server)
 	case slices.Contains(v.Tickets, h):
 		v.Revoked = true
 		if err := l.save(v); err != nil {
@@ -103,9 +112,13 @@ func (l *lives) begin(t *ticket.Ticket, hash [32]byte, tlsKey, hostKey string, n
 	}
 	v.Epoch = t.Epoch
 	v.Tickets = append(v.Tickets, h)
-	v.TLSKey, v.HostKey, v.Revoked = tlsKey, hostKey, false
+	v.TLSKey, v.HostKey, v.Revoked, v.Drained = tlsKey, hostKey, false, time.Time{}
 	v.Ends = now.Add(time.Duration(t.MaxAge) * time.Second).UTC().Truncate(time.Second)
-	return v, l.save(v)
+	if err := l.save(v); err != nil {
+		return life{}, err
+	}
+	delete(l.drained, v.Server)
+	return v, nil
 }
 
 // current returns the life that these keys belong to, if it may go on at now.
@@ -127,7 +140,7 @@ func (l *lives) current(server, tlsKey, hostKey string, now time.Time) (life, er
 }
 
 // sign decides whether a ticket of this epoch may be signed, and remembers durably that it may. allow is asked last.
-func (l *lives) sign(server string, epoch uint64, allow func() error) error {
+func (l *lives) sign(server string, epoch uint64, now time.Time, allow func() error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	v, err := l.load(server)
@@ -136,6 +149,8 @@ func (l *lives) sign(server string, epoch uint64, allow func() error) error {
 	}
 	seen := max(v.Epoch, v.Signed)
 	switch {
+	case now.Before(v.Drained), epoch == v.Epoch && !v.Drained.IsZero():
+		return heldBack(v)
 	case epoch < v.Epoch:
 		return join.Refuse(join.TicketOlder, "ticket of life %d, life %d of %q has begun", epoch, v.Epoch, server)
 	case epoch > seen && epoch-seen > maxEpochStep:
@@ -156,5 +171,6 @@ func openLives(dir string) (*lives, error) {
 	if err := os.MkdirAll(d, 0o700); err != nil {
 		return nil, fmt.Errorf("opening the signer's state: %w", err)
 	}
-	return &lives{dir: d}, nil
+	l := &lives{dir: d}
+	return l, l.recall()
 }

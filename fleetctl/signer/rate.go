@@ -17,6 +17,7 @@ const (
 	serviceHour    = 60
 	hostsPerHour   = 30
 	listsPerHour   = 3600
+	drainsPerHour  = 12
 )
 
 type rateKey struct{ kind, name string }

@@ -35,6 +35,7 @@ const (
 	pathAdmit   = "/v1/admit"
 	pathRenew   = "/v1/renew"
 	pathList    = "/v1/list"
+	pathDrained = "/v1/drained"
 	pathService = "/v1/service"
 	pathHost    = "/v1/host"
 	pathRenewal = "/v1/host/renew"
@@ -128,6 +129,7 @@ func (s *server) handler(log *slog.Logger) http.Handler {
 	mux.Handle("POST "+pathAdmit, handle(log, s.now, s.admit))
 	mux.Handle("POST "+pathRenew, handle(log, s.now, s.renew))
 	mux.Handle("POST "+pathList, handle(log, s.now, s.list))
+	mux.Handle("POST "+pathDrained, handle(log, s.now, s.drained))
 	mux.Handle("POST "+pathService, handle(log, s.now, s.service))
 	mux.Handle("POST "+pathHost, handle(log, s.now, s.host))
 	mux.Handle("POST "+pathRenewal, handle(log, s.now, s.renewHost))

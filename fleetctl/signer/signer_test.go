@@ -34,7 +34,7 @@ func TestEpochsAreNotUsedUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := again.sign("se-1", 3*maxEpochStep+1, func() error { return nil }); reason(err) != join.TicketAhead {
+	if err := again.sign("se-1", 3*maxEpochStep+1, now, func() error { return nil }); reason(err) != join.TicketAhead {
 		t.Errorf("after a restart: got %v, want %s", err, join.TicketAhead)
 	}
 }

@@ -32,7 +32,7 @@ func (s *server) ticket(t ticket.Ticket, now time.Time) (signedFile, error) {
 	if err != nil {
 		return signedFile{}, err
 	}
-	err = s.lives.sign(t.Server, t.Epoch, func() error { return s.rate.allow("tickets", t.Server, ticketsPerHour, now) })
+	err = s.lives.sign(t.Server, t.Epoch, now, func() error { return s.rate.allow("tickets", t.Server, ticketsPerHour, now) })
 	if err != nil {
 		return signedFile{}, err
 	}

@@ -18,6 +18,7 @@ const (
 	TicketOlder      = "ticket_older"      // a later life of this server has begun
 	TicketAhead      = "ticket_ahead"      // its life is further on than any that can be the next
 	LifeRevoked      = "life_revoked"      // this life may not go on
+	LifeDrained      = "life_drained"      // an engineer was let onto this life: it ends, and the next begins later
 	LifeUnknown      = "life_unknown"      // no life with these keys
 	LifeOver         = "life_over"         // the end of life has passed
 	CertificateBad   = "certificate_bad"   // missing, expired, of another CA or another server
