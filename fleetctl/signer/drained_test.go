@@ -2,12 +2,12 @@ package signer
 
 import (
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"mayfly/internal/audit"
 	"mayfly/policies/statement"
 	"mayfly/rebuild/join"
 	"mayfly/tunnel/checkin"
@@ -125,12 +125,14 @@ func TestDrained(t *testing.T) {
 	if _, err := s.list(list, end); err != nil {
 		t.Errorf("a list that names the rebuilt server: %v", err)
 	}
-	data, err := os.ReadFile(filepath.Join(f.dir, keyDir, logFile))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := strings.Count(string(data), `"event":"drained"`); n != 1 {
-		t.Errorf("%d records of drained statements, want 1", n)
+	n := 0
+	if _, err := audit.Read(filepath.Join(f.dir, keyDir, logDir), 0, func(_ uint64, line []byte) error {
+		if strings.Contains(string(line), `"event":"drained"`) {
+			n++
+		}
+		return nil
+	}); err != nil || n != 1 {
+		t.Errorf("%d records of drained statements, %v; want 1", n, err)
 	}
 }
 
