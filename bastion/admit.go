@@ -44,11 +44,20 @@ func (s *Server) admit(conn *net.TCPConn, now time.Time) (*place, bool) {
 	r := s.ruling.Load()
 	source := sourceOf(conn).Addr()
 	from := network(source)
-	why := s.welcome(r, source, now)
+	balancer := r.bundle.Policy.Balancer(source)
+	perSource, why := r.limits.MaxPerSource, policies.Reason("")
+	if balancer {
+		perSource = maxAwaited
+	} else {
+		why = s.welcome(r, source, now)
+	}
 	if why == "" {
 		var mine, evicted *place
-		if mine, evicted, why = s.startups.enter(conn, from, r.limits, r.limits.MaxPerSource, now); why == "" {
+		if mine, evicted, why = s.startups.enter(conn, from, r.limits, perSource, now); why == "" {
 			s.evict(evicted)
+			if balancer {
+				mine.balancer = source
+			}
 			if err := release(conn); err != nil {
 				s.log.Warn("taking the address filter off a connection", "error", err)
 			}

@@ -45,7 +45,7 @@ func (v *visit) admitLogin(user string, key ssh.PublicKey, now time.Time) polici
 	ruling := v.server.ruling.Load()
 	cred := attest(ruling.bundle.Policy, user, key)
 	login := policies.Login{Source: v.source.Addr(), User: user, Key: cred.public, Certificate: cred.certificate}
-	verdict := ruling.decideLogin(login, now)
+	verdict := v.decide(ruling, login, now)
 	cred.identity, cred.opening = verdict.Kind, verdict.Basis.Opening
 	v.credential = cred
 	if !verdict.Allow {
@@ -61,7 +61,7 @@ func (v *visit) admitLogin(user string, key ssh.PublicKey, now time.Time) polici
 	// A policy that came in between has not seen this session: decide under it as well.
 	// So has the end of a break-glass opening, if it came just then.
 	if newer := v.server.ruling.Load(); newer != ruling || verdict.Kind == policies.KindBreakGlass {
-		if verdict := newer.decideLogin(login, time.Now()); !verdict.Allow {
+		if verdict := v.decide(newer, login, time.Now()); !verdict.Allow {
 			v.server.sessions.leave(v)
 			return verdict
 		}
@@ -73,6 +73,14 @@ func (v *visit) admitLogin(user string, key ssh.PublicKey, now time.Time) polici
 	}
 	v.usesGlass(glassLogin, verdict, policies.Target{})
 	return policies.Verdict{Allow: true, Reason: policies.Allowed, Kind: cred.identity}
+}
+
+// decide asks the policy about the balancer, if the visit came through one, and then about the login.
+func (v *visit) decide(r *ruling, login policies.Login, now time.Time) policies.Verdict {
+	if v.place != nil && v.place.balancer.IsValid() && !r.bundle.Policy.Balancer(v.place.balancer) {
+		return policies.Verdict{Reason: policies.AddressNotListed, Detail: "the balancer is not in ssh.proxies"}
+	}
+	return r.decideLogin(login, now)
 }
 
 // decideLogin asks the policy in force.

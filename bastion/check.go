@@ -22,6 +22,7 @@ type Report struct {
 	HostNames   []string         `json:"host_names"`    // of the host certificate
 	HostExpires time.Time        `json:"host_certificate_expires"`
 	Allow       []netip.Prefix   `json:"allow"`
+	Proxies     []netip.Prefix   `json:"proxies"` // balancers, which connect for others
 	Filter      int              `json:"filter_instructions"`
 	Engineers   []ReportEngineer `json:"engineers"`
 	Hosts       []ReportHost     `json:"hosts"`
@@ -83,7 +84,7 @@ func Check(c Config, now time.Time) (Report, error) {
 			HostKeys: listed(algorithms.HostKeys), PublicKeys: listed(algorithms.PublicKeys)},
 		Software:  listed(softwareOnly(algorithms)),
 		HostNames: listed(r.keys.certificate.ValidPrincipals), HostExpires: r.keys.validBefore().UTC(),
-		Allow: listed(r.bundle.Policy.SSH.Allow), Filter: len(r.filter), Engineers: []ReportEngineer{}, Hosts: listed(r.hosts()),
+		Allow: listed(r.bundle.Policy.SSH.Allow), Proxies: listed(r.bundle.Policy.SSH.Proxies), Filter: len(r.filter), Engineers: []ReportEngineer{}, Hosts: listed(r.hosts()),
 		Sandbox: c.reportSandbox(r),
 	}
 	last, _ := r.fresh.state()

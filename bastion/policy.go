@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -41,7 +42,7 @@ func rule(b *bundle.Bundle, keys *hostKeys) (*ruling, error) {
 	if err != nil {
 		return nil, err
 	}
-	filter, err := listFilter(b.Policy.SSH.Allow)
+	filter, err := listFilter(slices.Concat(b.Policy.SSH.Allow, b.Policy.SSH.Proxies))
 	if err != nil {
 		return nil, hint.New(err, "shorten ssh.allow: wider prefixes take fewer instructions")
 	}

@@ -13,6 +13,9 @@ const (
 	sourcePenalised    policies.Reason = "source_penalised"
 	droppedByFilter    policies.Reason = "dropped_by_filter"
 
+	proxyHeaderMissing   policies.Reason = "proxy_header_missing"
+	proxyHeaderMalformed policies.Reason = "proxy_header_malformed"
+
 	// during the handshake
 	evictedReason      policies.Reason = "evicted"
 	handshakeTimeout   policies.Reason = "handshake_timeout"

@@ -49,6 +49,7 @@ func (c credential) certificateRecord() *certificateRecord {
 type loginRecord struct {
 	Connection string `json:"connection"`
 	Source     string `json:"source"`
+	Balancer   string `json:"balancer,omitempty"` // the connection came through it
 	User       string `json:"user"`
 	Identity   string `json:"identity"` // "engineer", "robot" or "break_glass"
 	Key        string `json:"key"`      // SHA-256 fingerprint
@@ -63,7 +64,7 @@ type loginRecord struct {
 
 func (v *visit) loginRecord() loginRecord {
 	return loginRecord{
-		Connection: v.id, Source: v.source.String(), User: escape(v.login.User, maxText), Identity: string(v.credential.identity),
+		Connection: v.id, Source: v.source.String(), Balancer: v.balancer(), User: escape(v.login.User, maxText), Identity: string(v.credential.identity),
 		Key: v.credential.fingerprint, KeyType: v.credential.kind, Evidence: v.credential.evidence, Test: v.credential.isTest(),
 		Policy: v.server.ruling.Load().bundle.Version, Opening: v.credential.opening, Certificate: v.credential.certificateRecord(),
 	}
@@ -111,6 +112,7 @@ type refusedRecord struct {
 type closingRecord struct {
 	Connection  string             `json:"connection"`
 	Source      string             `json:"source"`
+	Balancer    string             `json:"balancer,omitempty"`
 	Outcome     string             `json:"outcome"` // "accepted" or "refused"
 	Reason      policies.Reason    `json:"reason"`
 	Detail      string             `json:"detail,omitempty"`
@@ -196,7 +198,7 @@ func (v *visit) write(outcome string, why policies.Reason, detail string) {
 		}
 	}
 	r := v.record
-	r.Connection, r.Source = v.id, v.source.String()
+	r.Connection, r.Source, r.Balancer = v.id, v.source.String(), v.balancer()
 	r.Outcome, r.Reason, r.Detail = outcome, why, escape(detail, maxDetail)
 	r.Policy, r.Tries = v.ruling.bundle.Version, v.tried.total
 	r.Key, r.KeyType = v.credential.fingerprint, v.credential.kind

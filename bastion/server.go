@@ -139,7 +139,7 @@ func (s *Server) run(ctx context.Context, reload <-chan os.Signal) {
 			continue
 		}
 		if place, ok := s.admit(conn, time.Now()); ok {
-			visits.Go(func() { s.visit(serving, conn, sourceOf(conn), place) })
+			visits.Go(func() { s.receive(serving, conn, place) })
 		}
 	}
 	end()

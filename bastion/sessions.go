@@ -90,7 +90,7 @@ func (s *sessions) decideAgain(r *ruling, now time.Time) (cut int) {
 }
 
 func (v *visit) decideAgain(r *ruling, login policies.Login, now time.Time) (cut int) {
-	if verdict := r.decideLogin(login, now); !verdict.Allow {
+	if verdict := v.decide(r, login, now); !verdict.Allow {
 		v.cut(endPolicy, verdict.Reason)
 		return 1
 	}

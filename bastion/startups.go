@@ -38,6 +38,8 @@ type place struct {
 	stage   atomic.Int32
 	evicted atomic.Bool
 
+	balancer netip.Addr // it connected, and says in a header for whom; else invalid
+
 	// owned by startups
 	from  netip.Prefix
 	index int // in startups.all; -1: left

@@ -94,6 +94,9 @@ func print(out io.Writer, r bastion.Report) error {
 	for _, n := range r.Sandbox.Notes {
 		row("note", "%s", n)
 	}
+	if len(r.Proxies) > 0 {
+		row("balancers", "%s (with a PROXY protocol v2 header)", prefixes(r.Proxies))
+	}
 	row("addresses", "%s (%d filter instructions)", prefixes(r.Allow), r.Filter)
 	for _, e := range r.Engineers {
 		narrowed := ""
