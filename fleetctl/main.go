@@ -18,7 +18,7 @@ var program = command.Program{
 	Summary: "make, run and rebuild a fleet of servers that live in RAM for a day",
 	Verbs: []command.Verb{
 		initVerb, signerVerb, serveVerb, checkinVerb,
-		statusVerb, planVerb, rotateVerb,
+		statusVerb, loginsVerb, planVerb, rotateVerb,
 		imageLockVerb, imageBuildVerb, imageSignVerb, imageVerifyVerb, imageUseVerb,
 		policyCheckVerb, policyBundleVerb, policySignVerb,
 		sshConfigVerb, robotKeysVerb, certifyVerb,

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -75,6 +76,20 @@ func TestLife(t *testing.T) {
 	frames := join.NewFrames(conn, join.MaxToServer)
 	if got, err := frames.ToServer(); err != nil || got.Policy == nil {
 		t.Fatalf("first order: got %+v, %v; want the policy", got, err)
+	}
+	// A login is kept once, however often it comes, and the server hears of it each time.
+	login := join.Login{Number: 1, Time: time.Now().UTC(), User: "ana", Method: "publickey", Key: "SHA256:x", Peer: netip.MustParseAddrPort("127.0.0.2:4000")}
+	for range 2 {
+		if err := join.WriteFrame(conn, join.FromServer{Login: &login}); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := frames.ToServer(); err != nil || got.Logins == nil || got.Logins.Through != 1 {
+			t.Fatalf("after a login: got %+v, %v", got, err)
+		}
+	}
+	kept, err := f.store.Logins(ctx, time.Time{})
+	if err != nil || len(kept) != 1 || kept[0].Server != testServer || kept[0].Epoch != tk.Epoch || kept[0].User != "ana" || kept[0].Peer != login.Peer || !kept[0].At.Equal(login.Time) {
+		t.Errorf("kept %+v, %v", kept, err)
 	}
 	f.sign(t, 2)
 	if got, err := frames.ToServer(); err != nil || got.Policy == nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 
 	"mayfly/internal/hint"
 )
@@ -13,7 +14,7 @@ import (
 // Specification constants of the file.
 const (
 	applicationID = 0x6d61796c // "mayl" in SQLite's header: this file is mayfly's
-	schemaVersion = 3
+	schemaVersion = 4
 )
 
 // schema1 is schema version 1. Times are nanoseconds since 1970, 0 for none.
@@ -113,10 +114,34 @@ CREATE TABLE taints (
 ) STRICT;
 `
 
+// schema4 is what version 4 adds: the engineers' logins that servers report.
+const schema4 = `
+CREATE TABLE logins (
+  id     INTEGER PRIMARY KEY AUTOINCREMENT,
+  server TEXT NOT NULL REFERENCES servers(name),
+  epoch  INTEGER NOT NULL,
+  number INTEGER NOT NULL,
+  at     INTEGER NOT NULL,
+  seen   INTEGER NOT NULL,
+  user   TEXT NOT NULL,
+  method TEXT NOT NULL,
+  key    TEXT NOT NULL,
+  peer   TEXT NOT NULL,
+  unread TEXT NOT NULL,
+  missed INTEGER NOT NULL,
+  UNIQUE (server, epoch, number)
+) STRICT;
+CREATE INDEX logins_of_server ON logins (server, id);
+`
+
+// schemas are what each version adds to the one before.
+var schemas = []string{schema1, schema2, schema3, schema4}
+
 // What a version of the schema brought.
 const (
 	schemaPolicy = 2
 	schemaTaints = 3
+	schemaLogins = 4
 )
 
 // header is what says whose a database is.
@@ -150,17 +175,13 @@ func (s *Store) migrate(ctx context.Context) error {
 		case err != nil:
 			return err
 		case h.empty():
-			_, err := tx.ExecContext(ctx, fmt.Sprintf("%s %s %s PRAGMA application_id = %d; PRAGMA user_version = %d;", schema1, schema2, schema3, applicationID, schemaVersion))
+			_, err := tx.ExecContext(ctx, fmt.Sprintf("%s PRAGMA application_id = %d; PRAGMA user_version = %d;", strings.Join(schemas, ""), applicationID, schemaVersion))
 			return err
 		}
 		if err := h.check(); err != nil || h.version == schemaVersion {
 			return err
 		}
-		steps := schema3
-		if h.version < schemaPolicy {
-			steps = schema2 + schema3
-		}
-		_, err = tx.ExecContext(ctx, fmt.Sprintf("%s PRAGMA user_version = %d;", steps, schemaVersion))
+		_, err = tx.ExecContext(ctx, fmt.Sprintf("%s PRAGMA user_version = %d;", strings.Join(schemas[h.version:], ""), schemaVersion))
 		return err
 	})
 }

@@ -496,7 +496,7 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	application := fmt.Sprintf("PRAGMA application_id = %d", applicationID)
 	for _, tt := range []struct{ name, path, want string }{
-		{"newer schema", execute("newer", application, fmt.Sprintf("PRAGMA user_version = %d", schemaVersion+1)), "its schema is version 4 and this program knows 3"},
+		{"newer schema", execute("newer", application, fmt.Sprintf("PRAGMA user_version = %d", schemaVersion+1)), "its schema is version 5 and this program knows 4"},
 		{"older schema", execute("older", application, "CREATE TABLE x (y)"), "its schema is version 0"},
 		{"another program's", execute("other", "CREATE TABLE x (y)"), "another program"},
 		{"another application", execute("application", "PRAGMA application_id = 7"), "another program"},
@@ -524,7 +524,7 @@ func TestOpenSettings(t *testing.T) {
 	}
 	for _, tt := range []struct{ pragma, want string }{
 		{"journal_mode", "wal"}, {"synchronous", "2"}, {"foreign_keys", "1"}, {"busy_timeout", "10000"},
-		{"user_version", "3"}, {"application_id", fmt.Sprint(applicationID)},
+		{"user_version", "4"}, {"application_id", fmt.Sprint(applicationID)},
 	} {
 		var got string
 		if err := s.db.QueryRowContext(t.Context(), "PRAGMA "+tt.pragma).Scan(&got); err != nil || got != tt.want {

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"mayfly/inventory/store"
 	"mayfly/rebuild/join"
 )
 
@@ -183,6 +184,9 @@ func (s *service) take(ctx context.Context, st *stream, m join.FromServer) error
 		s.Log.Info("drained", "server", st.name, "epoch", st.epoch, "forced", m.Drained.Forced)
 		return s.Store.SetDrained(ctx, st.name, st.epoch, m.Drained.Forced)
 	}
+	if m.Login != nil {
+		return s.takeLogin(ctx, st, *m.Login)
+	}
 	if m.Health.BootID != st.bootID {
 		return join.Refuse(join.RequestInvalid, "health of boot %q, %q joined as %q", m.Health.BootID, st.name, st.bootID)
 	}
@@ -191,6 +195,25 @@ func (s *service) take(ctx context.Context, st *stream, m join.FromServer) error
 		return err
 	}
 	return s.Store.SetHealth(ctx, st.name, st.epoch, data, s.now())
+}
+
+// takeLogin keeps an engineer's login, durably, and says so. A server sends it again until it has heard that.
+func (s *service) takeLogin(ctx context.Context, st *stream, l join.Login) error {
+	fresh, err := s.Store.AddLogin(ctx, store.Login{
+		Server: st.name, Epoch: st.epoch, Number: l.Number, At: l.Time, Seen: s.now(),
+		User: l.User, Method: l.Method, Key: l.Key, Peer: l.Peer, Unread: l.Unread, Missed: l.Missed,
+	})
+	if err != nil {
+		return err
+	}
+	if fresh {
+		s.Log.Info("login", "server", st.name, "epoch", st.epoch, "user", l.User, "method", l.Method, "key", l.Key, "peer", l.Peer, "unread", l.Unread, "missed", l.Missed)
+	}
+	select {
+	case st.orders <- join.ToServer{Logins: &join.Logins{Through: l.Number}}:
+	default: // a later answer says this as well; without one, it comes again
+	}
+	return nil
 }
 
 // write sends orders until the stream is cut.

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"golang.org/x/crypto/ssh"
@@ -67,6 +68,25 @@ func (r *Report) Check() error {
 		return Refuse(RequestInvalid, "reason is not a reason code")
 	case len(r.Detail) > MaxDetail || !utf8.ValidString(r.Detail):
 		return Refuse(RequestInvalid, "detail is longer than %d bytes or not UTF-8", MaxDetail)
+	}
+	return nil
+}
+
+// MaxLoginText bounds each text of a login, in bytes.
+const MaxLoginText = 256
+
+// Check says whether a login has its form.
+func (l *Login) Check() error {
+	if l.Number == 0 || l.Number > 1<<62 || l.Missed > 1<<62 || l.Time.Year() < 2000 || l.Time.Year() > 2200 || l.Time.Location() != time.UTC {
+		return Refuse(RequestInvalid, "login without number or time")
+	}
+	for _, s := range []string{l.User, l.Method, l.Key, l.Unread} {
+		if len(s) > MaxLoginText || Printable(s, MaxLoginText) != s {
+			return Refuse(RequestInvalid, "login with a text that is too long or not printable")
+		}
+	}
+	if full := l.User != "" && l.Method != "" && l.Peer.IsValid() && l.Peer.Addr().Zone() == ""; full == (l.Unread != "") {
+		return Refuse(RequestInvalid, "login without user, method or peer")
 	}
 	return nil
 }

@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"mayfly/rebuild/ticket"
 )
 
@@ -161,8 +163,33 @@ func (c *Client) Stream(ctx context.Context, current tls.Certificate) (*tls.Conn
 	if got := conn.ConnectionState().NegotiatedProtocol; got != StreamProtocol {
 		return nil, errors.Join(fmt.Errorf("the controller speaks %q, not %q", got, StreamProtocol), conn.Close())
 	}
+	if err := unheard(conn.NetConn(), StreamSilence); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
 	return conn, nil
 }
 
-// StreamSilence is the longest time that the controller waits for a server's next health message.
+// unheard makes a connection end when what was sent on it is not acknowledged for so long. The controller says nothing while there is nothing
+// to say: without this, a server whose network was gone would go on waiting for orders on a connection that the other end gave up.
+func unheard(c net.Conn, limit time.Duration) error {
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		return nil
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("bounding the stream's silence: %w", err)
+	}
+	var set error
+	err = raw.Control(func(fd uintptr) {
+		set = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(limit.Milliseconds()))
+	})
+	if err = errors.Join(err, set); err != nil {
+		return fmt.Errorf("bounding the stream's silence: %w", err)
+	}
+	return nil
+}
+
+// StreamSilence is the longest time that the controller waits for a server's next health message, and the server for an
+// acknowledgement of what it sent.
 const StreamSilence = 15 * time.Second

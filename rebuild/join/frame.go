@@ -55,8 +55,13 @@ func (f *Frames) FromServer() (FromServer, error) {
 	if err != nil {
 		return FromServer{}, err
 	}
-	if (m.Health != nil) == (m.Drained != nil) {
+	if !oneOf(m.Health != nil, m.Drained != nil, m.Login != nil) {
 		return FromServer{}, Refuse(BodyMalformed, "not exactly one field set")
+	}
+	if m.Login != nil {
+		if err := m.Login.Check(); err != nil {
+			return FromServer{}, err
+		}
 	}
 	if m.Health != nil && len(m.Health.Services) > MaxServices {
 		return FromServer{}, Refuse(RequestInvalid, "%d services, at most %d", len(m.Health.Services), MaxServices)
@@ -74,13 +79,23 @@ func (f *Frames) ToServer() (ToServer, error) {
 	if err != nil {
 		return ToServer{}, err
 	}
-	if (m.Drain != nil) == (m.Policy != nil) {
+	if !oneOf(m.Drain != nil, m.Policy != nil, m.Logins != nil) {
 		return ToServer{}, Refuse(BodyMalformed, "not exactly one field set")
 	}
 	if m.Drain != nil && (m.Drain.Limit < 0 || m.Drain.Limit > MaxDrain) {
 		return ToServer{}, Refuse(RequestInvalid, "drain limit %s, not from 0 to %s", m.Drain.Limit, MaxDrain)
 	}
 	return m, nil
+}
+
+func oneOf(set ...bool) bool {
+	n := 0
+	for _, s := range set {
+		if s {
+			n++
+		}
+	}
+	return n == 1
 }
 
 // WriteFrame writes one message and its newline in one call.

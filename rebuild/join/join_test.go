@@ -158,6 +158,15 @@ func TestFrames(t *testing.T) {
 	}{
 		{"health", health + "\n", ""},
 		{"drained", `{"drained":{"forced":true}}` + "\n", ""},
+		{"login", `{"login":{"number":1,"time":"2030-01-01T00:00:00Z","user":"ana","method":"publickey","key":"SHA256:x","peer":"10.77.0.2:4000"}}` + "\n", ""},
+		{"login that could not be read", `{"login":{"number":1,"time":"2030-01-01T00:00:00Z","user":"","method":"","key":"","peer":"","unread":"Accepted x","missed":3}}` + "\n", ""},
+		{"login without number", `{"login":{"number":0,"time":"2030-01-01T00:00:00Z","user":"ana","method":"publickey","key":"","peer":"10.77.0.2:4000"}}` + "\n", RequestInvalid},
+		{"login without time", `{"login":{"number":1,"time":"0001-01-01T00:00:00Z","user":"ana","method":"publickey","key":"","peer":"10.77.0.2:4000"}}` + "\n", RequestInvalid},
+		{"login of another zone", `{"login":{"number":1,"time":"2030-01-01T00:00:00+01:00","user":"ana","method":"publickey","key":"","peer":"10.77.0.2:4000"}}` + "\n", RequestInvalid},
+		{"login without user", `{"login":{"number":1,"time":"2030-01-01T00:00:00Z","user":"","method":"publickey","key":"","peer":"10.77.0.2:4000"}}` + "\n", RequestInvalid},
+		{"login of two kinds", `{"login":{"number":1,"time":"2030-01-01T00:00:00Z","user":"ana","method":"publickey","key":"","peer":"10.77.0.2:4000","unread":"x"}}` + "\n", RequestInvalid},
+		{"login with an escape", `{"login":{"number":1,"time":"2030-01-01T00:00:00Z","user":"a\u001b","method":"publickey","key":"","peer":"10.77.0.2:4000"}}` + "\n", RequestInvalid},
+		{"long login", `{"login":{"number":1,"time":"2030-01-01T00:00:00Z","user":"` + strings.Repeat("a", MaxLoginText+1) + `","method":"publickey","key":"","peer":"10.77.0.2:4000"}}` + "\n", RequestInvalid},
 		{"none", "{}\n", BodyMalformed},
 		{"both", `{"health":{"boot_id":"b","ready":true,"services":{},"draining":false},"drained":{"forced":true}}` + "\n", BodyMalformed},
 		{"unknown field", `{"drained":{"forced":true,"x":1}}` + "\n", BodyMalformed},
@@ -184,7 +193,7 @@ func TestFrames(t *testing.T) {
 
 func TestFramesToServer(t *testing.T) {
 	var b bytes.Buffer
-	want := []ToServer{{Drain: &Drain{Limit: time.Minute}}, {Policy: &Policy{Bundle: make([]byte, 1<<20), BundleSig: []byte("s")}}}
+	want := []ToServer{{Logins: &Logins{Through: 3}}, {Drain: &Drain{Limit: time.Minute}}, {Policy: &Policy{Bundle: make([]byte, 1<<20), BundleSig: []byte("s")}}}
 	for _, m := range want {
 		if err := WriteFrame(&b, m); err != nil {
 			t.Fatal(err)

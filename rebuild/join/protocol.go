@@ -2,7 +2,10 @@
 // certificates, and one outbound mTLS stream of orders and health. The controller's half is rebuild/boot.
 package join
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // Paths of the controller's join port (HTTP over TLS 1.3).
 const (
@@ -69,6 +72,7 @@ const MaxDetail = 512
 type FromServer struct {
 	Health  *Health  `json:"health,omitempty"`
 	Drained *Drained `json:"drained,omitempty"`
+	Login   *Login   `json:"login,omitempty"`
 }
 
 // Health is sent on every change and at least every HealthInterval.
@@ -87,10 +91,32 @@ type Drained struct {
 	Forced bool `json:"forced"` // the bound passed with peers still there
 }
 
+// Login is an engineer's login on the server, as its sshd said. It is sent until the controller has said that it is kept, on
+// every stream anew.
+type Login struct {
+	Number uint64         `json:"number"` // of the boot's logins, from 1
+	Time   time.Time      `json:"time"`   // UTC, by the server's clock
+	User   string         `json:"user"`
+	Method string         `json:"method"`
+	Key    string         `json:"key"`              // SHA-256 fingerprint
+	Peer   netip.AddrPort `json:"peer"`             // who connected: a bastion
+	Unread string         `json:"unread,omitempty"` // instead of the four above: a line that begins like a login's and has another form
+	Missed uint64         `json:"missed,omitempty"` // logins since the one before that could not be kept
+}
+
+// MaxLogins bounds the reports that a server keeps until the controller has them.
+const MaxLogins = 1024
+
 // ToServer is a line that the controller sends. Exactly one field is set.
 type ToServer struct {
 	Drain  *Drain  `json:"drain,omitempty"`
 	Policy *Policy `json:"policy,omitempty"`
+	Logins *Logins `json:"logins,omitempty"`
+}
+
+// Logins says which reports of logins are kept: all with a number up to this one.
+type Logins struct {
+	Through uint64 `json:"through"`
 }
 
 // MaxDrain is the longest drain that may be ordered, as long as the longest drain_limit of a policy.

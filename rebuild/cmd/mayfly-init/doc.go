@@ -23,7 +23,8 @@
 //	reap.go      children, one's own and orphans
 //	machine.go   the state of a running machine and what changes it
 //	probe.go     whether each service answers
-//	stream.go    the controller's stream: health out, orders in
+//	logins.go    engineers' logins, as sshd says them
+//	stream.go    the controller's stream: health and logins out, orders in
 //	cut.go       ending what an engineer left behind
 //	deadline.go  the end of life by CLOCK_BOOTTIME
 //	button.go    the ACPI power button

@@ -34,7 +34,7 @@ func TestGroupSettings(t *testing.T) {
 	if got := sessionsMemory(64 << 20); got != minMemory {
 		t.Errorf("of a small machine: got %d, want %d", got, minMemory)
 	}
-	if s := sshdService(); !s.users {
+	if s := sshdService(nil); !s.users {
 		t.Error("sshd is started without the bounds of engineers")
 	}
 	if s := tunnelService(); s.users {

@@ -38,6 +38,7 @@ type machine struct {
 	tunnel *tunnelClient
 	end    func(why string)
 
+	logins  *loginReports
 	changed chan struct{} // one place: something in the health may have changed
 	doubt   chan struct{} // one place: the controller cuts streams, is this life still good?
 

@@ -165,6 +165,7 @@ func (b *boot) join(ctx context.Context) (*machine, error) {
 		con: b.con, papers: b.papers, keys: k, client: client, end: b.end.stop,
 		sup: newSupervisor(r.start), tunnel: newTunnelClient(tunnelControl), changed: make(chan struct{}, 1), doubt: make(chan struct{}, 1),
 	}
+	m.logins = &loginReports{now: time.Now, wake: m.poke}
 	b.con.stage("join")
 	answer, err := joinController(ctx, client, join.Request{
 		Ticket: b.papers.data, Signature: b.papers.sig, CSR: k.csr, HostKey: k.host, TunnelKey: k.public, BootID: k.bootID,
@@ -215,7 +216,7 @@ func (b *boot) serve(ctx context.Context, m *machine) error {
 		return coded(codeServices, err)
 	}
 	b.end.onServices(m.sup.wg.Wait)
-	for _, s := range []spec{sshdService(), tunnelService(), resolverService()} {
+	for _, s := range []spec{sshdService(m.logins.take), tunnelService(), resolverService()} {
 		m.sup.run(ctx, s)
 	}
 	var wg sync.WaitGroup

@@ -27,7 +27,8 @@ func newReaper() (*reaper, error) {
 	return &reaper{children: make(map[int]chan<- unix.WaitStatus), null: null, group: sessionsGroup}, nil
 }
 
-// start runs a program in a session of its own, with nothing to read and all that it says to nowhere.
+// start runs a program in a session of its own, with nothing to read, and all that it says to nowhere, or to the one reader of its
+// stderr that it has.
 func (r *reaper) start(s spec) (process, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -37,6 +38,18 @@ func (r *reaper) start(s spec) (process, error) {
 		Env:   []string{"PATH=/usr/sbin:/usr/bin", "LANG=C"},
 		Files: []uintptr{null, null, null},
 		Sys:   &syscall.SysProcAttr{Setsid: true, AmbientCaps: s.caps},
+	}
+	if s.said != nil {
+		r, w, err := os.Pipe()
+		if err != nil {
+			return process{}, fmt.Errorf("starting %s: %w", s.path, err)
+		}
+		defer func() {
+			// The program has its own end by now; where it did not start, the reader finds the end at once.
+			_ = w.Close()
+			go s.said(r)
+		}()
+		attr.Files[2] = w.Fd()
 	}
 	if s.uid != 0 {
 		attr.Sys.Credential = &syscall.Credential{Uid: uint32(s.uid), Gid: uint32(s.uid)}

@@ -251,7 +251,7 @@ func TestSSHDConfiguration(t *testing.T) {
 	got := string(sshdConfiguration(s))
 	for _, line := range []string{
 		"AllowUsers ana@10.77.0.2 ana@10.77.0.3 bo@10.77.0.2 bo@10.77.0.3", "PermitRootLogin no", "PasswordAuthentication no", "UsePAM no",
-		"PubkeyAuthOptions touch-required", "RevokedKeys " + sshDir + "/revoked_keys", "DisableForwarding yes", "LogLevel QUIET", "ListenAddress 10.77.0.11",
+		"PubkeyAuthOptions touch-required", "RevokedKeys " + sshDir + "/revoked_keys", "DisableForwarding yes", "LogLevel INFO", "ListenAddress 10.77.0.11",
 		"PubkeyAcceptedAlgorithms sk-ssh-ed25519@openssh.com,sk-ecdsa-sha2-nistp256@openssh.com", "Ciphers aes256-gcm@openssh.com,aes128-gcm@openssh.com",
 	} {
 		if !strings.Contains(got, line+"\n") {

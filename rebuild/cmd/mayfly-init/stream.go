@@ -72,12 +72,13 @@ func (m *machine) oneStream(ctx context.Context) error {
 	return errors.Join(err, readErr)
 }
 
-// writeHealth sends health on every change and at least each HealthInterval, and the end of a drain, until ctx ends or
+// writeHealth sends health on every change and at least each HealthInterval, the end of a drain, and logins, until ctx ends or
 // the certificates are renewed.
 func (m *machine) writeHealth(ctx context.Context, conn *tls.Conn, renewed <-chan struct{}) error {
 	var last join.Health
 	var sent time.Time
 	toldDrained := false
+	var reported uint64 // the last login sent on this stream
 	tick := time.NewTicker(healthLook)
 	defer tick.Stop()
 	for {
@@ -93,6 +94,12 @@ func (m *machine) writeHealth(ctx context.Context, conn *tls.Conn, renewed <-cha
 				return err
 			}
 			toldDrained = true
+		}
+		for _, login := range m.logins.after(reported) {
+			if err := send(conn, join.FromServer{Login: &login}); err != nil {
+				return err
+			}
+			reported = login.Number
 		}
 		select {
 		case <-ctx.Done():
@@ -124,6 +131,8 @@ func (m *machine) readOrders(ctx context.Context, conn *tls.Conn) error {
 		switch {
 		case order.Drain != nil:
 			m.beginDrain(ctx, order.Drain.Limit)
+		case order.Logins != nil:
+			m.logins.kept(order.Logins.Through)
 		case order.Policy != nil:
 			if err := m.newPolicy(order.Policy.Bundle, order.Policy.BundleSig, time.Now()); err != nil {
 				reason, _ := code(err)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"maps"
 	"sync"
 	"time"
@@ -31,9 +32,10 @@ type spec struct {
 	path  string
 	args  []string
 	uid   int
-	caps  []uintptr // ambient capabilities of a service that is not root's
-	users bool      // engineers' sessions are its children: bounded as those are
-	after string    // waits until this service answers, or afterLimit
+	caps  []uintptr           // ambient capabilities of a service that is not root's
+	users bool                // engineers' sessions are its children: bounded as those are
+	said  func(io.ReadCloser) // reads what it says on stderr, to its end; nil: nobody does
+	after string              // waits until this service answers, or afterLimit
 }
 
 // process is a program that was started.

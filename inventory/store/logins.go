@@ -1,0 +1,92 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// maxLogins is how many logins of one server are kept; older ones are dropped. A server that was taken over can lose its own, and
+// nobody else's.
+const maxLogins = 10_000
+
+// Login is an engineer's login that a server reported.
+type Login struct {
+	Server string
+	Epoch  uint64
+	Number uint64    // of that life's logins, from 1
+	At     time.Time // by the server's clock
+	Seen   time.Time // by the controller's
+	User   string
+	Method string
+	Key    string // SHA-256 fingerprint
+	Peer   netip.AddrPort
+	Unread string // a line that the server could not read, instead of the four above
+	Missed uint64 // logins before this one that the server could not keep
+}
+
+// AddLogin keeps a login, once: fresh is false for one that is there already.
+func (s *Store) AddLogin(ctx context.Context, l Login) (fresh bool, err error) {
+	err = s.write(ctx, func(tx *sql.Tx) error {
+		if _, err := server(ctx, tx, l.Server); err != nil {
+			return err
+		}
+		peer := ""
+		if l.Peer.IsValid() {
+			peer = l.Peer.String()
+		}
+		result, err := tx.ExecContext(ctx, `INSERT INTO logins (server, epoch, number, at, seen, user, method, key, peer, unread, missed)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (server, epoch, number) DO NOTHING`,
+			l.Server, int64(l.Epoch), int64(l.Number), stamp(l.At), stamp(l.Seen), l.User, l.Method, l.Key, peer, l.Unread, int64(l.Missed))
+		if err != nil {
+			return fmt.Errorf("keeping a login of server %q: %w", l.Server, err)
+		}
+		n, err := result.RowsAffected()
+		if fresh = n > 0; err != nil || !fresh {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `DELETE FROM logins WHERE server = ?1 AND id <= (SELECT id FROM logins WHERE server = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)`,
+			l.Server, maxLogins)
+		if err != nil {
+			return fmt.Errorf("dropping old logins of server %q: %w", l.Server, err)
+		}
+		return nil
+	})
+	return fresh, err
+}
+
+// Logins returns the logins that the controller heard of at since or later, in the order in which it did.
+func (s *Store) Logins(ctx context.Context, since time.Time) (list []Login, err error) {
+	h, err := readHeader(ctx, s.db)
+	if err != nil {
+		return nil, fmt.Errorf("reading logins: %w", err)
+	}
+	if h.version < schemaLogins {
+		return nil, nil // opened for reading, and written before logins were kept
+	}
+	rows, err := s.db.QueryContext(ctx, `SELECT server, epoch, number, at, seen, user, method, key, peer, unread, missed FROM logins WHERE seen >= ? ORDER BY id`, stamp(since))
+	if err != nil {
+		return nil, fmt.Errorf("reading logins: %w", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var l Login
+		var epoch, number, at, seen, missed int64
+		var peer string
+		if err := rows.Scan(&l.Server, &epoch, &number, &at, &seen, &l.User, &l.Method, &l.Key, &peer, &l.Unread, &missed); err != nil {
+			return nil, fmt.Errorf("reading logins: %w", err)
+		}
+		l.Epoch, l.Number, l.Missed = uint64(epoch), uint64(number), uint64(missed)
+		l.At, l.Seen = moment(at), moment(seen)
+		if peer != "" {
+			if l.Peer, err = netip.ParseAddrPort(peer); err != nil {
+				return nil, fmt.Errorf("reading logins: %w", err)
+			}
+		}
+		list = append(list, l)
+	}
+	return list, rows.Err()
+}
