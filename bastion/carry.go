@@ -15,10 +15,14 @@ import (
 // Implementation constants of carrying bytes.
 const (
 	closeLinger = 10 * time.Second // for what is in flight when the client has closed its channel
-	copyBuffer  = 32 << 10
+	smallBuffer = 4 << 10          // of one direction that waits, or is typed into
+	largeBuffer = 128 << 10        // of one that is busy: four packets
 )
 
-var buffers = sync.Pool{New: func() any { return new([copyBuffer]byte) }}
+var (
+	smallBuffers = sync.Pool{New: func() any { return new([smallBuffer]byte) }}
+	largeBuffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
+)
 
 // carry copies both ways with half-closes. Everything it starts has ended when it returns.
 func (v *visit) carry(ctx context.Context, o *opened, channel ssh.Channel, requests <-chan *ssh.Request, conn halfCloser) {
@@ -33,7 +37,7 @@ func (v *visit) carry(ctx context.Context, o *opened, channel ssh.Channel, reque
 		close(gone)
 	})
 	copies.Go(func() { up <- v.copy(conn, channel, &o.up, conn.CloseWrite) })
-	copies.Go(func() { down <- v.copy(channel, conn, &o.down, channel.CloseWrite) })
+	copies.Go(func() { down <- v.copy(together{channel, v.wire}, conn, &o.down, channel.CloseWrite) })
 
 	var linger <-chan time.Time
 	for up != nil || down != nil {
@@ -83,12 +87,20 @@ type halfCloser interface {
 
 var _ halfCloser = (*net.TCPConn)(nil)
 
-// copy carries one direction, counts what was written, and closes the writing side at the end of input.
+// copy carries one direction, counts what was written, and closes the writing side at the end of input. It has a large buffer only while
+// bytes come faster than a small one takes them.
 func (v *visit) copy(to io.Writer, from io.Reader, count *atomic.Int64, closeWrite func() error) error {
-	buffer := buffers.Get().(*[copyBuffer]byte)
-	defer buffers.Put(buffer)
+	small := smallBuffers.Get().(*[smallBuffer]byte)
+	defer smallBuffers.Put(small)
+	var large *[largeBuffer]byte
+	buffer := small[:]
+	defer func() {
+		if large != nil {
+			largeBuffers.Put(large)
+		}
+	}()
 	for {
-		n, err := from.Read(buffer[:])
+		n, err := from.Read(buffer)
 		if n > 0 {
 			v.active()
 			w, err := to.Write(buffer[:n])
@@ -103,5 +115,31 @@ func (v *visit) copy(to io.Writer, from io.Reader, count *atomic.Int64, closeWri
 		if err != nil {
 			return err
 		}
+		switch {
+		case large == nil && n == len(buffer):
+			large = largeBuffers.Get().(*[largeBuffer]byte)
+			buffer = large[:]
+		case large != nil && n < smallBuffer:
+			largeBuffers.Put(large)
+			large, buffer = nil, small[:]
+		}
 	}
+}
+
+// together writes to a channel so that its packets leave the wire together. The library cuts what is written into packets.
+type together struct {
+	ssh.Channel
+	wire *wire
+}
+
+func (t together) Write(p []byte) (int, error) {
+	if len(p) < worthHold {
+		return t.Channel.Write(p)
+	}
+	t.wire.hold()
+	n, err := t.Channel.Write(p)
+	if t.wire.release() != nil {
+		err = io.EOF // as the channel says it when the connection is lost
+	}
+	return n, err
 }

@@ -76,25 +76,20 @@ func (o *opened) finish(how string, why policies.Reason) {
 	}
 }
 
-// serveChannels answers every channel that the client opens until the connection ends, and waits for the jumps.
-func (v *visit) serveChannels(ctx context.Context, channels <-chan ssh.NewChannel) {
-	var jumps sync.WaitGroup
-	defer jumps.Wait()
-	places := make(chan struct{}, max(v.ruling.limits.MaxChannels, 0))
-	for nc := range channels {
-		if nc.ChannelType() != "direct-tcpip" {
-			v.refuse(nc, nc.ChannelType(), channelRefused, "")
-			continue
-		}
-		select {
-		case places <- struct{}{}:
-			jumps.Go(func() {
-				defer func() { <-places }()
-				v.jump(ctx, nc)
-			})
-		default:
-			v.refuse(nc, nc.ChannelType(), channelsFull, "")
-		}
+// serveChannel answers a channel that the client opens; a jump runs by itself.
+func (v *visit) serveChannel(ctx context.Context, nc ssh.NewChannel, places chan struct{}, jumps *sync.WaitGroup) {
+	if nc.ChannelType() != "direct-tcpip" {
+		v.refuse(nc, nc.ChannelType(), channelRefused, "")
+		return
+	}
+	select {
+	case places <- struct{}{}:
+		jumps.Go(func() {
+			defer func() { <-places }()
+			v.jump(ctx, nc)
+		})
+	default:
+		v.refuse(nc, nc.ChannelType(), channelsFull, "")
 	}
 }
 

@@ -44,6 +44,7 @@ type Server struct {
 	strangers strangers
 	penalties penalties
 	closings  closings
+	tuning    *tuning // nil: the runtime is left alone
 	drops     uint32 // last count read; owned by watch
 
 	taking     sync.Mutex                    // held by who replaces the ruling
@@ -73,6 +74,7 @@ func Serve(ctx context.Context, c Config, log *slog.Logger, reload <-chan os.Sig
 		return err
 	}
 	s.applySandbox = sandbox.Apply
+	s.tuning = newTuning()
 	return s.serve(ctx, reload, ready)
 }
 
@@ -124,6 +126,9 @@ func (s *Server) run(ctx context.Context, reload <-chan os.Signal) {
 	watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx))
 	background.Go(func() { s.watch(watching, reload) })
 	background.Go(func() { s.keepFresh(watching) })
+	if s.tuning != nil {
+		background.Go(func() { s.tuning.run(watching, s.sessions.busy) })
+	}
 	background.Go(func() { s.watchStatements(watching) })
 	stop := context.AfterFunc(ctx, func() { s.listener.Close() })
 	defer stop()

@@ -74,6 +74,19 @@ func (s *sessions) from(n netip.Prefix) bool {
 	return s.perSource[n] > 0
 }
 
+// busy counts the sessions in which bytes have moved since a time.
+func (s *sessions) busy(since time.Time) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for v := range s.all {
+		if v.began.Add(time.Duration(v.last.Load())).After(since) {
+			n++
+		}
+	}
+	return n
+}
+
 // list has the logins that were entered: a visit's own may change until its handshake is over.
 func (s *sessions) list() map[*visit]policies.Login {
 	s.mu.Lock()

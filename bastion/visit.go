@@ -21,7 +21,8 @@ import (
 type visit struct {
 	server *Server
 	id     string
-	conn   net.Conn
+	conn   net.Conn // the wire
+	wire   *wire
 	source netip.AddrPort
 	place  *place // nil in some tests
 	began  time.Time
@@ -47,7 +48,8 @@ type visit struct {
 // visit takes an admitted connection from its first byte to its closing record.
 func (s *Server) visit(ctx context.Context, conn net.Conn, source netip.AddrPort, place *place) {
 	defer s.startups.leave(place)
-	v := &visit{server: s, id: newID(), conn: conn, source: source, place: place, began: time.Now(), ruling: s.ruling.Load()}
+	w := newWire(conn)
+	v := &visit{server: s, id: newID(), conn: w, wire: w, source: source, place: place, began: time.Now(), ruling: s.ruling.Load()}
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { v.cut(endStopping, "") })
 	defer stop()
@@ -58,7 +60,7 @@ func (s *Server) visit(ctx context.Context, conn net.Conn, source netip.AddrPort
 		v.write("refused", certificateExpired, "")
 		return
 	}
-	sshConn, channels, requests, err := v.handshake()
+	sshConn, channels, requests, err := v.greet()
 	s.startups.leave(place)
 	defer s.sessions.leave(v)
 	if err != nil {
@@ -72,70 +74,100 @@ func (s *Server) visit(ctx context.Context, conn net.Conn, source netip.AddrPort
 	v.write("accepted", v.reason(), "")
 }
 
+// greet runs the handshake in a goroutine of its own, whose stack grows large and goes with it: this one's stays small for as long as the
+// connection lasts.
+func (v *visit) greet() (conn *ssh.ServerConn, channels <-chan ssh.NewChannel, requests <-chan *ssh.Request, err error) {
+	defer v.server.tuning.login()()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		conn, channels, requests, err = v.handshake()
+	}()
+	<-done
+	return conn, channels, requests, err
+}
+
 // serve carries an accepted connection to its end.
 func (v *visit) serve(ctx context.Context, conn *ssh.ServerConn, channels <-chan ssh.NewChannel, requests <-chan *ssh.Request) {
 	// A stop reaches the session through cut, which says why it ends, and not through ctx.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	var helpers sync.WaitGroup
-	defer helpers.Wait()
 	defer cancel()
 	defer conn.Close()
 
 	v.active()
-	helpers.Go(func() { v.limit(ctx) })
-	helpers.Go(func() { v.serveRequests(requests) })
-	ended := make(chan error, 1)
-	helpers.Go(func() {
-		ended <- conn.Wait()
-		cancel() // also what waits for a silent target
-	})
-	v.serveChannels(ctx, channels)
-	if err := <-ended; errors.Is(err, io.EOF) || isDisconnect(err) {
+	defer v.limit()()
+	v.answer(ctx, cancel, channels, requests)
+	if err := conn.Wait(); errors.Is(err, io.EOF) || isDisconnect(err) {
 		v.finish(endClient, "")
 	} else {
 		v.finish(endLost, "")
 	}
 }
 
-// quietRequests are asked for by well-behaved clients; their refusal is no news.
-var quietRequests = map[string]bool{"keepalive@openssh.com": true, "no-more-sessions@openssh.com": true, "hostkeys-prove-00@openssh.com": true}
-
-// serveRequests refuses every global request.
-func (v *visit) serveRequests(requests <-chan *ssh.Request) {
-	for r := range requests {
-		if !quietRequests[r.Type] {
-			v.noteRefused(r.Type, requestRefused, "")
-		}
-		if r.WantReply {
-			if err := r.Reply(false, nil); err != nil {
-				continue // the connection is ending; draining lets it
+// answer answers channels and global requests until the connection has ended, and waits for the jumps. One goroutine does both: an idle
+// connection costs as little as can be.
+func (v *visit) answer(ctx context.Context, cancel context.CancelFunc, channels <-chan ssh.NewChannel, requests <-chan *ssh.Request) {
+	var jumps sync.WaitGroup
+	defer jumps.Wait()
+	defer cancel() // also what waits for a silent target
+	places := make(chan struct{}, max(v.ruling.limits.MaxChannels, 0))
+	for channels != nil || requests != nil {
+		select {
+		case nc, ok := <-channels:
+			if !ok {
+				channels = nil
+				continue
 			}
+			v.serveChannel(ctx, nc, places, &jumps)
+		case r, ok := <-requests:
+			if !ok {
+				requests = nil
+				continue
+			}
+			v.serveRequest(r)
 		}
 	}
 }
 
-// limit ends the visit when it was idle too long, or has lasted too long.
-func (v *visit) limit(ctx context.Context) {
+// quietRequests are asked for by well-behaved clients; their refusal is no news.
+var quietRequests = map[string]bool{"keepalive@openssh.com": true, "no-more-sessions@openssh.com": true, "hostkeys-prove-00@openssh.com": true}
+
+// serveRequest refuses a global request.
+func (v *visit) serveRequest(r *ssh.Request) {
+	if !quietRequests[r.Type] {
+		v.noteRefused(r.Type, requestRefused, "")
+	}
+	if r.WantReply {
+		if err := r.Reply(false, nil); err != nil {
+			v.server.log.Debug("refusing a request", "connection", v.id, "error", err) // it is ending
+		}
+	}
+}
+
+// limit ends the visit when it was idle too long, or has lasted too long, until it is stopped.
+func (v *visit) limit() (stop func()) {
 	limits := v.ruling.limits
-	session := time.NewTimer(limits.SessionLimit)
-	defer session.Stop()
-	idle := time.NewTimer(limits.IdleTimeout)
-	defer idle.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-session.C:
-			v.cut(endLimit, "")
-			return
-		case <-idle.C:
-			left := limits.IdleTimeout - (time.Since(v.began) - time.Duration(v.last.Load()))
-			if left <= 0 {
-				v.cut(endIdle, "")
-				return
-			}
+	session := time.AfterFunc(limits.SessionLimit, func() { v.cut(endLimit, "") })
+	var mu sync.Mutex // the first run may come before idle is assigned
+	var idle *time.Timer
+	mu.Lock()
+	defer mu.Unlock()
+	idle = time.AfterFunc(limits.IdleTimeout, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		left := limits.IdleTimeout - (time.Since(v.began) - time.Duration(v.last.Load()))
+		if left <= 0 {
+			v.cut(endIdle, "")
+		} else if idle != nil {
 			idle.Reset(left)
 		}
+	})
+	return func() {
+		session.Stop()
+		mu.Lock()
+		defer mu.Unlock()
+		idle.Stop()
+		idle = nil
 	}
 }
 

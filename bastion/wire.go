@@ -1,0 +1,201 @@
+package bastion
+
+import (
+	"io"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Implementation constants of the wire.
+const (
+	wireRead  = 128 << 10        // taken from the socket at once: several packets of 32 KiB
+	wireWrite = 256 << 10        // held back at most
+	holdLimit = time.Millisecond // for how long, should the packet that was to follow not come
+	worthHold = 4 << 10          // a smaller piece makes one write by itself
+)
+
+var (
+	readBuffers  = sync.Pool{New: func() any { return new([wireRead]byte) }}
+	writeBuffers = sync.Pool{New: func() any { return new([wireWrite]byte) }}
+)
+
+// wire is the client's TCP connection as the SSH library gets it. The library reads through 4 KiB, and writes each packet of 32 KiB in
+// two pieces: that is more system calls than bytes are worth. The wire reads what is there at once, and holds what is written while
+// somebody who writes several packets says so. It has buffers only while bytes are in them, so that idle connections need none.
+type wire struct {
+	net.Conn
+	raw  syscall.RawConn // nil: not a socket, and reads are the connection's own
+	take func(fd uintptr) bool
+
+	// owned by the reader
+	in        *[wireRead]byte // nil when nothing is buffered
+	from, to  int
+	readError error
+
+	mu      sync.Mutex // of what follows; held while the socket is written
+	out     *[wireWrite]byte
+	n       int
+	holds   int
+	stalled bool // a hold took too long: nothing is held until all have ended
+	timer   *time.Timer
+	failed  error // what was held could not be written
+}
+
+var _ net.Conn = (*wire)(nil)
+
+func newWire(conn net.Conn) *wire {
+	w := &wire{Conn: conn}
+	if s, ok := conn.(syscall.Conn); ok {
+		if raw, err := s.SyscallConn(); err == nil {
+			w.raw, w.take = raw, w.receive
+		}
+	}
+	return w
+}
+
+// Read hands out what is buffered, or waits for more. The library has one reader.
+func (w *wire) Read(p []byte) (int, error) {
+	if w.in == nil {
+		if w.raw == nil {
+			return w.Conn.Read(p)
+		}
+		if len(p) == 0 {
+			return 0, nil
+		}
+		if err := w.raw.Read(w.take); err != nil {
+			return 0, err
+		}
+		if w.readError != nil {
+			return 0, w.readError
+		}
+	}
+	n := copy(p, w.in[w.from:w.to])
+	if w.from += n; w.from == w.to {
+		readBuffers.Put(w.in)
+		w.in = nil
+	}
+	return n, nil
+}
+
+// receive takes what the socket has. It is false if that is nothing yet.
+func (w *wire) receive(fd uintptr) bool {
+	buffer := readBuffers.Get().(*[wireRead]byte)
+	for {
+		n, err := unix.Read(int(fd), buffer[:])
+		switch {
+		case err == unix.EINTR:
+			continue
+		case n > 0:
+			w.in, w.from, w.to, w.readError = buffer, 0, n, nil
+			return true
+		}
+		readBuffers.Put(buffer)
+		switch err {
+		case unix.EAGAIN:
+			return false
+		case nil:
+			w.readError = io.EOF
+		default:
+			w.readError = &net.OpError{Op: "read", Net: "tcp", Source: w.LocalAddr(), Addr: w.RemoteAddr(), Err: err}
+		}
+		return true
+	}
+}
+
+// Write writes, or keeps what is to go with what follows. What was kept and could not be written later fails the next Write.
+func (w *wire) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.failed != nil {
+		return 0, w.failed
+	}
+	if w.holds == 0 || w.stalled {
+		return w.Conn.Write(p)
+	}
+	if w.n+len(p) > wireWrite {
+		if err := w.flush(); err != nil {
+			return 0, err
+		}
+	}
+	if len(p) > wireWrite {
+		return w.Conn.Write(p)
+	}
+	if w.out == nil {
+		w.out = writeBuffers.Get().(*[wireWrite]byte)
+	}
+	w.n += copy(w.out[w.n:], p)
+	return len(p), nil
+}
+
+// hold begins a run of writes that shall leave together. Each hold has its release.
+func (w *wire) hold() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.holds++; w.holds > 1 {
+		return
+	}
+	// The run may wait for the client's window, and the client for what is held.
+	if w.timer == nil {
+		w.timer = time.AfterFunc(holdLimit, w.stall)
+	} else {
+		w.timer.Reset(holdLimit)
+	}
+}
+
+func (w *wire) stall() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.holds > 0 {
+		w.stalled = true
+		_ = w.flush() // the next Write says so
+	}
+}
+
+func (w *wire) release() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.holds--; w.holds > 0 {
+		return nil
+	}
+	w.timer.Stop()
+	w.stalled = false
+	return w.flush()
+}
+
+// flush writes what is held; w.mu is held.
+func (w *wire) flush() error {
+	if w.out == nil {
+		return w.failed
+	}
+	if w.failed == nil {
+		_, w.failed = w.Conn.Write(w.out[:w.n])
+	}
+	writeBuffers.Put(w.out)
+	w.out, w.n = nil, 0
+	return w.failed
+}
+
+// Close closes the connection at once: it waits for no writer. What is held is given to the socket if nobody is writing and it has room.
+func (w *wire) Close() error {
+	if w.raw != nil && w.mu.TryLock() {
+		if w.out != nil && w.failed == nil {
+			_ = w.raw.Write(func(fd uintptr) bool {
+				_, w.failed = unix.Write(int(fd), w.out[:w.n])
+				return true
+			})
+		}
+		if w.failed == nil {
+			w.failed = net.ErrClosed
+		}
+		if w.out != nil {
+			writeBuffers.Put(w.out)
+			w.out, w.n = nil, 0
+		}
+		w.mu.Unlock()
+	}
+	return w.Conn.Close()
+}
