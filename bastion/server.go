@@ -45,7 +45,7 @@ type Server struct {
 	penalties penalties
 	closings  closings
 	tuning    *tuning // nil: the runtime is left alone
-	drops     uint32 // last count read; owned by watch
+	drops     uint32  // last count read; owned by watch
 
 	taking     sync.Mutex                    // held by who replaces the ruling
 	statements statementDir                  // owned by watchStatements

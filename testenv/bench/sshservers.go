@@ -150,7 +150,7 @@ func (r *running) end() error {
 	said, _ := os.ReadFile(r.errors.Name())
 	err := errors.Join(end(r.cmd), r.errors.Close())
 	if state := r.cmd.ProcessState; err == nil && state != nil && state.Exited() && state.ExitCode() > 0 && state.ExitCode() < 128 && r.name() == "mayfly" {
-		err = fmt.Errorf("%s ended with %d: %s", r.name(), state.ExitCode(), bytes.TrimSpace(said[max(0, len(said)-1000):]))
+		err = fmt.Errorf("%s ended with %d: %s", r.name(), state.ExitCode(), bytes.TrimSpace(said[:min(len(said), 2000)]))
 	}
 	return errors.Join(err, os.RemoveAll(r.dir))
 }
