@@ -17,10 +17,10 @@ var program = command.Program{
 	Name:    "fleetctl",
 	Summary: "make, run and rebuild a fleet of servers that live in RAM for a day",
 	Verbs: []command.Verb{
-		initVerb, signerVerb, serveVerb, checkinVerb,
+		initVerb, signerVerb, serveVerb, checkinVerb, witnessVerb,
 		statusVerb, loginsVerb, planVerb, rotateVerb,
 		imageLockVerb, imageBuildVerb, imageSignVerb, imageVerifyVerb, imageUseVerb,
-		policyCheckVerb, policyBundleVerb, policySignVerb,
+		policyCheckVerb, policyBundleVerb, policySignVerb, policyPublishVerb, policyPluginHashVerb,
 		sshConfigVerb, robotKeysVerb, certifyVerb,
 		caListVerb, caRotateVerb, caRetireVerb, caPublishVerb,
 	},

@@ -81,6 +81,10 @@ func showBundle(w io.Writer, path string, data []byte, b *bundle.Bundle) error {
 			fmt.Sprintf("rotation: max_age %v, max_parallel %d, drain_limit %v, boot_limit %v, bake %v, retries %d; releases from version %d",
 				time.Duration(r.MaxAge), r.MaxParallel, time.Duration(r.DrainLimit), time.Duration(r.BootLimit), time.Duration(r.Bake), r.Retries, p.Image.MinVersion)}
 	}
+	for _, g := range p.Plugins {
+		lines = append(lines, fmt.Sprintf("plugin %s is asked about %s within %v, SHA-256 %s", g.Name, shown(g.Decides, "nothing"), g.Limit(), g.SHA256))
+	}
+	lines = append(lines, fmt.Sprintf("witnesses may be silent for %v", p.WitnessGrace()))
 	sections = append(sections, append(lines, fmt.Sprintf("the rest is in %s, SHA-256 %x", path, sha256.Sum256(data))))
 	var out strings.Builder
 	for _, lines := range sections {

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"mayfly/fleetctl/witness"
+	"mayfly/internal/command"
+	"mayfly/internal/hint"
+	"mayfly/policies/trust"
+)
+
+var witnessVerb = command.Verb{
+	Name:    "witness",
+	Args:    "--trust FILE --key FILE --state DIR --listen ADDR [--log FILE]...",
+	Summary: "run a witness: it says which signed policy is the newest",
+	Help: `Remembers the newest policy bundle that enough approvers signed, answers bastions that ask for it, and cosigns the checkpoints
+of logs. It holds no power over the fleet, and is best run by somebody else, on a machine of theirs; all it needs is
+the fleet's trust.json and its own key (Ed25519, mode 0600, made with ssh-keygen), which fleetctl init --witness has named. What it has seen is on
+disk in --state before it says so: losing that directory makes it forget, and it must not be put back from an old copy.
+
+--log names a file with one line, the verifier key of a log ("NAME+ID+KEY"); its checkpoints are cosigned and no others are.
+With --tls-certificate and --tls-key it speaks HTTPS; its answers are signed either way. docs/formats/witness.md is its protocol.
+
+It says "fleetctl: witness: ready" on stderr when it listens.
+
+Example:
+
+  fleetctl witness --trust trust.json --key witness --state /var/lib/mayfly-witness --listen 192.0.2.7:8700`,
+	Run: runWitness,
+}
+
+func runWitness(ctx context.Context, c *command.Call) (err error) {
+	fs := c.Flags()
+	trustFile := fs.String("trust", "", "the fleet's trust.json")
+	keyFile := fs.String("key", "", "`file` of the witness's private key")
+	dir := fs.String("state", "", "`directory` that is the witness's memory")
+	listen := fs.String("listen", "", "`address` and port")
+	certificate := fs.String("tls-certificate", "", "`file` of a certificate chain, PEM")
+	tlsKey := fs.String("tls-key", "", "`file` of its key, PEM")
+	var logFiles []string
+	fs.Func("log", "`file` of a log's verifier key; may be given more than once", func(s string) error {
+		logFiles = append(logFiles, s)
+		return nil
+	})
+	if err := c.Parse(fs); err != nil {
+		return err
+	}
+	if err := noArguments(fs); err != nil {
+		return err
+	}
+	if *trustFile == "" || *keyFile == "" || *dir == "" || *listen == "" {
+		return command.Usagef("--trust, --key, --state and --listen are needed")
+	}
+	if (*certificate == "") != (*tlsKey == "") {
+		return command.Usagef("--tls-certificate and --tls-key go together")
+	}
+	data, err := read(*trustFile, "`fleetctl init` makes it, once")
+	if err != nil {
+		return err
+	}
+	t, err := trust.Parse(data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", *trustFile, err)
+	}
+	key, err := loadSigner(*keyFile, os.Getenv("SSH_AUTH_SOCK"))
+	if err != nil {
+		return err
+	}
+	logs, err := logKeys(logFiles)
+	if err != nil {
+		return err
+	}
+	var config *tls.Config
+	if *certificate != "" {
+		pair, err := tls.LoadX509KeyPair(*certificate, *tlsKey)
+		if err != nil {
+			return hint.New(fmt.Errorf("reading certificate and key: %w", err), "both are PEM files, and belong together")
+		}
+		config = &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair}}
+	}
+	w, err := witness.Open(witness.Options{Trust: t, Key: key, State: *dir, Logs: logs, Log: logger(c.Stderr)})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.Close()) }()
+	l, err := net.Listen("tcp", *listen)
+	if err != nil {
+		return hint.New(fmt.Errorf("listening for bastions: %w", err), "another process has %s, or the address is not this machine's", *listen)
+	}
+	fmt.Fprintf(c.Stderr, "fleetctl: witness: ready on %s as %s of fleet %s, policy %d\n", l.Addr(), w.Name(), t.Fleet, w.Newest())
+	return w.Serve(ctx, l, config)
+}
+
+// logKeys reads files of verifier keys.
+func logKeys(files []string) (keys []note.Verifier, err error) {
+	for _, file := range files {
+		data, err := read(file, "a log's operator gives its verifier key")
+		if err != nil {
+			return nil, err
+		}
+		key, err := note.NewVerifier(strings.TrimSpace(string(data)))
+		if err != nil {
+			return nil, hint.New(fmt.Errorf("%s: no verifier key: %w", file, err), `one line: "NAME+ID+KEY"`)
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
+}

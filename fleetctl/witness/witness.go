@@ -1,0 +1,162 @@
+package witness
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/mod/sumdb/note"
+
+	"mayfly/internal/hint"
+	"mayfly/policies/bundle"
+	"mayfly/policies/trust"
+	"mayfly/policies/witness"
+)
+
+// maxLogs bounds the logs of one witness.
+const maxLogs = 64
+
+// Options are what a witness is made of.
+type Options struct {
+	Trust *trust.Trust
+	Key   ssh.Signer      // one of its keys in the trust policy
+	State string          // directory
+	Logs  []note.Verifier // whose checkpoints it cosigns; a log's name is its origin
+	Log   *slog.Logger
+}
+
+// Witness is the service. Its methods may be called at once.
+type Witness struct {
+	trust  *trust.Trust
+	signer ssh.Signer
+	name   string
+	logs   []note.Verifier
+	log    *slog.Logger
+
+	mu     sync.Mutex // of the memory and what it holds; every change is on disk before it is told
+	memory *memory
+	newest newest
+}
+
+// Refusal is what a witness does not do, with its reason code.
+type Refusal struct {
+	Code   string
+	Detail string
+	status int
+}
+
+func (r *Refusal) Error() string { return r.Code + ": " + r.Detail }
+
+// Refused makes a program exit with "refused by policy".
+func (r *Refusal) Refused() bool { return true }
+
+func refuse(status int, code, format string, args ...any) *Refusal {
+	return &Refusal{Code: code, Detail: fmt.Sprintf(format, args...), status: status}
+}
+
+// Open makes a witness of its options. Close gives its state directory back.
+func Open(o Options) (*Witness, error) {
+	name, ok := o.Trust.Witness(trust.FormatKey(o.Key.PublicKey()))
+	if !ok {
+		return nil, hint.New(&Refusal{Code: "stranger", Detail: ssh.FingerprintSHA256(o.Key.PublicKey()) + " is no witness's key in the trust policy"},
+			"fleetctl init --witness NAME=PUBFILE names the witnesses, once")
+	}
+	if len(o.Logs) > maxLogs {
+		return nil, fmt.Errorf("%d logs: at most %d", len(o.Logs), maxLogs)
+	}
+	m, err := openMemory(o.State)
+	if err != nil {
+		return nil, err
+	}
+	w := &Witness{trust: o.Trust, signer: o.Key, name: name, logs: o.Logs, log: o.Log, memory: m}
+	if err := w.recall(); err != nil {
+		return nil, errors.Join(err, m.close())
+	}
+	return w, nil
+}
+
+// recall takes up what was remembered, as if it were published now.
+func (w *Witness) recall() error {
+	p, found, err := w.memory.publication()
+	if err != nil || !found {
+		return err
+	}
+	b, err := bundle.Open(w.trust, []byte(p.File), []byte(p.Signatures), time.Time{}, 0)
+	if err != nil {
+		return hint.New(fmt.Errorf("%s is no memory of this fleet: %v", w.memory.path("publication.json"), err), "--state names this witness's own directory, one for each fleet")
+	}
+	w.newest = newest{b.Version, witness.Sum([]byte(p.File))}
+	return nil
+}
+
+// Close gives the state directory back.
+func (w *Witness) Close() error { return w.memory.close() }
+
+// Name is the witness's in the trust policy.
+func (w *Witness) Name() string { return w.name }
+
+// Newest is the newest version seen, 0 before the first.
+func (w *Witness) Newest() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.newest.version
+}
+
+// Publish takes a bundle, if enough approvers signed it and it is newer than what is known. The known one again changes nothing.
+func (w *Witness) Publish(p witness.Publication) (version uint64, err error) {
+	// An expired bundle counts as well: it is still newer than what it replaced.
+	b, err := bundle.Open(w.trust, []byte(p.File), []byte(p.Signatures), time.Time{}, 0)
+	if refusal := (*bundle.Refusal)(nil); errors.As(err, &refusal) {
+		return 0, refuse(403, refusal.Reason, "%v", refusal.Err)
+	}
+	if err != nil {
+		return 0, err
+	}
+	sum := witness.Sum([]byte(p.File))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch known := w.newest; {
+	case b.Version < known.version:
+		return 0, refuse(409, bundle.Older, "version %d is known", known.version)
+	case b.Version == known.version && sum == known.sha256:
+		return b.Version, nil
+	case b.Version == known.version:
+		err := w.memory.keepFork(b.Version, sum, p)
+		w.log.Error("TWO DIFFERENT BUNDLES OF ONE VERSION ARE SIGNED: the approvers made both, or their keys are not theirs alone",
+			"version", b.Version, "known", known.sha256, "other", sum, "evidence", w.memory.dir, "error", err)
+		return 0, refuse(409, witness.Forked, "version %d is known with sha256 %s, and this is %s", b.Version, known.sha256, sum)
+	}
+	if err := w.memory.remember(p); err != nil {
+		return 0, err
+	}
+	w.newest = newest{b.Version, sum}
+	w.log.Info("newest policy", "version", b.Version, "sha256", sum)
+	return b.Version, nil
+}
+
+// Answer says which version is the newest.
+func (w *Witness) Answer(q witness.Question, now time.Time) ([]byte, error) {
+	if q.Fleet != w.trust.Fleet {
+		return nil, refuse(404, "other_fleet", "this is a witness of fleet %s", w.trust.Fleet)
+	}
+	w.mu.Lock()
+	known := w.newest
+	w.mu.Unlock()
+	if known.version == 0 {
+		return nil, refuse(404, "nothing_known", "no policy was published here")
+	}
+	return witness.Sign(w.signer, w.name, q, known.version, known.sha256, now)
+}
+
+// cosigner is how others check this witness's cosignatures.
+func (w *Witness) cosigner() string {
+	c, err := witness.NewCosigner(w.name, trust.FormatKey(w.signer.PublicKey()))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(c.VerifierKey())
+}
