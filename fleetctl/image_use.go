@@ -53,7 +53,7 @@ Example:
 				"build and sign it again under a version above %d", old))
 		}
 		where := d.releaseDir(fs.Arg(0))
-		s, _, err := statement(t, where, time.Now())
+		s, _, err := releaseStatement(t, where, time.Now())
 		if err != nil {
 			return err
 		}

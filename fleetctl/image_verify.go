@@ -39,7 +39,7 @@ Example:
 		if err != nil {
 			return err
 		}
-		s, _, err := statement(t, d.releaseDir(*name), time.Now())
+		s, _, err := releaseStatement(t, d.releaseDir(*name), time.Now())
 		if err != nil {
 			return err
 		}

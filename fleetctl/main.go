@@ -20,6 +20,7 @@ var program = command.Program{
 		initVerb, signerVerb, serveVerb, checkinVerb, witnessVerb,
 		statusVerb, loginsVerb, planVerb, rotateVerb,
 		imageLockVerb, imageBuildVerb, imageSignVerb, imageVerifyVerb, imageUseVerb,
+		approveVerb, approvalsVerb, drainVerb, breakGlassOpenVerb, breakGlassStatusVerb,
 		policyCheckVerb, policyBundleVerb, policySignVerb, policyPublishVerb, policyPluginHashVerb,
 		sshConfigVerb, robotKeysVerb, certifyVerb,
 		caListVerb, caRotateVerb, caRetireVerb, caPublishVerb,

@@ -58,7 +58,7 @@ func (d state) compareRelease(c *command.Call, p policies.Policy, now time.Time)
 	if err != nil {
 		return err
 	}
-	s, _, err := statement(t, d.releaseDir(strconv.FormatUint(v, 10)), now)
+	s, _, err := releaseStatement(t, d.releaseDir(strconv.FormatUint(v, 10)), now)
 	if err != nil {
 		fmt.Fprintf(c.Stderr, "fleetctl: note: not compared with the release in use, which does not load: %v\n", err)
 		return nil

@@ -42,11 +42,11 @@ func showBundle(w io.Writer, path string, data []byte, b *bundle.Bundle) error {
 	sections = append(sections, lines)
 	lines = nil
 	for _, g := range p.Grants {
-		var ports []string
-		for _, port := range g.Ports {
-			ports = append(ports, fmt.Sprint(port))
-		}
-		lines = append(lines, fmt.Sprintf("grant %s: %s, ports %s", shown(g.Engineers, "nobody"), shown(g.Servers, "no server"), shown(ports, "none")))
+		lines = append(lines, showGrant(g))
+	}
+	for _, x := range p.BreakGlass {
+		lines = append(lines, fmt.Sprintf("break-glass %s, when as many people open it as sign this: %s, ports %s; %s", x.Name, shown(x.Servers, "no server"), shown(texts(x.Ports), "none"),
+			showEngineer(policies.Engineer{Name: x.Name, Keys: x.Keys})))
 	}
 	sections = append(sections, lines)
 	lines = nil
@@ -98,6 +98,32 @@ func showBundle(w io.Writer, path string, data []byte, b *bundle.Bundle) error {
 	}
 	_, err := io.WriteString(w, out.String())
 	return err
+}
+
+func showGrant(g policies.Grant) string {
+	line := fmt.Sprintf("grant %s: %s, ports %s", shown(g.Engineers, "nobody"), shown(g.Servers, "no server"), shown(texts(g.Ports), "none"))
+	if g.Approval {
+		line += ", with another engineer's approval"
+	}
+	if g.Drained {
+		line += ", VPN servers while they are drained"
+	}
+	var windows []string
+	for _, w := range g.Windows {
+		windows = append(windows, strings.Join(w.Days, " ")+" "+w.From+"-"+w.To)
+	}
+	if len(windows) > 0 {
+		line += ", in UTC " + shown(windows, "")
+	}
+	return line
+}
+
+func texts(ports []uint16) []string {
+	var list []string
+	for _, port := range ports {
+		list = append(list, fmt.Sprint(port))
+	}
+	return list
 }
 
 func fingerprints(keys []string) []string {

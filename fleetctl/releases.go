@@ -28,8 +28,8 @@ func (d state) releaseDir(name string) string {
 	return name
 }
 
-// statement verifies a release's statement: signatures, fleet, validity, least version.
-func statement(t *trust.Trust, dir string, now time.Time) (*release.Statement, []byte, error) {
+// releaseStatement verifies a release's statement: signatures, fleet, validity, least version.
+func releaseStatement(t *trust.Trust, dir string, now time.Time) (*release.Statement, []byte, error) {
 	path := filepath.Join(dir, release.StatementFile)
 	data, err := read(path, "`fleetctl image build` makes a release")
 	if err != nil {
@@ -121,7 +121,7 @@ func (d state) release(t *trust.Trust, least uint64, now time.Time) (rotate.Rele
 		return rotate.Release{}, hint.New(errors.New("no release is in use"), "`fleetctl image build`, `fleetctl image sign` and `fleetctl image use VERSION` make one")
 	}
 	dir := filepath.Join(d.releases(), strconv.FormatUint(v, 10))
-	s, data, err := statement(t, dir, now)
+	s, data, err := releaseStatement(t, dir, now)
 	if err != nil {
 		return rotate.Release{}, err
 	}

@@ -24,6 +24,7 @@ import (
 	"mayfly/fleetctl/rotate"
 	"mayfly/internal/command"
 	"mayfly/rebuild/release"
+	"mayfly/testenv/softkey"
 	"mayfly/tunnel/checkin"
 )
 
@@ -36,6 +37,7 @@ func TestMain(m *testing.M) {
 //	code N PROGRAM ARGS...      run, and want exit code N
 //	lab DIR [OLD NEW]...        lay fleet.toml and policy.toml with free ports, OLD replaced by NEW
 //	key NAME...                 make an Ed25519 key pair, NAME (0600) and NAME.pub
+//	agent NAME...               make security keys in software, NAME.pub and $NAME_KEY; an agent holds them until the script ends
 //	release DIR VERSION [FOR]   lay an unsigned release, valid for FOR (default 1h)
 //	flip FILE                   change one bit in the middle of a file
 //	listens HOST:PORT           wait until somebody listens there
@@ -65,7 +67,7 @@ func TestScripts(t *testing.T) {
 			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": scriptCode, "lab": scriptLab, "key": scriptKey, "release": scriptRelease, "flip": scriptFlip, "pipe": scriptPipe, "listens": scriptListens,
+			"code": scriptCode, "agent": scriptAgent, "lab": scriptLab, "key": scriptKey, "release": scriptRelease, "flip": scriptFlip, "pipe": scriptPipe, "listens": scriptListens,
 			"occupy": scriptOccupy, "exists-soon": scriptExistsSoon, "hold": scriptHold, "fetch-list": scriptFetchList,
 		},
 	})
@@ -119,6 +121,30 @@ func scriptKey(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(os.WriteFile(ts.MkAbs(name), pem.EncodeToMemory(block), 0o600))
 		ts.Check(os.WriteFile(ts.MkAbs(name+".pub"), ssh.MarshalAuthorizedKey(key), 0o644))
 	}
+}
+
+func scriptAgent(ts *testscript.TestScript, neg bool, args []string) {
+	var signers []ssh.Signer
+	for _, name := range args {
+		key, err := softkey.New(rand.Reader)
+		ts.Check(err)
+		ts.Check(os.WriteFile(ts.MkAbs(name+".pub"), []byte(key.Authorized()+"\n"), 0o644))
+		ts.Setenv(strings.ToUpper(name)+"_KEY", key.Authorized())
+		signers = append(signers, key.Signer(softkey.Always))
+	}
+	dir, err := os.MkdirTemp("", "mf-agent-") // a socket's path is short
+	ts.Check(err)
+	l, err := softkey.Listen(filepath.Join(dir, "s"))
+	ts.Check(err)
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- softkey.NewAgent(signers...).Serve(ctx, l) }()
+	ts.Setenv("SSH_AUTH_SOCK", filepath.Join(dir, "s"))
+	ts.Defer(func() {
+		stop()
+		<-done
+		os.RemoveAll(dir)
+	})
 }
 
 func scriptRelease(ts *testscript.TestScript, neg bool, args []string) {

@@ -102,27 +102,50 @@ func (d *Drainer) begin(ctx context.Context, name, reason string, span time.Dura
 		fmt.Fprintf(d.Talk, "fleetctl: drain: %s: goes on, draining in life %d\n", name, s.Epoch)
 		return s, nil
 	}
-	rules := Rules(d.Bundle.Policy.Rotation, nil)
-	held := now.Add(rules.DrainLimit + drainGrace + span)
-	deadline := Deadline(s, rules.MaxAge)
-	if !deadline.IsZero() && deadline.Before(held) {
-		held = deadline
-	}
-	err = d.Store.Taint(ctx, name, s.Epoch, reason, held, now, func(servers []store.Server) error {
-		snapshot, health := Snapshot(d.Bundle, 0, servers)
-		if refused := plan.Drain(snapshot, rules, health, name, now); len(refused) > 0 {
-			return &Refused{refused}
-		}
-		if held.Sub(now) < rules.DrainLimit+drainGrace+min(minHold, span) {
-			return &Refused{plan.Refusals{{Code: plan.DrainState, Detail: fmt.Sprintf("the life of %s ends at %s: nothing would be left of the drain", name, deadline.Format(time.RFC3339))}}}
-		}
-		return nil
-	})
+	held := d.held(s, span, now)
+	err = d.Store.Taint(ctx, name, s.Epoch, reason, held, now, func(servers []store.Server) error { return d.refuse(servers, s, span, now) })
 	if err != nil {
 		return s, err
 	}
 	fmt.Fprintf(d.Talk, "fleetctl: drain: %s: draining, life %d is tainted and ends with a rebuild (%s)\n", name, s.Epoch, reason)
 	return d.Store.Server(ctx, name)
+}
+
+// held is how long the server is kept from being rebuilt at most: not beyond the end of its life.
+func (d *Drainer) held(s store.Server, span time.Duration, now time.Time) time.Time {
+	rules := Rules(d.Bundle.Policy.Rotation, nil)
+	held := now.Add(rules.DrainLimit + drainGrace + span)
+	if deadline := Deadline(s, rules.MaxAge); !deadline.IsZero() && deadline.Before(held) {
+		return deadline
+	}
+	return held
+}
+
+// refuse says why the server may not be taken out, if it may not.
+func (d *Drainer) refuse(servers []store.Server, s store.Server, span time.Duration, now time.Time) error {
+	rules := Rules(d.Bundle.Policy.Rotation, nil)
+	snapshot, health := Snapshot(d.Bundle, 0, servers)
+	if refused := plan.Drain(snapshot, rules, health, s.Name, now); len(refused) > 0 {
+		return &Refused{refused}
+	}
+	if held := d.held(s, span, now); held.Sub(now) < rules.DrainLimit+drainGrace+min(minHold, span) {
+		return &Refused{plan.Refusals{{Code: plan.DrainState, Detail: fmt.Sprintf("the life of %s ends at %s: nothing would be left of the drain", s.Name, held.Format(time.RFC3339))}}}
+	}
+	return nil
+}
+
+// Check says whether Drain would refuse at once, and changes nothing.
+func (d *Drainer) Check(ctx context.Context, name string, span time.Duration, now time.Time) error {
+	servers, err := d.Store.Servers(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range servers {
+		if s.Name == name && !(s.State == inventory.Draining && s.Tainted) {
+			return d.refuse(servers, s, span, now)
+		}
+	}
+	return nil
 }
 
 // wait reads the store until the server says that it is drained, or the end comes.

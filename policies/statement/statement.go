@@ -145,7 +145,7 @@ func parse[S Statement](data []byte) (Statement, error) {
 
 // Check reports what is wrong with the statement, whatever the time.
 func (a Approval) Check() error {
-	if err := errors.Join(checkHead(a.Kind, KindApproval, a.Fleet), checkID(a.ID), checkReason(a.Reason)); err != nil {
+	if err := errors.Join(checkHead(a.Kind, KindApproval, a.Fleet), checkID(a.ID), CheckReason(a.Reason)); err != nil {
 		return err
 	}
 	if !policies.AccountName(a.Engineer) {
@@ -178,7 +178,7 @@ func (a Approval) Check() error {
 
 // Check reports what is wrong with the statement, whatever the time.
 func (b BreakGlass) Check() error {
-	if err := errors.Join(checkHead(b.Kind, KindBreakGlass, b.Fleet), checkID(b.ID), checkReason(b.Reason)); err != nil {
+	if err := errors.Join(checkHead(b.Kind, KindBreakGlass, b.Fleet), checkID(b.ID), CheckReason(b.Reason)); err != nil {
 		return err
 	}
 	if !policies.AccountName(b.Name) {
@@ -218,8 +218,8 @@ func checkID(id string) error {
 	return nil
 }
 
-// checkReason asks for words that a log and a terminal show as they are.
-func checkReason(reason string) error {
+// CheckReason asks for words that a log and a terminal show as they are.
+func CheckReason(reason string) error {
 	if strings.TrimSpace(reason) == "" {
 		return errors.New("reason is missing")
 	}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"time"
+
+	"mayfly/fleetctl/rotate"
+	"mayfly/fleetctl/signer"
+	"mayfly/internal/command"
+	"mayfly/internal/hint"
+	"mayfly/internal/pki"
+	"mayfly/inventory"
+	"mayfly/inventory/store"
+	"mayfly/policies/statement"
+)
+
+var drainVerb = command.Verb{
+	Name:    "drain",
+	Args:    "SERVER --dir DIR --reason TEXT",
+	Summary: "take a VPN server out of traffic for an engineer; it comes back by a rebuild only",
+	Help: `Drains the server, waits until no user is left (bounded), and has the signer say so in a drained statement, which the bastion asks for
+under a grant with drained = true. From its first step the server is tainted: the next ` + "`fleetctl rotate`" + ` after the statement's end wipes
+and rebuilds it, nothing else brings it back, and until then nobody rebuilds it under the engineer. The signer signs no list that
+names it and no ticket for it meanwhile. Refused (exit code 3) where its region would fall under its floor, with the arithmetic.
+
+` + "`fleetctl signer` and `fleetctl serve`" + ` have to run. Interrupted, the same command goes on.
+
+Example:
+
+  fleetctl drain se-1 --dir lab --reason "disk full" --for 30m`,
+	Run: runDrain,
+}
+
+func runDrain(ctx context.Context, c *command.Call) error {
+	fs := c.Flags()
+	dir := dirFlag(fs)
+	reason := fs.String("reason", "", "`text` that every record of it shows")
+	length := fs.Duration("for", time.Hour, "how `long` the engineer has, at most 1h")
+	out := outFlag(fs)
+	output := outputFlag(fs)
+	if err := c.Parse(fs); err != nil {
+		return err
+	}
+	if err := errors.Join(checkFormat(*output), span(*length, statement.MaxDrained)); err != nil {
+		return err
+	}
+	if fs.NArg() != 1 || *reason == "" {
+		return command.Usagef("one SERVER and --reason are needed")
+	}
+	if err := statement.CheckReason(*reason); err != nil {
+		return command.Usagef("--reason: %v", err)
+	}
+	d, name := state(*dir), fs.Arg(0)
+	_, b, err := d.decides(ctx, time.Now())
+	if err != nil {
+		return err
+	}
+	if s, ok := b.Inventory.RebuiltServer(name); !ok || s.Role != inventory.RoleVPN {
+		return command.Refuse(hint.New(fmt.Errorf("no VPN server %q in the signed inventory", name), "fleetctl status lists them"))
+	}
+	s, err := d.openStore(ctx)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(d.drain(ctx, c, s, &rotate.Drainer{Store: s, Bundle: b, Signer: signer.Dial(string(d)), Talk: c.Stderr}, name, *reason, *length, d.out(*out), *output), s.Close())
+	return refusedDrain(err)
+}
+
+func (d state) drain(ctx context.Context, c *command.Call, s *store.Store, r *rotate.Drainer, name, reason string, length time.Duration, out, output string) error {
+	if err := actUnder(ctx, s, r.Bundle); err != nil {
+		return err
+	}
+	if err := s.Sync(ctx, r.Bundle.Inventory, time.Now()); err != nil {
+		return err
+	}
+	if err := r.Check(ctx, name, length, time.Now()); err != nil { // what is refused needs no controller
+		return err
+	}
+	ca, err := read(d.caFile(), "`fleetctl init` makes it")
+	if err != nil {
+		return err
+	}
+	k := r.Bundle.Inventory.Controller
+	if err := answers(ctx, netip.AddrPortFrom(k.Address, k.JoinPort), pki.VerifyName(ca, r.Bundle.Inventory.FQDN(inventory.NameController))); err != nil {
+		return fmt.Errorf("the server could not be told: %w", err)
+	}
+	conn, err := net.DialTimeout("unix", d.path(signer.SocketName), controllerLimit)
+	if err != nil {
+		return hint.New(fmt.Errorf("no statement without the signer: %w", err), "start `fleetctl signer` first; nothing was touched")
+	}
+	if err := conn.Close(); err != nil {
+		return err
+	}
+	got, err := r.Drain(ctx, name, reason, length)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(out, fmt.Sprintf("drained-%s-%d.json", got.Server, got.Epoch))
+	if err := writeStatement(path, got.Statement, got.Signature); err != nil {
+		return err
+	}
+	if output == "json" {
+		return show(c.Stdout, output, struct {
+			rotate.Drained
+			File string `json:"file"`
+		}{got, path}, nil, nil)
+	}
+	fmt.Fprintf(c.Stdout, "%s: life %d of %s is drained until %s; then it is rebuilt\n", path, got.Epoch, got.Server, got.Expires.Format(time.RFC3339))
+	if got.Forced {
+		fmt.Fprintln(c.Stderr, "fleetctl: drain: the drain's bound passed, some users were cut off")
+	}
+	return nil
+}
+
+// refusedDrain adds the mend to a refusal.
+func refusedDrain(err error) error {
+	var refused *rotate.Refused
+	if errors.As(err, &refused) {
+		return hint.New(err, "`fleetctl status` shows what serves; wait until others are back, or choose another server; nothing was touched")
+	}
+	return err
+}
