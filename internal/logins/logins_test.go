@@ -61,7 +61,7 @@ func TestParseList(t *testing.T) {
 	if l, err := ParseList([]byte(good)); err != nil || len(l.Logins) != 1 || l.Logins[0].Peer.Port() != 1 {
 		t.Errorf("got %+v, %v", l, err)
 	}
-	for _, bad := range []string{"", "[]", strings.Replace(good, "se-1", "", 1), strings.Replace(good, "alice", "", 1), strings.Replace(good, "10.77.0.2:1", "", 1),
+	for _, bad := range []string{"", "[]", "{}", `{"logins":null}`, strings.Replace(good, "se-1", "", 1), strings.Replace(good, "alice", "", 1), strings.Replace(good, "10.77.0.2:1", "", 1),
 		strings.Replace(good, `"2030-01-01T00:00:00Z"`, `"now"`, 1), strings.Replace(good, `"user"`, `"unread":"x","user"`, 1)} {
 		if l, err := ParseList([]byte(bad)); err == nil {
 			t.Errorf("%s: got %+v", bad, l)

@@ -2,6 +2,7 @@ package logins
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -35,6 +36,9 @@ func ParseList(data []byte) (List, error) {
 	}
 	if err := json.Unmarshal(data, &l); err != nil {
 		return List{}, fmt.Errorf("not a list of logins: %w", err)
+	}
+	if l.Logins == nil {
+		return List{}, errors.New("not a list of logins: it has none, not even an empty one")
 	}
 	for i, r := range l.Logins {
 		if r.Server == "" || r.Time.IsZero() || (r.Unread == "") == (r.User == "" || !r.Peer.IsValid()) {
