@@ -6,28 +6,34 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
 	"mayfly/policies"
 )
 
 // Report is what a configuration and its policy would serve.
 type Report struct {
-	Listen      string           `json:"listen"`
-	Fleet       string           `json:"fleet"`
-	Test        bool             `json:"test"` // software authenticators can be enrolled
-	Policy      uint64           `json:"policy"`
-	Expires     time.Time        `json:"expires"`
-	Level       policies.Level   `json:"level"`
-	Algorithms  ReportAlgorithms `json:"algorithms"`
-	Software    []string         `json:"software_keys"` // offered as well, and refused by name
-	HostNames   []string         `json:"host_names"`    // of the host certificate
-	HostExpires time.Time        `json:"host_certificate_expires"`
-	Allow       []netip.Prefix   `json:"allow"`
-	Proxies     []netip.Prefix   `json:"proxies"` // balancers, which connect for others
-	Filter      int              `json:"filter_instructions"`
-	Engineers   []ReportEngineer `json:"engineers"`
-	Hosts       []ReportHost     `json:"hosts"`
-	Witness     ReportWitness    `json:"witness"`
-	Sandbox     ReportSandbox    `json:"sandbox"`
+	Listen       string               `json:"listen"`
+	Fleet        string               `json:"fleet"`
+	Test         bool                 `json:"test"` // software authenticators can be enrolled
+	Policy       uint64               `json:"policy"`
+	Expires      time.Time            `json:"expires"`
+	Level        policies.Level       `json:"level"`
+	Algorithms   ReportAlgorithms     `json:"algorithms"`
+	Offered      []ReportOffer        `json:"offered"`       // the same in one list, with what each is for
+	LockedOut    []policies.LockedOut `json:"locked_out"`    // widely used clients that cannot connect
+	Software     []string             `json:"software_keys"` // offered as well, and refused by name, unless it is a robot's
+	HostNames    []string             `json:"host_names"`    // of the host certificate
+	HostExpires  time.Time            `json:"host_certificate_expires"`
+	Allow        []netip.Prefix       `json:"allow"`
+	Proxies      []netip.Prefix       `json:"proxies"` // balancers, which connect for others
+	Filter       int                  `json:"filter_instructions"`
+	Engineers    []ReportEngineer     `json:"engineers"`
+	Robots       []ReportRobot        `json:"robots"`
+	Certificates ReportCertificates   `json:"certificates"`
+	Hosts        []ReportHost         `json:"hosts"`
+	Witness      ReportWitness        `json:"witness"`
+	Sandbox      ReportSandbox        `json:"sandbox"`
 }
 
 // ReportWitness is who confirmed, just now, that the policy is the newest.
@@ -44,6 +50,30 @@ type ReportAlgorithms struct {
 	MACs         []string `json:"macs"`
 	HostKeys     []string `json:"host_keys"`
 	PublicKeys   []string `json:"public_keys"`
+}
+
+// ReportOffer is an algorithm and why it is offered.
+type ReportOffer struct {
+	Use  string `json:"use"` // "key_exchange", "cipher", "mac", "host_key", "user_key"
+	Name string `json:"name"`
+	Why  string `json:"why"`
+}
+
+// ReportRobot is one robot of the policy.
+type ReportRobot struct {
+	Name     string       `json:"name"`
+	Source   netip.Prefix `json:"source"`
+	Servers  []string     `json:"servers"`
+	Commands int          `json:"commands"`
+}
+
+// ReportCertificates is which user certificates count, and what is revoked.
+type ReportCertificates struct {
+	Authorities []string          `json:"authorities"` // fingerprints; empty: certificates are refused
+	MaxLife     policies.Duration `json:"max_life"`
+	Revoked     uint64            `json:"krl_version"` // of the key revocation list; 0: none, or it has none
+	Made        string            `json:"krl_made"`    // when the list was made; empty: there is none
+	Verify      bool              `json:"verify_required"`
 }
 
 // ReportEngineer is one engineer of the policy.
@@ -84,7 +114,7 @@ func Check(c Config, now time.Time) (Report, error) {
 			HostKeys: listed(algorithms.HostKeys), PublicKeys: listed(algorithms.PublicKeys)},
 		Software:  listed(softwareOnly(algorithms)),
 		HostNames: listed(r.keys.certificate.ValidPrincipals), HostExpires: r.keys.validBefore().UTC(),
-		Allow: listed(r.bundle.Policy.SSH.Allow), Proxies: listed(r.bundle.Policy.SSH.Proxies), Filter: len(r.filter), Engineers: []ReportEngineer{}, Hosts: listed(r.hosts()),
+		Allow: listed(r.bundle.Policy.SSH.Allow), Proxies: listed(r.bundle.Policy.SSH.Proxies), Filter: len(r.filter), Engineers: []ReportEngineer{}, Robots: []ReportRobot{}, Hosts: listed(r.hosts()),
 		Sandbox: c.reportSandbox(r),
 	}
 	last, _ := r.fresh.state()
@@ -92,7 +122,39 @@ func Check(c Config, now time.Time) (Report, error) {
 	for _, e := range r.bundle.Policy.Engineers {
 		report.Engineers = append(report.Engineers, ReportEngineer{Name: e.Name, Keys: len(e.Keys), Allow: listed(e.Allow)})
 	}
+	for _, r := range r.bundle.Policy.Robots {
+		report.Robots = append(report.Robots, ReportRobot{Name: r.Name, Source: r.Source, Servers: listed(r.Servers), Commands: len(r.Commands)})
+	}
+	report.Offered, report.LockedOut = offered(algorithms), algorithms.LockedOut()
+	report.Certificates = certificatesOf(r.bundle.Policy)
 	return report, nil
+}
+
+// offered says what is offered and why, in the order of preference.
+func offered(a policies.Algorithms) []ReportOffer {
+	list := []ReportOffer{}
+	for _, l := range []struct {
+		use   string
+		names []string
+	}{{"key_exchange", a.KeyExchanges}, {"cipher", a.Ciphers}, {"mac", a.MACs}, {"host_key", a.HostKeys}, {"user_key", a.PublicKeys}} {
+		for _, name := range l.names {
+			list = append(list, ReportOffer{Use: l.use, Name: name, Why: policies.Why(name)})
+		}
+	}
+	return list
+}
+
+func certificatesOf(p policies.Policy) ReportCertificates {
+	c := ReportCertificates{Authorities: []string{}, MaxLife: p.Certificates.Life(), Verify: p.SSH.VerifyRequired}
+	for _, text := range p.Certificates.Authorities {
+		if key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(text)); err == nil {
+			c.Authorities = append(c.Authorities, ssh.FingerprintSHA256(key))
+		}
+	}
+	if list := p.Certificates.KRL.List(); list != nil {
+		c.Revoked, c.Made = list.Version, list.Generated().Format(time.RFC3339)
+	}
+	return c
 }
 
 // listed is the list, and not nil, which JSON would write as null.

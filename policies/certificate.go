@@ -43,9 +43,9 @@ type Certificates struct {
 	KRL         Revocations `toml:"krl" json:"krl,omitzero"`
 }
 
-// life is the longest validity of a certificate.
-func (c Certificates) life() time.Duration {
-	return pick(c.MaxLife.Std(), DefaultCertificateLife, MaxCertificateLife)
+// Life is the longest validity of a certificate.
+func (c Certificates) Life() Duration {
+	return Duration(pick(c.MaxLife.Std(), DefaultCertificateLife, MaxCertificateLife))
 }
 
 // Certificate is what an OpenSSH user certificate says. The zero value says nothing that would let anybody in.
@@ -159,11 +159,11 @@ func parseSources(text string) ([]netip.Prefix, error) {
 
 // decideValidity compares seconds as the certificate has them: the largest mean "for ever".
 func (p Policy) decideValidity(c *Certificate, _ Login, now time.Time) Verdict {
-	longest := uint64(p.Certificates.life() / time.Second)
+	longest := uint64(p.Certificates.Life().Std() / time.Second)
 	at := now.Unix()
 	switch {
 	case at < 0 || c.ValidBefore <= c.ValidAfter || c.ValidBefore-c.ValidAfter > longest:
-		return deny(CertificateLifetime, "the certificate is not valid for %s at most", Duration(p.Certificates.life()))
+		return deny(CertificateLifetime, "the certificate is not valid for %s at most", p.Certificates.Life())
 	case uint64(at) < c.ValidAfter:
 		return deny(CertificateEarly, "the certificate is not valid yet")
 	case uint64(at) >= c.ValidBefore:

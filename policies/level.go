@@ -32,17 +32,17 @@ type Algorithms struct {
 // Algorithms returns the level's lists. It knows no level but the named ones.
 func (l Level) Algorithms() (Algorithms, error) {
 	a := Algorithms{
-		KeyExchanges: []string{"mlkem768x25519-sha256"},
-		Ciphers:      []string{"aes256-gcm@openssh.com", "aes128-gcm@openssh.com"},
-		MACs:         []string{"hmac-sha2-512-etm@openssh.com", "hmac-sha2-256-etm@openssh.com"},
-		HostKeys:     []string{"ssh-ed25519-cert-v01@openssh.com", "ssh-ed25519"},
+		KeyExchanges: []string{kexMLKEM},
+		Ciphers:      []string{aes256GCM, aes128GCM},
+		MACs:         []string{macSHA512, macSHA256},
+		HostKeys:     []string{edHostCert, edHost},
 		PublicKeys:   []string{skEd25519, skECDSA},
 	}
 	switch l {
 	case PQOnly:
 		return a, nil
 	case PQPreferred:
-		a.KeyExchanges = append(a.KeyExchanges, "curve25519-sha256", "curve25519-sha256@libssh.org")
+		a.KeyExchanges = append(a.KeyExchanges, kexX25519, oldX25519)
 		return a, nil
 	}
 	return Algorithms{}, fmt.Errorf("unknown SSH level %q", string(l))

@@ -81,11 +81,24 @@ func print(out io.Writer, r bastion.Report) error {
 			strings.Join(r.Witness.Confirmed, " "), r.Witness.Threshold, r.Witness.Grace)
 	}
 	row("level", "%s", r.Level)
-	row("key exchange", "%s", strings.Join(r.Algorithms.KeyExchanges, " "))
-	row("ciphers", "%s", strings.Join(r.Algorithms.Ciphers, " "))
-	row("host keys", "%s", strings.Join(r.Algorithms.HostKeys, " "))
-	row("user keys", "%s", strings.Join(r.Algorithms.PublicKeys, " "))
-	row("software keys", "%s (offered so that they can be refused by name)", strings.Join(r.Software, " "))
+	for _, o := range r.Offered {
+		row(strings.ReplaceAll(o.Use, "_", " "), "%s: %s", o.Name, o.Why)
+	}
+	row("software keys", "%s (offered so that they can be refused by name; robots may have one)", strings.Join(r.Software, " "))
+	for _, l := range r.LockedOut {
+		row("LOCKED OUT", "%s %s: no %s", l.Client, l.Versions, l.Lacks)
+	}
+	if r.Certificates.Verify {
+		row("user verification", "required: only keys whose evidence proves that they ask for a PIN or biometry")
+	}
+	if len(r.Certificates.Authorities) == 0 {
+		row("user certificates", "none: no authority is listed")
+	} else {
+		row("user certificates", "by %s, valid for %s at most", strings.Join(r.Certificates.Authorities, " "), r.Certificates.MaxLife)
+	}
+	if r.Certificates.Made != "" {
+		row("revocations", "list %d, made %s", r.Certificates.Revoked, r.Certificates.Made)
+	}
 	row("certificate", "%s, until %s", strings.Join(r.HostNames, " "), r.HostExpires.Format(time.RFC3339))
 	row("sandbox", "%s: %s", r.Sandbox.Mode, strings.Join(r.Sandbox.Enforced, ", "))
 	for _, m := range r.Sandbox.Missing {
@@ -104,6 +117,9 @@ func print(out io.Writer, r bastion.Report) error {
 			narrowed = ", only from " + prefixes(e.Allow)
 		}
 		row("engineer", "%s, keys: %d%s", e.Name, e.Keys, narrowed)
+	}
+	for _, b := range r.Robots {
+		row("robot", "%s, only from %s, to %s, commands: %d", b.Name, b.Source.Addr(), strings.Join(b.Servers, " "), b.Commands)
 	}
 	for _, h := range r.Hosts {
 		row("host", "%s %s %s", h.Name, h.Address, strings.Join(h.Grants, " "))
