@@ -11,8 +11,8 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
-// maxCheckpoint bounds a checkpoint with its signatures.
-const maxCheckpoint = 64 << 10
+// MaxCheckpoint bounds a checkpoint with its signatures, in bytes.
+const MaxCheckpoint = 64 << 10
 
 // Checkpoint is the head of a log: c2sp.org/tlog-checkpoint.
 type Checkpoint struct {

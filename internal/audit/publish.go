@@ -40,7 +40,7 @@ func (p *publisher) begin(l *Log, known bool) error {
 		p.tree = &tree{}
 		return l.sign(Checkpoint{Origin: l.verifier.Name(), Root: p.tree.root()})
 	}
-	data, err := readBounded(filepath.Join(l.dir, checkpointFile), maxCheckpoint)
+	data, err := readBounded(filepath.Join(l.dir, checkpointFile), MaxCheckpoint)
 	if err != nil {
 		return err
 	}

@@ -64,7 +64,7 @@ func readBundles(dir string, from, size uint64, yield func(index uint64, text []
 
 // claimedSize is the size that the checkpoint names, whoever signed it.
 func claimedSize(dir string) (uint64, error) {
-	data, err := readBounded(filepath.Join(dir, checkpointFile), maxCheckpoint)
+	data, err := readBounded(filepath.Join(dir, checkpointFile), MaxCheckpoint)
 	if err != nil {
 		return 0, err
 	}

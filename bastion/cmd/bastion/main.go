@@ -33,6 +33,6 @@ func program() command.Program {
 	return command.Program{
 		Name:    "bastion",
 		Summary: "the SSH server through which engineers reach a fleet",
-		Verbs:   []command.Verb{serveVerb(), checkVerb(), nftVerb(), renewVerb(), reconcileVerb()},
+		Verbs:   append([]command.Verb{serveVerb(), checkVerb(), nftVerb(), renewVerb(), reconcileVerb()}, auditVerbs()...),
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -34,8 +35,10 @@ func TestScripts(t *testing.T) {
 		Dir:   "testdata/script",
 		Setup: func(env *testscript.Env) error { return writeFleet(env.WorkDir) },
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"waitfor": waitFor,
-			"waitlog": waitLog,
+			"waitfor":        waitFor,
+			"waitlog":        waitLog,
+			"waitcheckpoint": waitCheckpoint,
+			"exits":          exits,
 		},
 	})
 }
@@ -73,6 +76,24 @@ func waitLog(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	}
 	ts.Fatalf("%s never held %q", args[0], args[1])
+}
+
+// waitCheckpoint DIR N waits until the checkpoint of an audit log covers N records.
+func waitCheckpoint(ts *testscript.TestScript, neg bool, args []string) {
+	waitFor(ts, neg, []string{filepath.Join(args[0], "checkpoint"), "\n" + args[1] + "\n"})
+}
+
+// exits CODE PROGRAM ARG... runs a program that ends with this code.
+func exits(ts *testscript.TestScript, _ bool, args []string) {
+	err := ts.Exec(args[1], args[2:]...)
+	code := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		code = exit.ExitCode()
+	}
+	if fmt.Sprint(code) != args[0] {
+		ts.Fatalf("exit code %d, want %s: %v", code, args[0], err)
+	}
 }
 
 const fleetTOML = `
