@@ -1,7 +1,6 @@
 package bastion
 
 import (
-	"log/slog"
 	"os"
 	"sync"
 	"time"
@@ -42,21 +41,32 @@ func (c Config) checkAuditWitnesses(doc *tomlfile.Doc) error {
 }
 
 // openAudit opens the log of this bastion, or begins it under a name of fleet and machine.
-func openAudit(c Config, fleet string, log *slog.Logger, rejected func(audit.Rejection)) (*audit.Log, error) {
+func openAudit(c Config, fleet string, rejected func(audit.Rejection)) (*audit.Log, error) {
 	machine, err := os.Hostname()
 	if err != nil {
 		return nil, err
 	}
 	o := audit.Options{Dir: c.Audit, Key: c.AuditKey, Name: audit.LogName("mayfly", fleet, "bastion", machine), OnWitnessRejected: rejected}
-	if rejected == nil {
-		o.OnWitnessRejected = func(r audit.Rejection) {
-			log.Error("a witness rejects the audit log", "witness", r.Witness, "size", r.Size, "seen", r.Seen, "detail", r.Detail)
-		}
-	}
 	for _, w := range c.AuditWitnesses {
 		o.Witnesses = append(o.Witnesses, audit.Witness{URL: w.URL, Key: w.Key})
 	}
 	return audit.Open(o)
+}
+
+// witnessRecord is a witness's word that the log is not the one that it knows.
+type witnessRecord struct {
+	Witness string `json:"witness"`
+	Size    uint64 `json:"size"` // of the checkpoint that it rejects
+	Seen    uint64 `json:"seen"` // what it says it has cosigned
+	Detail  string `json:"detail"`
+}
+
+// witnessRejected tells everybody: whoever has kept the log from its witness may keep it from its readers as well.
+func (s *Server) witnessRejected(r audit.Rejection) {
+	record := witnessRecord{Witness: escape(r.Witness, maxText), Size: r.Size, Seen: r.Seen, Detail: escape(r.Detail, maxDetail)}
+	s.log.Error("a witness rejects the audit log", "witness", record.Witness, "size", r.Size, "seen", r.Seen, "detail", record.Detail)
+	s.append(eventWitness, record)
+	s.notify(noticeWitness, record)
 }
 
 // closings counts the closing records of this hour that strangers may cause in the log itself.

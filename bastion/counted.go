@@ -8,14 +8,19 @@ import (
 	"mayfly/policies"
 )
 
-// maxCounted bounds the networks that are counted by themselves in one minute; the rest count as one.
-const maxCounted = 1024
+// Bounds of what is counted by itself, by network and reason; the rest count as one for each reason.
+const (
+	maxCounted     = 1024 // at a time, which is in one minute
+	maxCountedHour = 8192 // begun in one hour
+)
 
 // refusals counts what is refused before admission, by network and reason, so that strangers cannot fill the log: a count is
 // written when it begins and, if it grew, once more when its minute is over.
 type refusals struct {
 	mu     sync.Mutex
 	counts map[refusalKey]*refusalCount
+	hour   time.Time // when the hour began
+	begun  int       // counts of a network by itself in this hour
 }
 
 type refusalKey struct {
@@ -42,12 +47,18 @@ func (r *refusals) add(from netip.Prefix, why policies.Reason, n int, now time.T
 	if r.counts == nil {
 		r.counts = make(map[refusalKey]*refusalCount)
 	}
+	if d := now.Sub(r.hour); d >= time.Hour || d < 0 {
+		r.hour, r.begun = now, 0
+	}
 	key := refusalKey{from, why}
-	if r.counts[key] == nil && len(r.counts) >= maxCounted {
+	if r.counts[key] == nil && (len(r.counts) >= maxCounted || r.begun >= maxCountedHour) {
 		key.network = netip.Prefix{}
 	}
 	if r.counts[key] == nil {
 		r.counts[key] = &refusalCount{began: now}
+		if key.network.IsValid() {
+			r.begun++
+		}
 	}
 	r.counts[key].total += n
 }

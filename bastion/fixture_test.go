@@ -56,11 +56,18 @@ type spy struct {
 	entries chan entry
 	mu      sync.Mutex
 	fail    error
+	opening error // fails AppendOpening alone
 }
 
 func (s *spy) Append(event string, record any) error { return s.tell(s.log.Append, event, record) }
 
 func (s *spy) AppendOpening(event string, record any) error {
+	s.mu.Lock()
+	opening := s.opening
+	s.mu.Unlock()
+	if opening != nil {
+		return opening
+	}
 	return s.tell(s.log.AppendOpening, event, record)
 }
 
@@ -84,6 +91,12 @@ func (s *spy) tell(write func(event string, record any) error, event string, rec
 	}
 	s.entries <- entry{event, data}
 	return nil
+}
+
+func (s *spy) failOpening(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.opening = err
 }
 
 func (s *spy) failWith(err error) {
@@ -279,7 +292,7 @@ func (f *fixture) startWith(change func(*Server)) {
 	f.t.Helper()
 	t := f.t
 	before := runtime.NumGoroutine()
-	log, err := openAudit(f.config, f.fleet.Name, slog.New(slog.NewTextHandler(testWriter{t}, nil)), nil)
+	log, err := openAudit(f.config, f.fleet.Name, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,7 @@ const (
 	eventRefused    = "refused"     // connections refused before admission, counted
 	eventLogin      = "login"       // somebody was let in
 	eventTarget     = "target"      // an allowed target is about to be opened
+	eventWitness    = "witness"     // a witness rejects a checkpoint of this log
 	eventConnection = "connection"  // the one closing record of an admitted connection
 	eventStatement  = "statement"   // a signed statement was taken, refused or removed
 	eventBreakGlass = "break_glass" // a break-glass identity was opened, used or closed

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"mayfly/bastion/sandbox"
+	"mayfly/internal/audit"
 	"mayfly/internal/hint"
 	"mayfly/policies"
 )
@@ -64,12 +65,19 @@ func Serve(ctx context.Context, c Config, log *slog.Logger, reload <-chan os.Sig
 	if err != nil {
 		return err
 	}
-	records, err := openAudit(c, before.ruling.Load().bundle.Fleet, log, nil)
+	var s *Server
+	begun := make(chan struct{}) // s is what it will be
+	records, err := openAudit(c, before.ruling.Load().bundle.Fleet, func(r audit.Rejection) {
+		if <-begun; s != nil {
+			s.witnessRejected(r)
+		}
+	})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, records.Close()) }()
-	s, err := newServer(c, log, records, time.Now())
+	s, err = newServer(c, log, records, time.Now())
+	close(begun)
 	if err != nil {
 		return err
 	}
