@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -371,4 +372,93 @@ func TestOpenSSHCertificate(t *testing.T) {
 	if r := f.closing(); r.Outcome != "accepted" || r.Certificate == nil {
 		t.Errorf("the key was taken, not the certificate: %+v\n%s", r, stderr.Bytes())
 	}
+}
+
+// Nothing that the library is given ever waives a touch: no Permissions of ours have an extension, and a certificate that would is
+// refused before its signature is looked at.
+func TestTouchIsNeverWaived(t *testing.T) {
+	f := newFixture(t)
+	f.authority()
+	f.writeBundle(2)
+	f.start()
+	ca, err := ssh.ParsePrivateKey(f.read("user_ca"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, extension := range []string{"permit-port-forwarding", noTouchRequired} {
+		for _, option := range []string{"source-address", noTouchRequired} {
+			c := &ssh.Certificate{Key: f.anna.Public(), CertType: ssh.UserCert, ValidPrincipals: []string{"anna"}, ValidAfter: uint64(time.Now().Add(-time.Minute).Unix()),
+				ValidBefore: uint64(time.Now().Add(time.Hour).Unix()), Permissions: ssh.Permissions{Extensions: map[string]string{extension: ""}, CriticalOptions: map[string]string{option: "127.0.0.1"}}}
+			if err := c.SignCert(rand.Reader, ca); err != nil {
+				t.Fatal(err)
+			}
+			v := &visit{server: f.server, source: netip.MustParseAddrPort("127.0.0.1:1"), ruling: f.server.ruling.Load()}
+			permissions, err := v.offered(nil, c)
+			if waives := extension == noTouchRequired || option == noTouchRequired; (err != nil) != waives {
+				t.Errorf("%s, %s: got %v", extension, option, err)
+			}
+			if permissions != nil && (len(permissions.Extensions) > 0 || len(permissions.CriticalOptions) > 0) {
+				t.Errorf("%s, %s: permissions %+v", extension, option, permissions)
+			}
+			// Without the touch nobody is in, whatever the certificate says.
+			signer, err := ssh.NewCertSigner(c, f.anna.Signer(softkey.Never))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if client, err := f.client("anna", signer); err == nil {
+				client.Close()
+				t.Errorf("%s, %s: logged in without a touch", extension, option)
+			}
+			if r := f.closing(); r.Reason != keyNoTouch && r.Reason != policies.CertificateOption {
+				t.Errorf("%s, %s: %s", extension, option, r.Reason)
+			}
+		}
+	}
+}
+
+// FuzzCertificate reads user certificates from the wire. Whatever one says, it lets nobody in whose key is not enrolled, and nothing
+// but what its authority signed counts as signed.
+func FuzzCertificate(f *testing.F) {
+	seed := func(change func(*ssh.Certificate)) {
+		key, err := softkey.New(constant{})
+		if err != nil {
+			f.Fatal(err)
+		}
+		c := &ssh.Certificate{Key: key.Public(), CertType: ssh.UserCert, ValidPrincipals: []string{"anna"}, ValidBefore: 1 << 40,
+			Permissions: ssh.Permissions{Extensions: map[string]string{"permit-port-forwarding": ""}, CriticalOptions: map[string]string{"source-address": "127.0.0.1"}}}
+		change(c)
+		if err := c.SignCert(rand.Reader, newSigner(f)); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(c.Marshal())
+	}
+	seed(func(*ssh.Certificate) {})
+	seed(func(c *ssh.Certificate) { c.ValidPrincipals = nil })
+	seed(func(c *ssh.Certificate) { c.Extensions[noTouchRequired] = "" })
+	seed(func(c *ssh.Certificate) { c.CriticalOptions["force-command"] = "id" })
+	seed(func(c *ssh.Certificate) { c.Key = newSigner(f).PublicKey() })
+	f.Fuzz(func(t *testing.T, data []byte) {
+		key, err := ssh.ParsePublicKey(data)
+		if err != nil {
+			return
+		}
+		policy := policies.Policy{Expires: time.Now().Add(time.Hour), SSH: policies.SSH{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}}}
+		policy.Engineers = []policies.Engineer{{Name: "anna", Keys: []policies.Key{{Public: "sk-ssh-ed25519@openssh.com AAAA", Evidence: "test:x"}}}}
+		if c, ok := key.(*ssh.Certificate); ok {
+			policy.Certificates.Authorities = []string{authorized(c.SignatureKey)}
+			facts := certificateFacts(c)
+			if facts.Signed {
+				altered := *c
+				altered.KeyId += "x"
+				if signedByAuthority(&altered) {
+					t.Error("another certificate counts as signed")
+				}
+			}
+		}
+		cred := attest(policy, "anna", key)
+		login := policies.Login{Source: netip.MustParseAddr("127.0.0.1"), User: "anna", Key: cred.public, Certificate: cred.certificate}
+		if v := policy.DecideLogin(login, policies.Statements{}, time.Now()); v.Allow || v.Reason == "" {
+			t.Errorf("got %+v", v)
+		}
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -331,12 +332,27 @@ func TestAlgorithmsAreNeverEmpty(t *testing.T) {
 		if got, want := strings.Join(c.Ciphers, " "), "aes256-gcm@openssh.com aes128-gcm@openssh.com"; got != want {
 			t.Errorf("%s: ciphers %s, want %s", level, got, want)
 		}
+		if c.RekeyThreshold != 1<<30 {
+			t.Errorf("%s: new keys after %d bytes, want 1 GiB", level, c.RekeyThreshold)
+		}
 		if len(c.MACs) == 0 || len(c.PublicKeyAuthAlgorithms) == 0 || c.MaxAuthTries <= 0 || c.NoClientAuth || c.PasswordCallback != nil || c.KeyboardInteractiveCallback != nil {
 			t.Errorf("%s: %+v", level, c)
 		}
 	}
 	if _, err := baseConfig(policies.SSH{}, keys); err == nil {
 		t.Error("no level was taken for one")
+	}
+	own := policies.SSH{Level: policies.PQOnly, Ciphers: []string{"aes128-gcm@openssh.com"}, HostKeys: []string{"ssh-ed25519"}, UserKeys: []string{"sk-ssh-ed25519@openssh.com"}}
+	c, err := baseConfig(own, keys)
+	if err != nil || len(c.Ciphers) != 1 || c.Ciphers[0] != "aes128-gcm@openssh.com" || len(c.KeyExchanges) != 1 || slices.Contains(c.PublicKeyAuthAlgorithms, "sk-ecdsa-sha2-nistp256@openssh.com") {
+		t.Errorf("a policy's own lists: %+v, %v", c, err)
+	}
+	for name, bad := range map[string]policies.SSH{
+		"empty": {Level: policies.PQOnly, Ciphers: []string{}}, "weak": {Level: policies.PQOnly, MACs: []string{"hmac-sha1"}}, "unknown": {Level: policies.PQOnly, HostKeys: []string{"x"}},
+	} {
+		if c, err := baseConfig(bad, keys); err == nil {
+			t.Errorf("%s: got %+v", name, c)
+		}
 	}
 }
 

@@ -34,10 +34,15 @@ func showBundle(w io.Writer, path string, data []byte, b *bundle.Bundle) error {
 	for _, prefix := range p.SSH.Allow {
 		lines = append(lines, "allow "+prefix.String())
 	}
-	sections = append(sections, lines)
+	sections = append(sections, lines, showKeys(p))
 	lines = nil
 	for _, e := range p.Engineers {
 		lines = append(lines, showEngineer(e))
+	}
+	sections = append(sections, lines)
+	lines = nil
+	for _, r := range p.Robots {
+		lines = append(lines, showRobot(r))
 	}
 	sections = append(sections, lines)
 	lines = nil
