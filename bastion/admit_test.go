@@ -246,6 +246,7 @@ func TestSessionCaps(t *testing.T) {
 // quietLog takes records in a bubble, where there is no file.
 type quietLog struct{ closings []closingRecord }
 
+func (q *quietLog) Healthy() error                               { return nil }
 func (q *quietLog) AppendOpening(event string, record any) error { return q.Append(event, record) }
 func (q *quietLog) AppendRefused(event string, record any) error { return q.Append(event, record) }
 

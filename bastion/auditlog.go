@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"mayfly/internal/audit"
+	"mayfly/internal/hint"
 	"mayfly/internal/tomlfile"
 )
 
@@ -21,6 +22,8 @@ type auditLog interface {
 	AppendOpening(event string, record any) error
 	// AppendRefused takes what strangers cause, in a quota of its own.
 	AppendRefused(event string, record any) error
+	// Healthy says why nothing can begin, or why records are not signed.
+	Healthy() error
 }
 
 var _ auditLog = (*audit.Log)(nil)
@@ -67,6 +70,18 @@ func (s *Server) witnessRejected(r audit.Rejection) {
 	s.log.Error("a witness rejects the audit log", "witness", record.Witness, "size", r.Size, "seen", r.Seen, "detail", record.Detail)
 	s.append(eventWitness, record)
 	s.notify(noticeWitness, record)
+}
+
+// watchAudit says when the audit log falls ill, and when it has recovered. It is called by watch alone.
+func (s *Server) watchAudit() {
+	err := s.audit.Healthy()
+	switch {
+	case err != nil && !s.auditIll:
+		s.log.Error("the audit log is ill: new sessions are denied if it cannot be written", "error", err, "hint", hint.Of(err))
+	case err == nil && s.auditIll:
+		s.log.Info("the audit log has recovered")
+	}
+	s.auditIll = err != nil
 }
 
 // closings counts the closing records of this hour that strangers may cause in the log itself.

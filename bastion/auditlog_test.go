@@ -1,7 +1,9 @@
 package bastion
 
 import (
+	"bytes"
 	"encoding/binary"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -89,7 +91,17 @@ func TestRefusedFlood(t *testing.T) {
 }
 
 // full is a log on a disk that is nearly full.
-type full struct{ log, refused []string }
+type full struct {
+	log, refused []string
+	better       bool
+}
+
+func (f *full) Healthy() error {
+	if f.better {
+		return nil
+	}
+	return audit.ErrReserve
+}
 
 func (f *full) Append(event string, _ any) error {
 	f.log = append(f.log, event)
@@ -124,6 +136,22 @@ func TestClosingsOfStrangers(t *testing.T) {
 	}
 	if inLog != maxRefusedClosings || !s.closings.take(now.Add(time.Hour)) {
 		t.Errorf("got %d in one hour, want %d, and more in the next", inLog, maxRefusedClosings)
+	}
+}
+
+// TestAuditIsWatched sees trouble with the log said once, and its end.
+func TestAuditIsWatched(t *testing.T) {
+	disk, said := &full{}, &bytes.Buffer{}
+	s := &Server{audit: disk, log: slog.New(slog.NewTextHandler(said, nil))}
+	for range 3 {
+		s.watchAudit()
+	}
+	disk.better = true
+	for range 3 {
+		s.watchAudit()
+	}
+	if got := said.String(); strings.Count(got, "\n") != 2 || !strings.Contains(got, "level=ERROR") || !strings.Contains(got, audit.ErrReserve.Error()) || !strings.Contains(got, "recovered") {
+		t.Errorf("said %q", got)
 	}
 }
 

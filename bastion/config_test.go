@@ -41,6 +41,8 @@ func TestBadConfig(t *testing.T) {
 		{"a name", `"10.77.0.2:22"`, `"localhost:22"`, "b.toml:1:"},
 		{"zone", `"10.77.0.2:22"`, `"[fe80::1%eth0]:22"`, "b.toml:1:"},
 		{"no listen", `listen = "10.77.0.2:22"`, ``, "listen is missing"},
+		{"audit witness without a key", `audit = "audit"`, "audit = \"audit\"\n[[audit_witness]]\nurl = \"https://witness.example\"", "witness https://witness.example: malformed verifier key"},
+		{"audit witness without a URL", `audit = "audit"`, "audit = \"audit\"\n[[audit_witness]]\nkey = \"w+00000000+BA==\"", "want a URL"},
 		{"no audit", `audit = "audit"`, ``, "audit is missing"},
 		{"empty bundle", `"bundle.json"`, `""`, "bundle is missing"},
 		{"not TOML", `audit =`, `audit`, "b.toml:6:"},

@@ -93,6 +93,8 @@ func (s *spy) tell(write func(event string, record any) error, event string, rec
 	return nil
 }
 
+func (s *spy) Healthy() error { return s.log.Healthy() }
+
 func (s *spy) failOpening(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -369,6 +369,7 @@ type recorder struct {
 	kept []any
 }
 
+func (r *recorder) Healthy() error                               { return nil }
 func (r *recorder) AppendOpening(event string, record any) error { return r.Append(event, record) }
 func (r *recorder) AppendRefused(event string, record any) error { return r.Append(event, record) }
 

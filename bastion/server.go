@@ -45,6 +45,7 @@ type Server struct {
 	strangers strangers
 	penalties penalties
 	closings  closings
+	auditIll  bool    // owned by watch
 	tuning    *tuning // nil: the runtime is left alone
 	drops     uint32  // last count read; owned by watch
 

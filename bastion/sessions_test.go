@@ -63,3 +63,4 @@ type appends func() error
 func (a appends) Append(string, any) error        { return a() }
 func (a appends) AppendOpening(string, any) error { return a() }
 func (a appends) AppendRefused(string, any) error { return a() }
+func (a appends) Healthy() error                  { return nil }

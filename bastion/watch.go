@@ -61,6 +61,7 @@ func (s *Server) watch(ctx context.Context, reload <-chan os.Signal) {
 			w.decided = now
 		}
 		s.countDrops(now)
+		s.watchAudit()
 		s.refusals.flush(now, s.writeRefusal)
 	}
 }
