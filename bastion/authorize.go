@@ -55,6 +55,7 @@ func (v *visit) admitLogin(user string, key ssh.PublicKey, now time.Time) polici
 		return verdict
 	}
 	v.login = login
+	v.shows(user, cred)
 	if full := v.server.sessions.enter(v, login, cred.identity, ruling.limits); full != "" {
 		return policies.Verdict{Reason: full}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"mayfly/internal/hint"
 	"mayfly/internal/tomlfile"
+	"mayfly/policies"
 )
 
 // Config is bastion.toml. Relative paths are relative to the file's own directory.
@@ -24,6 +25,9 @@ type Config struct {
 	AuditKey        string         `toml:"audit_key"`        // optional: the log's signing key; audit_key in that directory if left out
 	Statements      string         `toml:"statements"`       // optional: directory of signed approvals, openings and drained statements
 	ControllerCA    string         `toml:"controller_ca"`    // optional: the fleet's TLS CA, for "bastion renew"
+
+	Control    string            `toml:"control"`     // optional: socket of "bastion status" and "bastion drain"
+	DrainLimit policies.Duration `toml:"drain_limit"` // how long sessions may go on after TERM
 
 	Witnesses      []string       `toml:"witnesses"`     // http or https URLs of who confirms that a policy is the newest
 	AuditWitnesses []AuditWitness `toml:"audit_witness"` // optional: who cosigns the audit log's checkpoints
@@ -51,6 +55,9 @@ func LoadConfig(path string) (Config, error) {
 	if c.AuditKey != "" && !filepath.IsAbs(c.AuditKey) {
 		c.AuditKey = filepath.Join(filepath.Dir(path), c.AuditKey)
 	}
+	if c.Control != "" && !filepath.IsAbs(c.Control) {
+		c.Control = filepath.Join(filepath.Dir(path), c.Control)
+	}
 	if c.ControllerCA != "" && !filepath.IsAbs(c.ControllerCA) {
 		c.ControllerCA = filepath.Join(filepath.Dir(path), c.ControllerCA)
 	}
@@ -59,10 +66,16 @@ func LoadConfig(path string) (Config, error) {
 
 // parseConfig is strict: an unknown key, a duplicate, a wrong type or a missing value is an error with its line.
 func parseConfig(name string, data []byte) (Config, error) {
-	var c Config
+	c := Config{DrainLimit: policies.Duration(DefaultDrain)}
 	doc, err := tomlfile.Decode(name, data, &c)
 	if err != nil {
 		return Config{}, err
+	}
+	if err := doc.WantString(`"30s"`, "drain_limit"); err != nil {
+		return Config{}, err
+	}
+	if c.DrainLimit.Std() > MaxDrain {
+		return Config{}, doc.Place(tomlfile.At("drain_limit", `drain_limit = "30s"`, "drain_limit is %s: at most %s", c.DrainLimit, policies.Duration(MaxDrain)))
 	}
 	switch {
 	case !c.Listen.IsValid():

@@ -38,6 +38,10 @@ const (
 	robotFull        policies.Reason = "robot_sessions_full"
 	auditUnavailable policies.Reason = "audit_unavailable"
 
+	// of a session that ended with the bastion
+	drainLimit policies.Reason = "drain_limit"
+	stopAtOnce policies.Reason = "stop_at_once"
+
 	// of a policy that nobody confirms any more
 	witnessMissing policies.Reason = witness.Missing
 	policyFrozen   policies.Reason = witness.Frozen

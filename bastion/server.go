@@ -44,10 +44,15 @@ type Server struct {
 	refusals  refusals
 	strangers strangers
 	penalties penalties
+	drain     drain
+	cutNow    <-chan os.Signal // ends a drain; nil: nothing does
+	inherited *os.File         // the listening socket, if the service manager made it
+	began     time.Time
+	control   *controlSocket // nil: none
 	closings  closings
-	auditIll  bool    // owned by watch
-	tuning    *tuning // nil: the runtime is left alone
-	drops     uint32  // last count read; owned by watch
+	auditIll  bool          // owned by watch
+	tuning    *tuning       // nil: the runtime is left alone
+	drops     atomic.Uint32 // last count read; changed by watch
 
 	taking     sync.Mutex                    // held by who replaces the ruling
 	statements statementDir                  // owned by watchStatements
@@ -55,8 +60,9 @@ type Server struct {
 	events     func(kind string, fields any) // for alerts; nil: nobody listens
 }
 
-// Serve runs a bastion until ctx ends. It calls ready once it listens; a signal on reload makes it read its files again.
-func Serve(ctx context.Context, c Config, log *slog.Logger, reload <-chan os.Signal, ready func(address net.Addr, policy uint64)) (err error) {
+// Serve runs a bastion until ctx ends, and then lets who is in go on as long as the configuration says. It calls ready once it
+// listens: on the inherited socket, if there is one, and else on its own.
+func Serve(ctx context.Context, c Config, log *slog.Logger, signals Signals, inherited *os.File, ready func(address net.Addr, policy uint64)) (err error) {
 	if err := c.checkSandbox(); err != nil {
 		return err
 	}
@@ -82,14 +88,18 @@ func Serve(ctx context.Context, c Config, log *slog.Logger, reload <-chan os.Sig
 	if err != nil {
 		return err
 	}
-	s.applySandbox = sandbox.Apply
+	s.applySandbox, s.cutNow, s.inherited = sandbox.Apply, signals.Cut, inherited
 	s.tuning = newTuning()
-	return s.serve(ctx, reload, ready)
+	return s.serve(ctx, signals.Reload, ready)
 }
 
 // newServer loads everything that a bastion serves by.
 func newServer(c Config, log *slog.Logger, records auditLog, now time.Time) (*Server, error) {
-	s := &Server{config: c, log: log, audit: records, dial: dialingFrom(c.Listen.Addr()), ownAddresses: machineAddresses, loaded: c.stamp()}
+	if records != nil {
+		records = &watchedLog{auditLog: records, status: AuditStatus{Works: true}}
+	}
+	s := &Server{config: c, log: log, audit: records, dial: dialingFrom(c.Listen.Addr()), ownAddresses: machineAddresses, loaded: c.stamp(),
+		began: now, drain: drain{asked: make(chan time.Duration, 1)}}
 	seen, err := seenVersion(c)
 	if err != nil {
 		return nil, err
@@ -110,10 +120,22 @@ func newServer(c Config, log *slog.Logger, records auditLog, now time.Time) (*Se
 
 func (s *Server) serve(ctx context.Context, reload <-chan os.Signal, ready func(address net.Addr, policy uint64)) (err error) {
 	first := s.ruling.Load()
-	if s.listener, err = listen(ctx, s.config.Listen, first.filter); err != nil {
+	if s.inherited != nil {
+		s.listener, err = inherit(s.inherited, s.config.Listen, first.filter)
+		s.inherited.Close()
+	} else {
+		s.listener, err = listen(ctx, s.config.Listen, first.filter)
+	}
+	if err != nil {
 		return err
 	}
 	defer s.listener.Close()
+	if s.config.Control != "" {
+		if s.control, err = listenControl(s.config.Control); err != nil {
+			return err
+		}
+		defer s.control.close()
+	}
 	if err := rememberVersion(s.config, first.bundle.Version); err != nil {
 		return fmt.Errorf("remembering the policy's version: %w", err)
 	}
@@ -129,7 +151,7 @@ func (s *Server) serve(ctx context.Context, reload <-chan os.Signal, ready func(
 	return s.audit.Append(eventStop, s.ruling.Load().record("in_force"))
 }
 
-// run accepts until ctx ends, then ends every connection and waits for their records.
+// run accepts until it is to end, then waits for the connections, or cuts them, and for their records.
 func (s *Server) run(ctx context.Context, reload <-chan os.Signal) {
 	var background, visits sync.WaitGroup
 	watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx))
@@ -139,12 +161,16 @@ func (s *Server) run(ctx context.Context, reload <-chan os.Signal) {
 		background.Go(func() { s.tuning.run(watching, s.sessions.busy) })
 	}
 	background.Go(func() { s.watchStatements(watching) })
-	stop := context.AfterFunc(ctx, func() { s.listener.Close() })
-	defer stop()
+	background.Go(func() { s.serveControl(watching) })
+	background.Go(func() { s.untilStopped(ctx) })
 
-	serving, end := context.WithCancel(context.WithoutCancel(ctx))
-	for ctx.Err() == nil {
+	serving, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer end(nil)
+	for {
 		conn, err := s.listener.AcceptTCP()
+		if errors.Is(err, net.ErrClosed) {
+			break
+		}
 		if err != nil {
 			if ctx.Err() == nil {
 				s.log.Error("accepting", "error", err)
@@ -156,14 +182,7 @@ func (s *Server) run(ctx context.Context, reload <-chan os.Signal) {
 			visits.Go(func() { s.receive(serving, conn, place) })
 		}
 	}
-	end()
-	done := make(chan struct{})
-	go func() { visits.Wait(); close(done) }()
-	select {
-	case <-done:
-	case <-time.After(stopLimit):
-		s.log.Error("some connections did not end in time")
-	}
+	s.finish(ctx, &visits, end)
 	stopWatching()
 	background.Wait()
 	s.refusals.flush(time.Now().Add(time.Minute), s.writeRefusal)
@@ -185,10 +204,9 @@ func (s *Server) countDrops(now time.Time) {
 		}
 		return
 	}
-	if d := n - s.drops; d > 0 {
+	if d := n - s.drops.Swap(n); d > 0 {
 		s.refusals.add(netip.Prefix{}, droppedByFilter, int(d), now)
 	}
-	s.drops = n
 }
 
 func (s *Server) writeRefusal(r refusalRecord) {

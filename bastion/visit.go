@@ -36,6 +36,8 @@ type visit struct {
 	credential credential
 	login      policies.Login // a decision for a session goes by the one that was entered
 
+	entered entered // under mu
+
 	last atomic.Int64 // when bytes last moved, nanoseconds after began
 
 	mu     sync.Mutex
@@ -51,7 +53,7 @@ func (s *Server) visit(ctx context.Context, conn net.Conn, source netip.AddrPort
 	w := newWire(conn)
 	v := &visit{server: s, id: newID(), conn: w, wire: w, source: source, place: place, began: time.Now(), ruling: s.ruling.Load()}
 	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { v.cut(endStopping, "") })
+	stop := context.AfterFunc(ctx, func() { v.cut(endStopping, causeOf(ctx)) })
 	defer stop()
 
 	if !v.ruling.keys.valid(v.began) {

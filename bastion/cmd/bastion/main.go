@@ -17,6 +17,8 @@ const configHelp = `The configuration is a TOML file; relative paths are relativ
   host_certificate = "host_key-cert.pub"    its certificate by the fleet's host CA
   audit            = "audit"                directory of the audit log
   controller_ca    = "tls-ca.pem"           optional: the fleet's TLS CA, for "bastion renew"
+  control          = "control.sock"         optional: socket of "bastion status" and "bastion drain", mode 0600
+  drain_limit      = "30s"                  optional: how long sessions may go on after TERM
   sandbox          = "on"                   optional: "require" does not serve where the kernel lacks a part, "off" serves without
   audit_key        = "audit_key"            optional: the log's key; audit_key in its directory if left out
   [[audit_witness]]                         optional, repeated: who cosigns the log's checkpoints
@@ -33,6 +35,6 @@ func program() command.Program {
 	return command.Program{
 		Name:    "bastion",
 		Summary: "the SSH server through which engineers reach a fleet",
-		Verbs:   append([]command.Verb{serveVerb(), checkVerb(), nftVerb(), renewVerb(), reconcileVerb()}, auditVerbs()...),
+		Verbs:   append([]command.Verb{serveVerb(), checkVerb(), statusVerb(), drainVerb(), nftVerb(), renewVerb(), reconcileVerb()}, auditVerbs()...),
 	}
 }

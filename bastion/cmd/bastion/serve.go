@@ -16,7 +16,8 @@ import (
 const serveHelp = configHelp + `
 
 It prints a line on stderr when it listens. It reads bundle and host certificate again within two seconds of a change, or at
-once on HUP, and keeps the old ones if the new ones are refused. TERM ends it: every open session gets its closing record.
+once on HUP, and keeps the old ones if the new ones are refused. TERM ends it: nobody is accepted, sessions may go on for drain_limit, a second TERM cuts them at once, and every one gets its closing
+record. A listening socket that the service manager hands over (LISTEN_FDS) is used instead of one of its own: a restart refuses nobody.
 
   bastion serve --config bastion.toml`
 
@@ -38,6 +39,10 @@ func serve(ctx context.Context, c *command.Call) error {
 	reload := make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
 	defer signal.Stop(reload)
+	inherited, err := bastion.Inherited()
+	if err != nil {
+		return err
+	}
 	log := slog.New(slog.NewTextHandler(c.Stderr, nil))
 	manager, err := newNotifier()
 	if err != nil {
@@ -51,8 +56,30 @@ func serve(ctx context.Context, c *command.Call) error {
 	}
 	stop := context.AfterFunc(ctx, func() { tell(manager.stopping()) })
 	defer stop()
-	return bastion.Serve(ctx, config, log, reload, func(address net.Addr, policy uint64) {
+	cut, release := secondSignal()
+	defer release()
+	return bastion.Serve(ctx, config, log, bastion.Signals{Reload: reload, Cut: cut}, inherited, func(address net.Addr, policy uint64) {
 		fmt.Fprintf(c.Stderr, "bastion: serve: ready on %s, policy %d\n", address, policy)
 		tell(manager.ready(fmt.Sprintf("on %s, policy %d", address, policy)))
 	})
+}
+
+// secondSignal tells of the second signal to end; the first ends the context.
+func secondSignal() (second <-chan os.Signal, release func()) {
+	all, cut, done := make(chan os.Signal, 4), make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(all, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		for n := 1; ; n++ {
+			select {
+			case sig := <-all:
+				if n == 2 {
+					cut <- sig
+					return
+				}
+			case <-done:
+				return
+			}
+		}
+	}()
+	return cut, func() { signal.Stop(all); close(done) }
 }
