@@ -128,6 +128,7 @@ type fixture struct {
 	waiting []entry // records that nobody has asked for yet
 	address string
 	reload  chan os.Signal
+	cut     chan os.Signal // of a drain; nil: none
 
 	mu      sync.Mutex
 	targets map[netip.AddrPort]string // where dials lead
@@ -303,7 +304,7 @@ func (f *fixture) startWith(change func(*Server)) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.server.dial = f.dial
+	f.server.dial, f.server.cutNow = f.dial, f.cut
 	change(f.server)
 	ctx, stop := context.WithCancel(context.Background())
 	ready, done := make(chan string, 1), make(chan error, 1)
