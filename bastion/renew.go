@@ -76,11 +76,9 @@ func (r renewer) due() (time.Time, error) {
 // renew asks once and puts the answer in place, whole.
 func (r renewer) renew(ctx context.Context) (end time.Time, err error) {
 	now := time.Now()
-	seen, err := seenVersion(r.config)
-	if err != nil {
-		return time.Time{}, err
-	}
-	b, err := loadBundle(r.config, seen, now)
+	// Which version is in force is the bastion's to judge, and its own directory is not this process's to read: an older one
+	// says at most that the controller was elsewhere.
+	b, err := loadBundle(r.config, 0, now)
 	if err != nil {
 		return time.Time{}, err
 	}

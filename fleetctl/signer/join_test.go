@@ -91,10 +91,12 @@ func TestLife(t *testing.T) {
 	if err != nil || len(kept) != 1 || kept[0].Server != testServer || kept[0].Epoch != tk.Epoch || kept[0].User != "ana" || kept[0].Peer != login.Peer || !kept[0].At.Equal(login.Time) {
 		t.Errorf("kept %+v, %v", kept, err)
 	}
+	began := time.Now()
 	f.sign(t, 2)
 	if got, err := frames.ToServer(); err != nil || got.Policy == nil {
 		t.Fatalf("a newer policy: got %+v, %v", got, err)
 	}
+	t.Logf("a newer policy was at the server after %s", time.Since(began).Round(time.Millisecond))
 	if err := f.store.OrderDrain(ctx, testServer, tk.Epoch, 7*time.Second); err != nil {
 		t.Fatal(err)
 	}

@@ -20,6 +20,7 @@ import (
 const (
 	DialTimeout    = 5 * time.Second
 	RequestTimeout = 30 * time.Second
+	StreamTimeout  = 10 * time.Second // to open a stream
 	maxAnswerError = 4 << 10
 )
 
@@ -156,6 +157,8 @@ func readAnswer[A any](res *http.Response, path string) (A, error) {
 
 // Stream opens the one stream of orders and health. Both ends set deadlines on it: a silence of StreamSilence ends it.
 func (c *Client) Stream(ctx context.Context, current tls.Certificate) (*tls.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, StreamTimeout)
+	defer cancel() // of connecting alone
 	conn, err := c.connect(ctx, &current, StreamProtocol)
 	if err != nil {
 		return nil, err

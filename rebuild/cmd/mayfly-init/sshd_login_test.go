@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -26,7 +27,7 @@ import (
 const sshdServe = `set -e
 mount -t tmpfs none /run
 mkdir /run/sshd
-(grep -v ^sshd: /etc/passwd; echo sshd:x:101:65534::/run/sshd:/bin/false; echo deploy:*:65534:65534::/:/bin/sh) > /run/passwd
+(grep -v ^sshd: /etc/passwd; echo sshd:x:101:65534::/run/sshd:/bin/false; echo deploy:*:65534:65534::/:/bin/sh; echo mayfly-test-ana:*:54322:54322::/:/bin/sh) > /run/passwd
 mount --bind /run/passwd /etc/passwd
 exec "$1" -D -e -f "$2"
 `
@@ -37,6 +38,7 @@ type realSSHD struct {
 	root    string
 	dir     string
 	address string
+	heard   io.Writer // hears what it says as well
 }
 
 func newRealSSHD(t *testing.T) *realSSHD {
@@ -89,6 +91,9 @@ func (s *realSSHD) start(config []byte) {
 	cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+s.root+"/usr/lib/x86_64-linux-gnu:"+s.root+"/lib/x86_64-linux-gnu")
 	var said bytes.Buffer
 	cmd.Stderr = &said
+	if s.heard != nil {
+		cmd.Stderr = io.MultiWriter(&said, s.heard)
+	}
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
