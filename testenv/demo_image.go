@@ -94,7 +94,7 @@ func (d *demo) makeFleet(ctx context.Context) error {
 	if err := d.e.build(ctx, d.c.Stderr); err != nil {
 		return err
 	}
-	for _, dir := range []string{d.e.fleet(), d.e.path("keys"), d.e.path("dns"), d.e.path("bastion"), d.e.path("ssh"), d.e.path("run")} {
+	for _, dir := range []string{d.e.fleet(), d.e.fleet("statements"), d.e.path("keys"), d.e.path("dns"), d.e.path("bastion"), d.e.path("ssh"), d.e.path("run")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("making the environment: %w", err)
 		}

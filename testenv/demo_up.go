@@ -138,8 +138,8 @@ func (d *demo) startBastion(ctx context.Context) (string, error) {
 	if _, err := d.fleetctl(ctx, "certify", "--bastion", bastionName, "--key", key+".pub"); err != nil {
 		return "", err
 	}
-	config := fmt.Sprintf("listen = %q\ntrust = %q\nbundle = %q\nhost_key = %q\nhost_certificate = %q\naudit = %q\ncontroller_ca = %q\ndrain_limit = \"1s\"\n",
-		netip.AddrPortFrom(netlab.Bastion, bastionPort), e.fleet("trust.json"), e.fleet("bundle.json"), key, key+"-cert.pub", d.auditDir(), e.fleet("tls-ca.pem"))
+	config := fmt.Sprintf("listen = %q\ntrust = %q\nbundle = %q\nhost_key = %q\nhost_certificate = %q\naudit = %q\ncontroller_ca = %q\nstatements = %q\ndrain_limit = \"1s\"\n",
+		netip.AddrPortFrom(netlab.Bastion, bastionPort), e.fleet("trust.json"), e.fleet("bundle.json"), key, key+"-cert.pub", d.auditDir(), e.fleet("tls-ca.pem"), e.fleet("statements"))
 	if err := d.write(e.path("bastion", "bastion.toml"), []byte(config), 0o600); err != nil {
 		return "", err
 	}

@@ -288,6 +288,7 @@ func TestFleet(t *testing.T) {
 		}
 	})
 	t.Run("bad input", func(t *testing.T) { badInput(t, d) })
+	t.Run("drained", func(t *testing.T) { drained(t, d) })
 	t.Run("lives", func(t *testing.T) { lives(t, d) })
 	for range 2 {
 		if code, _ := c.run(t, "down"); code != command.OK {

@@ -19,6 +19,7 @@ const configHelp = `The configuration is a TOML file; relative paths are relativ
   controller_ca    = "tls-ca.pem"           optional: the fleet's TLS CA, for "bastion renew"
   control          = "control.sock"         optional: socket of "bastion status" and "bastion drain", mode 0600
   drain_limit      = "30s"                  optional: how long sessions may go on after TERM
+  statements       = "statements"           optional: a directory of approvals, openings and drained statements
   sandbox          = "on"                   optional: "require" does not serve where the kernel lacks a part, "off" serves without
   audit_key        = "audit_key"            optional: the log's key; audit_key in its directory if left out
   [[audit_witness]]                         optional, repeated: who cosigns the log's checkpoints
