@@ -5,6 +5,8 @@ go 1.26.0
 require (
 	github.com/erofs/go-erofs v0.3.1 // writes the image: EROFS in pure Go, reproducible
 	github.com/google/nftables v0.3.0 // NAT and host rules on servers, without a program
+	github.com/hashicorp/go-hclog v1.6.3 // go-plugin's logger, which is told nothing
+	github.com/hashicorp/go-plugin v1.8.0 // runs a site's own deciders as processes
 	github.com/klauspost/compress v1.20.3 // zstd: Debian packages that use it
 	github.com/landlock-lsm/go-landlock v0.11.0 // the bastion's own sandbox: files and ports
 	github.com/miekg/dns v1.1.73 // signs the test lab's own root zone
@@ -20,22 +22,31 @@ require (
 	golang.org/x/sys v0.49.0 // system calls
 	golang.zx2c4.com/wireguard v0.0.0-20260522210424-ecfc5a8d5446 // the data plane
 	kernel.org/pub/linux/libs/security/libcap/psx v1.2.78 // system calls on all threads: privileges are a thread's
+	google.golang.org/grpc v1.85.0 // between plugins and their host; go-plugin alone would take one with known flaws
+	google.golang.org/protobuf v1.36.12 // the one message of plugins
 	modernc.org/sqlite v1.53.0 // the state store, without cgo
 )
 
 require (
 	github.com/BurntSushi/toml v1.4.1-0.20240526193622-a339e1f7089c // indirect
 	github.com/dustin/go-humanize v1.0.1 // indirect
+	github.com/fatih/color v1.13.0 // indirect
+	github.com/golang/protobuf v1.5.4 // indirect
 	github.com/google/go-cmp v0.7.0 // indirect
 	github.com/google/uuid v1.6.0 // indirect
+	github.com/hashicorp/yamux v0.1.2 // indirect
+	github.com/mattn/go-colorable v0.1.12 // indirect
 	github.com/mattn/go-isatty v0.0.20 // indirect
 	github.com/mdlayher/netlink v1.7.3-0.20250113171957-fbb4dce95f42 // indirect
 	github.com/mdlayher/socket v0.5.0 // indirect
 	github.com/ncruces/go-strftime v1.0.0 // indirect
+	github.com/oklog/run v1.1.0 // indirect
 	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect
 	golang.org/x/exp/typeparams v0.0.0-20231108232855-2478ac86f678 // indirect
+	golang.org/x/text v0.43.0 // indirect
 	golang.org/x/tools v0.51.0 // indirect
 	golang.zx2c4.com/wintun v0.0.0-20230126152724-0fa3db229ce2 // indirect
+	google.golang.org/genproto/googleapis/rpc v0.0.0-20260817212433-ac3dfec99bb1 // indirect
 	honnef.co/go/tools v0.8.2 // indirect
 	modernc.org/libc v1.73.4 // indirect
 	modernc.org/mathutil v1.7.1 // indirect

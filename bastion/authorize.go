@@ -1,6 +1,7 @@
 package bastion
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -52,6 +53,10 @@ func (v *visit) admitLogin(user string, key ssh.PublicKey, now time.Time) polici
 		return verdict
 	}
 	if verdict := ruling.fresh.opens(now); !verdict.Allow {
+		return verdict
+	}
+	if verdict := v.restrict(context.Background(), ruling, policies.DecidesLogin, login, policies.Target{}); !verdict.Allow {
+		verdict.Kind = cred.identity
 		return verdict
 	}
 	v.login = login

@@ -32,6 +32,7 @@ type Config struct {
 	Witnesses      []string       `toml:"witnesses"`     // http or https URLs of who confirms that a policy is the newest
 	AuditWitnesses []AuditWitness `toml:"audit_witness"` // optional: who cosigns the audit log's checkpoints
 	Sandbox        Sandbox        `toml:"sandbox"`       // "on", the default; "require" or "off"
+	Plugin         PluginConfig   `toml:"plugin"`        // optional: how the plugins that a policy pins are run
 }
 
 // LoadConfig reads and checks a configuration file.
@@ -92,6 +93,9 @@ func parseConfig(name string, data []byte) (Config, error) {
 	}
 	if err := c.Sandbox.check(); err != nil {
 		return Config{}, doc.Place(tomlfile.At("sandbox", `leave it out for "on"`, "%w", err))
+	}
+	if err := c.Plugin.check(); err != nil {
+		return Config{}, doc.Place(tomlfile.At("plugin", `directory = "/usr/lib/mayfly/plugins" and user = "NAME"`, "plugin: %v", err))
 	}
 	if err := c.checkWitnesses(doc); err != nil {
 		return Config{}, err

@@ -127,6 +127,10 @@ func (v *visit) jump(ctx context.Context, nc ssh.NewChannel) {
 		v.refuse(nc, what, verdict.Reason, verdict.Detail)
 		return
 	}
+	if verdict := v.restrict(ctx, ruling, policies.DecidesTarget, v.login, target); !verdict.Allow {
+		v.refuse(nc, what, verdict.Reason, verdict.Detail)
+		return
+	}
 	server, ok := ruling.bundle.Inventory.Server(target.Server)
 	if !ok {
 		v.refuse(nc, what, policies.TargetUnknown, "")

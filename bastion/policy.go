@@ -79,6 +79,9 @@ func loadFresh(c Config, minVersion uint64, before *confirmation, now time.Time)
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := c.checkPlugins(b.Policy); err != nil {
+		return nil, nil, fmt.Errorf("policy bundle %s: %w", c.Bundle, err)
+	}
 	if before != nil && before.sum == sum && reflect.DeepEqual(before.trust, t) {
 		return b, before, nil
 	}

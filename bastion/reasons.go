@@ -2,6 +2,7 @@ package bastion
 
 import (
 	"mayfly/policies"
+	"mayfly/policies/plugin"
 	"mayfly/policies/witness"
 )
 
@@ -46,6 +47,11 @@ const (
 	witnessMissing policies.Reason = witness.Missing
 	policyFrozen   policies.Reason = witness.Frozen
 	policyForked   policies.Reason = witness.Forked
+
+	// of a site's own decider
+	pluginDenied policies.Reason = plugin.Denied
+	pluginFailed policies.Reason = plugin.Failed
+	pluginLate   policies.Reason = plugin.Late
 
 	// of channels and requests
 	channelRefused    policies.Reason = "channel_refused"

@@ -16,6 +16,7 @@ import (
 	"mayfly/internal/audit"
 	"mayfly/internal/hint"
 	"mayfly/policies"
+	"mayfly/policies/plugin"
 )
 
 // Implementation constants of the accept loop and of stopping.
@@ -38,6 +39,7 @@ type Server struct {
 	applySandbox func(sandbox.Rules) (sandbox.Report, error) // nil: none, as in tests within one process
 	confined     *confinement                                // nil: not
 
+	plugins   *plugin.Relay // nil: none are configured
 	ruling    atomic.Pointer[ruling]
 	startups  startups
 	sessions  sessions
@@ -88,6 +90,14 @@ func Serve(ctx context.Context, c Config, log *slog.Logger, signals Signals, inh
 	if err != nil {
 		return err
 	}
+	first := s.ruling.Load().bundle
+	relay, endPlugins, err := startPlugins(c.Plugin, first.Inventory.Test, log)
+	if err != nil {
+		return err
+	}
+	defer endPlugins()
+	s.plugins = relay
+	s.pinPlugins(first.Policy)
 	s.applySandbox, s.cutNow, s.inherited = sandbox.Apply, signals.Cut, inherited
 	s.tuning = newTuning()
 	return s.serve(ctx, signals.Reload, ready)

@@ -104,6 +104,7 @@ func (s *Server) reload(w *watcher, asked bool, now time.Time) {
 		// Admission after accept still goes by the new list; what the old filter lets through is turned away there.
 		err = errors.Join(err, swapErr, s.listener.swap(old.filter))
 	}
+	s.pinPlugins(next.bundle.Policy) // a plugin that is not asked before it runs denies until then
 	next = s.take(next)
 	s.warnPorts(next, s.log)
 	record := next.record("in_force")

@@ -1,0 +1,183 @@
+package plugin
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+// Bounds of the relay.
+const (
+	MaxAtOnce  = 64                     // questions under way; one more is refused as failed
+	relayGrace = 250 * time.Millisecond // beyond a plugin's deadline, for the way to it and back
+)
+
+// message is one line on the socket between bastion and host.
+type message struct {
+	ID      uint64   `json:"id,omitempty"`
+	Pins    []Pin    `json:"pins,omitempty"` // with ID 0: these run from now on; with another: these are asked
+	Request *Request `json:"request,omitempty"`
+	Verdict *Verdict `json:"verdict,omitempty"`
+}
+
+// Relay is the bastion's end of the socket. Once the other end is gone, every question fails.
+type Relay struct {
+	conn io.ReadWriteCloser
+
+	mu      sync.Mutex
+	next    uint64
+	waiting map[uint64]chan Verdict
+	err     error // set for good when the host is gone
+	done    chan struct{}
+}
+
+// NewRelay speaks to a host over conn until Close.
+func NewRelay(conn io.ReadWriteCloser) *Relay {
+	r := &Relay{conn: conn, waiting: map[uint64]chan Verdict{}, done: make(chan struct{})}
+	go r.read()
+	return r
+}
+
+// Close ends the host, and with it the plugins.
+func (r *Relay) Close() error {
+	err := r.conn.Close()
+	<-r.done
+	return err
+}
+
+// Done is closed when the host is gone.
+func (r *Relay) Done() <-chan struct{} { return r.done }
+
+// Pin says which plugins are to run.
+func (r *Relay) Pin(pins []Pin) error { return r.write(message{Pins: pins, Request: &Request{}}) }
+
+// Decide asks the plugins of these pins, in order, until one denies.
+func (r *Relay) Decide(ctx context.Context, pins []Pin, q Request) Verdict {
+	limit := relayGrace
+	for _, p := range pins {
+		limit += p.Deadline
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	answer := make(chan Verdict, 1)
+	r.mu.Lock()
+	if r.err != nil || len(r.waiting) >= MaxAtOnce {
+		err := r.err
+		r.mu.Unlock()
+		return Verdict{Outcome: Failed, Text: fmt.Sprintf("too many questions at once, or no host: %v", err)}
+	}
+	r.next++
+	id := r.next
+	r.waiting[id] = answer
+	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.waiting, id)
+	}()
+	if err := r.write(message{ID: id, Pins: pins, Request: &q}); err != nil {
+		return Verdict{Outcome: Failed, Text: err.Error()}
+	}
+	select {
+	case v := <-answer:
+		return v
+	case <-ctx.Done():
+		return Verdict{Outcome: Late, Text: "no answer within " + limit.String()}
+	}
+}
+
+func (r *Relay) write(m message) error {
+	data, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err != nil {
+		return r.err
+	}
+	if len(data) >= MaxMessage {
+		return errors.New("a question that is too long")
+	}
+	_, err = r.conn.Write(append(data, '\n'))
+	return err
+}
+
+func (r *Relay) read() {
+	defer close(r.done)
+	lines := bufio.NewScanner(r.conn)
+	lines.Buffer(make([]byte, 0, 4096), MaxMessage)
+	for lines.Scan() {
+		var m message
+		if err := json.Unmarshal(lines.Bytes(), &m); err != nil || m.Verdict == nil {
+			break // whoever is there is not our host any more
+		}
+		r.mu.Lock()
+		answer := r.waiting[m.ID]
+		delete(r.waiting, m.ID)
+		r.mu.Unlock()
+		if answer != nil {
+			answer <- *m.Verdict
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.err = errors.New("the plugins' host is gone")
+	for id, answer := range r.waiting {
+		answer <- Verdict{Outcome: Failed, Text: r.err.Error()}
+		delete(r.waiting, id)
+	}
+	if err := r.conn.Close(); err != nil {
+		r.err = fmt.Errorf("%w: %w", r.err, err)
+	}
+}
+
+// Decider is what a host does.
+type Decider interface {
+	Pin([]Pin)
+	Decide(context.Context, []Pin, Request) Verdict
+}
+
+// ServeRelay answers a bastion over conn with what d decides, until the bastion is gone.
+func ServeRelay(ctx context.Context, conn io.ReadWriteCloser, d Decider) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	defer cancel()
+	var writing sync.Mutex
+	places := make(chan struct{}, MaxAtOnce)
+	lines := bufio.NewScanner(conn)
+	lines.Buffer(make([]byte, 0, 4096), MaxMessage)
+	for lines.Scan() {
+		var m message
+		if err := json.Unmarshal(lines.Bytes(), &m); err != nil || m.Request == nil {
+			return fmt.Errorf("the bastion sent what is no question: %w", err)
+		}
+		if m.ID == 0 {
+			d.Pin(m.Pins)
+			continue
+		}
+		places <- struct{}{}
+		asking.Go(func() {
+			defer func() { <-places }()
+			v := d.Decide(ctx, m.Pins, *m.Request)
+			data, err := json.Marshal(message{ID: m.ID, Verdict: &v})
+			if err != nil {
+				return
+			}
+			writing.Lock()
+			defer writing.Unlock()
+			if _, err := conn.Write(append(data, '\n')); err != nil {
+				cancel()
+			}
+		})
+	}
+	return lines.Err()
+}
