@@ -3,7 +3,11 @@
 //
 //	filter     what the kernel drops: a classic BPF program on the listening socket
 //	listen     the socket that carries the filter
-//	admit      the address list once more, and the start-up caps
+//	activate   or the socket that the service manager has kept
+//	admit      the address list once more, and who is welcome
+//	penalty    what failed logins cost their source
+//	startups   places for those who have not logged in
+//	proxy      the header by which a listed balancer says for whom it connects
 //	handshake  pinned algorithms, public keys only, a deadline
 //	attest     what the proven key is and which evidence it was enrolled with
 //	authorize  the one place where somebody is let in
@@ -15,7 +19,8 @@
 //	record     what the audit log says
 //	sandbox    what the process can still do once it serves
 //
-// beside server.go (the accept loop), visit.go (a connection's life), counted.go (what is refused before admission, as counts),
+// beside server.go (the accept loop), visit.go (a connection's life), drain.go (how it ends), counted.go (what is refused before admission, as counts), strangers.go (their share of
+// the log), control.go and status.go (what its administrator may ask), nft.go (the list for the host's firewall),
 // reasons.go (codes of refusals and ends), policy.go (signed policy bundles, loaded and reloaded), hostkey.go, config.go and check.go (what
 // would be served). renew.go keeps the host certificate young and reconcile.go holds logins against the log; both run in processes of their own.
 //

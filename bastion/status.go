@@ -93,7 +93,7 @@ type RefusedStatus struct {
 
 // AuditStatus is whether the audit log takes records.
 type AuditStatus struct {
-	Works   bool       `json:"works"` // the last record was written
+	Works   bool       `json:"works"` // the last record was written, and the log is well
 	Records uint64     `json:"records"`
 	Failed  *time.Time `json:"failed,omitempty"` // the last time that one was not
 	Error   string     `json:"error,omitempty"`
@@ -146,6 +146,9 @@ func (s *Server) status(now time.Time) Status {
 	}
 	if w, ok := s.audit.(*watchedLog); ok {
 		status.Audit = w.state()
+		if err := s.audit.Healthy(); err != nil {
+			status.Audit.Works, status.Audit.Error = false, escape(err.Error(), maxDetail)
+		}
 	}
 	sessions := []SessionStatus{}
 	for v := range s.sessions.list() {

@@ -64,7 +64,7 @@ func printStatus(out io.Writer, s bastion.Status) error {
 	case a.Works:
 		row("audit", "works, %d records", a.Records)
 	default:
-		row("audit", "FAILS: nobody is let in: %s", a.Error)
+		row("audit", "FAILS: %s", a.Error)
 	}
 	row("half open", "%d of %d, key exchange done: %d", s.HalfOpen.Total, s.HalfOpen.Most, s.HalfOpen.Past)
 	for _, n := range s.HalfOpen.Networks {
