@@ -4,10 +4,12 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/crypto/ssh"
 
+	"mayfly/inventory"
 	"mayfly/policies"
 )
 
@@ -87,7 +89,7 @@ type ReportEngineer struct {
 type ReportHost struct {
 	Name    string     `json:"name"`
 	Address netip.Addr `json:"address"`
-	Grants  []string   `json:"grants"` // "anna:22"
+	Grants  []string   `json:"grants"` // "anna:22", "anna:22 (approval, drained, windows)", "glass:22 (break-glass)"
 }
 
 // Check loads all that Serve would load, refuses what Serve would refuse, and changes nothing.
@@ -181,12 +183,35 @@ func (r *ruling) hosts() []ReportHost {
 				continue
 			}
 			for _, engineer := range grant.Engineers {
-				host.Grants = append(host.Grants, grantText(engineer, grant.Ports))
+				host.Grants = append(host.Grants, grantText(engineer, grant.Ports)+conditions(grant, server.Role))
+			}
+		}
+		for _, b := range r.bundle.Policy.BreakGlass {
+			if (policies.Grant{Servers: b.Servers}).Covers(server.Name, fleet.RegionOf(server.Name)) {
+				host.Grants = append(host.Grants, grantText(b.Name, b.Ports)+" (break-glass)")
 			}
 		}
 		hosts = append(hosts, host)
 	}
 	return hosts
+}
+
+// conditions names what a grant asks for besides.
+func conditions(g policies.Grant, role string) string {
+	var list []string
+	if g.Approval {
+		list = append(list, "approval")
+	}
+	if g.Drained && role == inventory.RoleVPN {
+		list = append(list, "drained")
+	}
+	if len(g.Windows) > 0 {
+		list = append(list, "windows")
+	}
+	if len(list) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(list, ", ") + ")"
 }
 
 func grantText(engineer string, ports []uint16) string {

@@ -1,10 +1,15 @@
 package bastion
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"regexp"
+	"slices"
 	"testing"
 	"time"
+
+	"mayfly/policies"
+	"mayfly/testenv/softkey"
 )
 
 // TestReportJSON holds the report to the form of all our JSON: keys in snake case, and an empty list is a list.
@@ -47,4 +52,26 @@ func TestReportJSON(t *testing.T) {
 		}
 	}
 	walk("report", report)
+}
+
+// TestReportConditions: what a grant asks for besides is said where it leads.
+func TestReportConditions(t *testing.T) {
+	f := newFixture(t)
+	f.policy.Grants[0].Approval, f.policy.Grants[0].Drained = true, true
+	f.policy.Grants[0].Windows = []policies.Window{{Days: []string{"mon"}, From: "08:00", To: "09:00"}}
+	key, err := softkey.New(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.policy.BreakGlass = []policies.BreakGlass{{Name: "glass", Keys: []policies.Key{{Public: key.Authorized(), Evidence: "test:softkey"}}, Servers: []string{"nl-1"}, Ports: []uint16{22}}}
+	f.writeBundle(2)
+	report, err := Check(f.config, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range [][]string{{"anna:22 (approval, drained, windows)"}, {"anna:22 (approval, drained, windows)"}, {"bert:22", "glass:22 (break-glass)"}} {
+		if got := report.Hosts[i].Grants; !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, want %q", report.Hosts[i].Name, got, want)
+		}
+	}
 }

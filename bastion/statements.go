@@ -26,7 +26,6 @@ const (
 	statementPoll    = 500 * time.Millisecond // what is removed is out of force within this and the time to look
 	maxStatements    = 512                    // files that count, the newest ones
 	maxDirectory     = 8192                   // entries that are looked at
-	maxToldOf        = 4096                   // statements whose fate is remembered as told
 	statementSuffix  = ".json"
 	statementsExceed = "statements_too_many"
 	statementTwice   = "statement_twice"
@@ -66,14 +65,14 @@ type statementFile struct {
 // statementDir is the directory as it was last read. It belongs to the goroutine that watches it.
 type statementDir struct {
 	path, trust string
-	seen        map[string][2]fileStamp // by name; "" is the trust policy
+	seen        map[string][2]fileStamp // by name; "" is the trust policy, and the policy's version
 	files       []statementFile         // whose signatures verify
-	told        map[string]bool
-	failed      string // the last error, said once
+	told        map[string]string       // by name: what was last said of it
+	failed      string                  // the last error, said once
 }
 
 // stamps lists what would make a difference, or says why the directory cannot be read.
-func (d *statementDir) stamps() (map[string][2]fileStamp, error) {
+func (d *statementDir) stamps(policy uint64) (map[string][2]fileStamp, error) {
 	f, err := os.Open(d.path)
 	if err != nil {
 		return nil, err
@@ -85,7 +84,7 @@ func (d *statementDir) stamps() (map[string][2]fileStamp, error) {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return nil, fmt.Errorf("listing %s: %w", d.path, err)
 	}
-	all := map[string][2]fileStamp{"": {stampOf(d.trust)}}
+	all := map[string][2]fileStamp{"": {stampOf(d.trust), {size: int64(policy)}}}
 	for _, e := range entries {
 		if name := e.Name(); strings.HasSuffix(name, statementSuffix) && !strings.HasPrefix(name, ".") {
 			path := filepath.Join(d.path, name)
@@ -111,7 +110,7 @@ func (d *statementDir) look(p policies.Policy, now time.Time) (records []stateme
 	if d.path == "" {
 		return nil, false, nil
 	}
-	seen, err := d.stamps()
+	seen, err := d.stamps(p.Version)
 	if err == nil && d.seen != nil && maps.Equal(seen, d.seen) {
 		return nil, false, nil
 	}
@@ -134,7 +133,7 @@ func (d *statementDir) look(p policies.Policy, now time.Time) (records []stateme
 	}
 	d.files, d.seen, d.failed = files, seen, ""
 	if err != nil {
-		d.seen, d.failed = nil, err.Error()
+		d.seen, d.told, d.failed = nil, nil, err.Error()
 	}
 	return records, true, err
 }
@@ -148,21 +147,16 @@ func (d *statementDir) read(t *trust.Trust, p policies.Policy, seen map[string][
 		}
 		return strings.Compare(a, b)
 	})
-	tell := func(r statementRecord, key string) {
-		if d.told == nil || len(d.told) >= maxToldOf {
-			d.told = map[string]bool{}
-		}
-		if !d.told[key] {
-			d.told[key] = true
+	told := map[string]string{}
+	tell := func(r statementRecord, name, what string) {
+		if told[name] = what; d.told[name] != what {
 			records = append(records, r)
 		}
 	}
 	if len(names) > maxStatements {
 		tell(statementRecord{Outcome: statementRefused, File: escape(names[maxStatements], maxText), Reason: statementsExceed,
-			Detail: fmt.Sprintf("%d files: the newest %d count", len(names), maxStatements)}, statementsExceed)
+			Detail: fmt.Sprintf("%d files: the newest %d count", len(names), maxStatements)}, "", statementsExceed)
 		names = names[:maxStatements]
-	} else {
-		delete(d.told, statementsExceed)
 	}
 	slices.Sort(names)
 	ids := map[string]bool{}
@@ -193,8 +187,9 @@ func (d *statementDir) read(t *trust.Trust, p policies.Policy, seen map[string][
 		} else if err != nil {
 			f.record.Outcome, f.record.Reason, f.record.Detail = statementRefused, statement.Malformed, escape(err.Error(), maxDetail)
 		}
-		tell(f.record, name+" "+f.sum+" "+f.record.Reason)
+		tell(f.record, name, f.sum+" "+f.record.Reason)
 	}
+	d.told = told
 	return files, records
 }
 

@@ -163,6 +163,10 @@ func TestApproverLeaves(t *testing.T) {
 	f.reloaded(func(r policyRecord) bool { return r.Version == 2 && r.Cut == 1 })
 	cutWithin(t, conn, patience)
 	refusedWith(t, client, "se-1:22", policies.ApprovalMissing)
+	f.next(eventStatement) // accepted, at the start
+	if r := decode[statementRecord](t, f.next(eventStatement)); r.Outcome != statementRefused || r.Reason != string(policies.ApprovalMissing) {
+		t.Errorf("record under the new policy: %+v", r)
+	}
 }
 
 // TestRefusedStatements: each is refused with its reason, once, and whatever else lies there does no harm.
@@ -281,8 +285,11 @@ func TestStatementsVanish(t *testing.T) {
 	if err := os.Rename(f.path("elsewhere"), f.config.Statements); err != nil {
 		t.Fatal(err)
 	}
-	f.next(eventStatement) // accepted
-	f.next(eventStatement) // removed
+	for _, want := range []string{statementAccepted, statementRemoved, statementAccepted} {
+		if r := decode[statementRecord](t, f.next(eventStatement)); r.Outcome != want {
+			t.Errorf("record: %+v, want %s", r, want)
+		}
+	}
 }
 
 // TestTooManyStatements: the newest count.

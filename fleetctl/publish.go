@@ -74,8 +74,8 @@ func publishOnce(ctx context.Context, d state, keys *signer.Client, fleet string
 	return durable.WriteFile(d.listFile(), data, 0o644)
 }
 
-// takers are the servers that have users: those that serve, and those that their users are leaving. A revoked life has none, and one that is
-// drained for an engineer is to have none.
+// takers are the servers that have users: those that serve, and those that their users are leaving. A revoked life has none, and neither has one
+// that has drained for an engineer: the signer signs no list that names it.
 func takers(b *bundle.Bundle, servers []store.Server, now time.Time) []checkin.Server {
 	known := map[string]store.Server{}
 	for _, s := range servers {
@@ -85,7 +85,7 @@ func takers(b *bundle.Bundle, servers []store.Server, now time.Time) []checkin.S
 	for _, x := range b.Inventory.Rebuilt() {
 		k := known[x.Name]
 		deadline := rotate.Deadline(k, time.Duration(b.Policy.Rotation.MaxAge))
-		if k.Revoked || k.Tainted || plan.Passed(deadline, now) {
+		if k.Revoked || k.Tainted && k.Drained || plan.Passed(deadline, now) {
 			continue
 		}
 		if k.State == inventory.Serving || k.State == inventory.Draining {

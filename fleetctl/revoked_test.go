@@ -34,6 +34,19 @@ func TestRevokedTakesNobody(t *testing.T) {
 	if list := takers(b, known, now); len(list) != 1 || list[0].Name != "se-1" {
 		t.Errorf("published %+v, want se-1 alone", list)
 	}
+	known[0].State, known[0].Tainted = inventory.Draining, true // for an engineer: its users are told to leave
+	if list := takers(b, known, now); len(list) != 1 || list[0].Name != "se-1" || !list[0].Draining {
+		t.Errorf("published %+v, want se-1 as draining", list)
+	}
+	known[0].Drained = true
+	if list := takers(b, known, now); len(list) != 0 {
+		t.Errorf("published %+v, want nobody", list)
+	}
+	var tainted bytes.Buffer
+	if err := newStatus(b, known, now).tables(&command.Call{Stdout: &tainted}, known, now); err != nil || !strings.Contains(tainted.String(), "draining, tainted") {
+		t.Errorf("got %v and\n%s", err, tainted.String())
+	}
+	known[0].State, known[0].Tainted, known[0].Drained = inventory.Serving, false, false
 	report := newStatus(b, known, now)
 	if report.Regions[0].Serving != 1000 || report.Servers[0].Revoked || !report.Servers[1].Revoked {
 		t.Errorf("got %+v, want 1000 serving and se-2 revoked", report)
