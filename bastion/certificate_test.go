@@ -412,6 +412,7 @@ func TestTouchIsNeverWaived(t *testing.T) {
 			if r := f.closing(); r.Reason != keyNoTouch && r.Reason != policies.CertificateOption {
 				t.Errorf("%s, %s: %s", extension, option, r.Reason)
 			}
+			f.server.penalties.clear(network(netip.MustParseAddr("127.0.0.1")))
 		}
 	}
 }
@@ -461,4 +462,40 @@ func FuzzCertificate(f *testing.F) {
 			t.Errorf("got %+v", v)
 		}
 	})
+}
+
+// TestPenaltiesTellNothing tries names that are there and names that are not, with keys that are nobody's: each failure costs the same.
+func TestPenaltiesTellNothing(t *testing.T) {
+	f := newFixture(t)
+	robot := newSigner(t)
+	f.authority()
+	f.fleet.Servers = append(f.fleet.Servers, inventory.Server{Name: "web-1", Role: inventory.RoleHost, Address: netip.MustParsePrefix("10.77.0.31/32")})
+	f.policy.Robots = []policies.Robot{{Name: "deploy", Public: authorized(robot.PublicKey()), Source: netip.MustParsePrefix("127.0.0.2/32"),
+		Servers: []string{"web-1"}, Ports: []uint16{22}, Commands: []string{"uptime"}}}
+	f.policy.Engineers[1].Allow = []netip.Prefix{netip.MustParsePrefix("127.0.0.3/32")} // bert, who is elsewhere
+	f.writeBundle(2)
+	f.start()
+	stranger, err := softkey.New(constant{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.keygen("-t", "ed25519", "-N", "", "-f", "other_ca")
+	reasons := map[policies.Reason]bool{}
+	for _, user := range []string{"anna", "bert", "deploy", "mallory", ""} {
+		for _, signer := range []ssh.Signer{stranger.Signer(softkey.Always), newSigner(t), f.certify(stranger.Signer(softkey.Always), changed("-s", "other_ca")...)} {
+			if client, err := f.client(user, signer); err == nil {
+				client.Close()
+				t.Fatalf("%s: logged in", user)
+			}
+			r := f.closing()
+			reasons[r.Reason] = true
+			if got := penaltyCosts[r.Reason]; got != provenCost {
+				t.Errorf("%s: %s costs %s, want %s", user, r.Reason, got, provenCost)
+			}
+			f.server.penalties.clear(network(netip.MustParseAddr("127.0.0.1")))
+		}
+	}
+	if len(reasons) < 4 {
+		t.Errorf("only %v were seen", reasons)
+	}
 }

@@ -20,40 +20,46 @@ const (
 	penaltySweep  = maxPenalties / 8 // sources that a full table forgets at once: those with the least time left
 )
 
+// provenCost is what it costs to prove a key that lets nobody in.
+const provenCost = 5 * time.Second
+
 // penaltyCosts is what a failure costs its source at first. What is not here costs nothing: full places, a broken audit log or
 // an expired policy are not the source's fault.
 var penaltyCosts = map[policies.Reason]time.Duration{
-	badSignature:            5 * time.Second,
-	keyNoTouch:              2 * time.Second,
-	noKey:                   3 * time.Second,
-	tooManyTries:            5 * time.Second,
-	methodPassword:          10 * time.Second,
-	methodRefused:           5 * time.Second,
-	keyMalformed:            5 * time.Second,
-	handshakeTimeout:        5 * time.Second,
-	noCommonAlgorithm:       3 * time.Second,
-	protocolError:           10 * time.Second,
-	leftEarly:               1 * time.Second,
-	policies.UserRoot:       10 * time.Second,
-	policies.UserUnknown:    10 * time.Second,
-	policies.KeyUnknown:     5 * time.Second,
-	policies.KeyNotHardware: 3 * time.Second,
-	policies.KeyNoEvidence:  3 * time.Second,
+	badSignature:          5 * time.Second,
+	keyNoTouch:            2 * time.Second,
+	noKey:                 3 * time.Second,
+	tooManyTries:          5 * time.Second,
+	methodPassword:        10 * time.Second,
+	methodRefused:         5 * time.Second,
+	keyMalformed:          5 * time.Second,
+	handshakeTimeout:      5 * time.Second,
+	noCommonAlgorithm:     3 * time.Second,
+	protocolError:         10 * time.Second,
+	leftEarly:             1 * time.Second,
+	policies.UserRoot:     10 * time.Second,
+	policies.UserReserved: 10 * time.Second,
 
-	policies.UserReserved:                10 * time.Second,
-	policies.BreakGlassSealed:            10 * time.Second,
-	policies.KeyRevoked:                  5 * time.Second,
-	policies.CertificateAuthorityUnknown: 5 * time.Second,
-	policies.CertificateRevoked:          5 * time.Second,
-	policies.CertificateType:             3 * time.Second,
-	policies.CertificatePrincipal:        3 * time.Second,
-	policies.CertificateOption:           3 * time.Second,
-	policies.CertificateSource:           3 * time.Second,
-	policies.CertificateLifetime:         3 * time.Second,
-	policies.CertificateKeyUnknown:       3 * time.Second,
-	policies.CertificateExpired:          1 * time.Second,
-	policies.CertificateEarly:            1 * time.Second,
-	policies.KeyNoUserVerification:       3 * time.Second,
+	policies.BreakGlassSealed:   10 * time.Second, // who hears of it has the key
+	policies.CertificateExpired: 1 * time.Second,  // who hears of these has a certificate for this user
+	policies.CertificateEarly:   1 * time.Second,
+
+	// What a stranger with a key of his own can be refused for after the proof costs the same, or the penalties would tell who is enrolled.
+	policies.UserUnknown:                 provenCost,
+	policies.AddressNotListed:            provenCost, // on the engineer's, or the robot's, own list
+	policies.KeyUnknown:                  provenCost,
+	policies.KeyNotHardware:              provenCost,
+	policies.KeyNoEvidence:               provenCost,
+	policies.KeyNoUserVerification:       provenCost,
+	policies.KeyRevoked:                  provenCost,
+	policies.CertificateAuthorityUnknown: provenCost,
+	policies.CertificateRevoked:          provenCost,
+	policies.CertificateType:             provenCost,
+	policies.CertificatePrincipal:        provenCost,
+	policies.CertificateOption:           provenCost,
+	policies.CertificateSource:           provenCost,
+	policies.CertificateLifetime:         provenCost,
+	policies.CertificateKeyUnknown:       provenCost,
 }
 
 // penalty is what a source has collected.
