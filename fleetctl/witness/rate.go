@@ -45,7 +45,7 @@ func (r *rates) allow(source netip.Addr, now time.Time) bool {
 		bits = network6
 	}
 	from, err := source.Prefix(bits)
-	if err != nil {
+	if err != nil || !source.IsValid() {
 		return false
 	}
 	r.mu.Lock()
