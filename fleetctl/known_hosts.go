@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"strings"
 
 	"mayfly/fleetctl/signer"
@@ -33,6 +34,9 @@ func (d state) publishHostCAs(f inventory.Fleet, l signer.HostCAs) error {
 	data, err := l.Marshal()
 	if err != nil {
 		return err
+	}
+	if err := os.MkdirAll(d.public(), 0o755); err != nil { // where the CA lies alone
+		return fmt.Errorf("making the public directory: %w", err)
 	}
 	if err := durable.WriteFile(d.hostCAsFile(), data, 0o644); err != nil {
 		return err

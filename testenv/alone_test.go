@@ -124,8 +124,12 @@ func TestBastionAlone(t *testing.T) {
 			t.Errorf("a block %s %s that nobody runs", kind, place)
 		}
 	}
-	if ran["sh admin"] != 2 || ran["sh gate"] != 2 || ran["sh engineer"] != 1 {
+	if ran["sh admin"] != 2 || ran["sh gate"] != 3 || ran["sh engineer"] != 1 {
 		t.Errorf("ran %v", ran)
+	}
+
+	if known := a.read("var/mayfly-ca/public/known_hosts"); strings.Count(known, "@cert-authority gate.office.internal,gate ") != 2 || !strings.Contains(known, "\nweb-1.office.internal,web-1 ") {
+		t.Errorf("known_hosts after `ca rotate`:\n%s", known)
 	}
 
 	// What the page promises besides. A login that did not come through the gate is named.
