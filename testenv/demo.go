@@ -52,6 +52,7 @@ type demo struct {
 	canaries map[string][]canary // by server
 	before   map[string]identity // of each server before it was rebuilt
 	audit    uint64              // records of the audit log when the current check began
+	refused  int                 // counts of refusals then
 }
 
 func runDemo(ctx context.Context, c *command.Call) (err error) {

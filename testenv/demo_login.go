@@ -257,8 +257,12 @@ func (d *demo) confined(ctx context.Context, server string) (string, error) {
 	return fmt.Sprintf("%s bytes of memory, %s processes, %s of one engineer; the controller does not hear it", got[1], got[2], got[3]), outside.Close()
 }
 
-// markAudit remembers where the audit log ends now.
+// markAudit remembers where the audit log, and what strangers caused, end now.
 func (d *demo) markAudit() (err error) {
+	d.refused = 0
+	if err := audit.ReadRefused(d.auditDir(), func([]byte) error { d.refused++; return nil }); err != nil {
+		return fmt.Errorf("reading counts of refusals: %w", err)
+	}
 	d.audit, err = audit.Read(d.auditDir(), d.audit, func(uint64, []byte) error { return nil })
 	if err != nil {
 		return fmt.Errorf("reading the audit log: %w", err)
@@ -288,7 +292,7 @@ func (d *demo) awaitReason(ctx context.Context, reason string) error {
 	}
 }
 
-// freshAudit is what the log says since the mark, one record a line.
+// freshAudit is what the log, and the counts of refusals, say since the mark, one record a line.
 func (d *demo) freshAudit() ([]byte, error) {
 	var fresh []byte
 	_, err := audit.Read(d.auditDir(), d.audit, func(_ uint64, text []byte) error {
@@ -297,6 +301,16 @@ func (d *demo) freshAudit() ([]byte, error) {
 	})
 	if err != nil {
 		return nil, fmt.Errorf("reading the audit log: %w", err)
+	}
+	n := 0
+	err = audit.ReadRefused(d.auditDir(), func(text []byte) error {
+		if n++; n > d.refused {
+			fresh = append(append(fresh, text...), '\n')
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading counts of refusals: %w", err)
 	}
 	return fresh, nil
 }

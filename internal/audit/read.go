@@ -1,9 +1,11 @@
 package audit
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 )
@@ -60,6 +62,33 @@ func readBundles(dir string, from, size uint64, yield func(index uint64, text []
 		}
 	}
 	return from, nil
+}
+
+// ReadRefused hands every record of what strangers caused to yield, the oldest first. What a crash left half written is left out.
+func ReadRefused(dir string, yield func(text []byte) error) error {
+	files, err := os.ReadDir(filepath.Join(dir, refusedDir)) // in the order of their names, which are times
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		data, err := readBounded(filepath.Join(dir, refusedDir, f.Name()), RefusedQuota)
+		if missing(err) {
+			continue // dropped since
+		}
+		if err != nil {
+			return err
+		}
+		for line := range bytes.Lines(data) {
+			text, whole := bytes.CutSuffix(line, []byte{'\n'})
+			if _, err := ParseEntry(text); !whole || err != nil {
+				continue
+			}
+			if err := yield(text); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // claimedSize is the size that the checkpoint names, whoever signed it.

@@ -42,6 +42,10 @@ func TestRefusedQuota(t *testing.T) {
 	}
 	total, kept, gone := 0, 0, 0
 	var last string
+	read := 0
+	if err := ReadRefused(dir, func([]byte) error { read++; return nil }); err != nil {
+		t.Error(err)
+	}
 	for _, file := range files {
 		data, err := os.ReadFile(file)
 		if err != nil {
@@ -64,6 +68,9 @@ func TestRefusedQuota(t *testing.T) {
 			}
 			gone += d.Records
 		}
+	}
+	if read < kept || read > kept+len(files)*2 {
+		t.Errorf("ReadRefused: got %d records of %d and what was dropped", read, kept)
 	}
 	if total > quota || kept < quota/200 || gone == 0 || kept+gone > records+len(files)*100 {
 		t.Errorf("%d files of %d bytes hold %d records and tell of %d dropped ones; the quota is %d", len(files), total, kept, gone, quota)

@@ -32,7 +32,7 @@ It ends with exit code 3, and the reason, when the log or the proof does not hol
   bastion audit verify --dir audit --key bastion.pub --against yesterday.checkpoint`
 
 const auditTailHelp = `It prints the last records as JSON lines, each with its number. It verifies nothing. With --follow it goes on until it is
-interrupted.
+interrupted. --refused prints counts of refusals and what else strangers caused: that is kept apart, and not signed.
 
   bastion audit tail --dir audit -n 20 --event login --follow`
 
@@ -50,7 +50,7 @@ func auditVerbs() []command.Verb {
 	return []command.Verb{
 		{Name: "audit verify", Args: "--dir DIR --key FILE [--against FILE] [--witness FILE]... [-o json] | --proof FILE --key FILE [--witness FILE]...",
 			Summary: "check an audit log, or a proof of one record, by its key", Help: auditVerifyHelp, Run: auditVerify},
-		{Name: "audit tail", Args: "--dir DIR [-n N] [--event EVENT] [--follow]", Summary: "print the last records of an audit log", Help: auditTailHelp, Run: auditTail},
+		{Name: "audit tail", Args: "--dir DIR [-n N] [--event EVENT] [--follow | --refused]", Summary: "print the last records of an audit log", Help: auditTailHelp, Run: auditTail},
 		{Name: "audit prove", Args: "--dir DIR INDEX | --dir DIR --connection ID", Summary: "write a proof that a record is in an audit log", Help: auditProveHelp, Run: auditProve},
 	}
 }

@@ -21,6 +21,7 @@ func auditTail(ctx context.Context, c *command.Call) error {
 	dir := fs.String("dir", "", "the log's `directory`")
 	n := fs.Int("n", 10, "`number` of records")
 	event := fs.String("event", "", "only records of this `event`")
+	refused := fs.Bool("refused", false, "what strangers caused, which is not in the log, instead")
 	follow := fs.Bool("follow", false, "go on with what is written from now on")
 	if err := c.Parse(fs); err != nil {
 		return err
@@ -28,14 +29,24 @@ func auditTail(ctx context.Context, c *command.Call) error {
 	if *dir == "" || fs.NArg() > 0 || *n < 0 || *n > maxTail {
 		return command.Usagef("want --dir DIR, and a number of at most %d", maxTail)
 	}
+	if *refused && *follow {
+		return command.Usagef("--refused and --follow do not go together")
+	}
 	var last [][]byte
-	next, err := readEvent(*dir, 0, *event, func(line []byte) error {
+	keep := func(line []byte) error {
 		last = append(last, line)
 		if len(last) > 2*(*n) { // not at each record: that would move all of them each time
 			last = append(last[:0], last[len(last)-*n:]...)
 		}
 		return nil
-	})
+	}
+	var next uint64
+	var err error
+	if *refused {
+		err = readRefused(*dir, *event, keep)
+	} else {
+		next, err = readEvent(*dir, 0, *event, keep)
+	}
 	if err != nil {
 		return err
 	}
@@ -49,6 +60,16 @@ func auditTail(ctx context.Context, c *command.Call) error {
 		return err
 	}
 	return followLog(ctx, c.Stdout, *dir, *event, next)
+}
+
+// readRefused hands out what strangers caused, as lines.
+func readRefused(dir, event string, yield func(line []byte) error) error {
+	return audit.ReadRefused(dir, func(text []byte) error {
+		if e, err := audit.ParseEntry(text); err != nil || event != "" && e.Event != event {
+			return err
+		}
+		return yield(fmt.Appendf(nil, "%s\n", text))
+	})
 }
 
 func followLog(ctx context.Context, out io.Writer, dir, event string, next uint64) error {
