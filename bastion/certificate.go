@@ -34,7 +34,7 @@ func certificateFacts(c *ssh.Certificate) *policies.Certificate {
 
 // signedByAuthority verifies the authority's signature: over all of the certificate but the signature itself (PROTOCOL.certkeys).
 func signedByAuthority(c *ssh.Certificate) bool {
-	if _, ok := c.SignatureKey.(*ssh.Certificate); ok || c.Signature == nil {
+	if !policies.MaySign(c.SignatureKey.Type()) || c.Signature == nil { // nor may a certificate
 		return false
 	}
 	unsigned := *c

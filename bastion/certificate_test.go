@@ -3,6 +3,7 @@ package bastion
 import (
 	"bytes"
 	"crypto/rand"
+	"crypto/rsa"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -201,7 +202,20 @@ func TestForgedCertificate(t *testing.T) {
 	f.start()
 	for name, forge := range map[string]func(*ssh.Certificate){
 		"another word": func(c *ssh.Certificate) { c.KeyId = "anna's desk" },
-		"another key":  func(c *ssh.Certificate) { c.Key = f.bert.Public() },
+		"a key of a type that may not sign": func(c *ssh.Certificate) {
+			private, err := rsa.GenerateKey(rand.Reader, 2048)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ca, err := ssh.NewSignerFromKey(private)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := c.SignCert(rand.Reader, ca); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"another key": func(c *ssh.Certificate) { c.Key = f.bert.Public() },
 		"signed by its own key, in the authority's name": func(c *ssh.Certificate) {
 			ca := c.SignatureKey
 			if err := c.SignCert(rand.Reader, newSigner(t)); err != nil {
@@ -227,6 +241,7 @@ func TestForgedCertificate(t *testing.T) {
 		if r := f.closing(); r.Reason != policies.CertificateAuthorityUnknown {
 			t.Errorf("%s: got %s (%s)", name, r.Reason, r.Detail)
 		}
+		f.server.penalties.clear(network(netip.MustParseAddr("127.0.0.1")))
 	}
 }
 

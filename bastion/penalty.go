@@ -21,7 +21,7 @@ const (
 )
 
 // provenCost is what it costs to prove a key that lets nobody in.
-const provenCost = 5 * time.Second
+const provenCost = 10 * time.Second
 
 // penaltyCosts is what a failure costs its source at first. What is not here costs nothing: full places, a broken audit log or
 // an expired policy are not the source's fault.

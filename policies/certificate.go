@@ -35,6 +35,10 @@ const (
 // authorityTypes are key types that may sign user certificates.
 var authorityTypes = []string{ssh.KeyAlgoED25519, skEd25519, skECDSA}
 
+// MaySign reports whether a key of this type may sign user certificates at all. The signature of another is not worth verifying: a
+// stranger chooses what that costs.
+func MaySign(keyType string) bool { return slices.Contains(authorityTypes, keyType) }
+
 // Certificates is which OpenSSH user certificates count beside plain keys, and what is revoked. None do where no authority is listed.
 // The revocation list holds for plain keys too.
 type Certificates struct {
@@ -183,7 +187,7 @@ func (p Policy) checkCertificates() error {
 		if err != nil {
 			return tomlfile.At(path, `the first two words of the authority's .pub file: "ssh-ed25519 AAAA…"`, "authority %d: %v", i+1, err)
 		}
-		if !slices.Contains(authorityTypes, key.Type()) {
+		if !MaySign(key.Type()) {
 			return tomlfile.At(path, "make one with ssh-keygen -t ed25519-sk", "authority %d is of type %s", i+1, key.Type())
 		}
 		if slices.Contains(c.Authorities[:i], text) {
