@@ -19,7 +19,7 @@
 //	sshd.go      OpenSSH's configuration
 //	resolver.go  unbound's configuration
 //	tunnel.go    the VPN server's configuration and its control socket
-//	supervise.go services: start, restart with back-off, output to /dev/null
+//	supervise.go services: start, restart with back-off, output to /dev/null but for sshd's
 //	reap.go      children, one's own and orphans
 //	machine.go   the state of a running machine and what changes it
 //	probe.go     whether each service answers
