@@ -56,6 +56,7 @@ func (d *demo) login(ctx context.Context) error {
 			return err
 		}
 	}
+	d.r.check("servers report the logins, and the bastion recorded each", func() (string, error) { return d.reported(ctx) })
 	d.r.check("hosts are believed by the SSH host CA alone", func() (string, error) { return d.hostCA(ctx) })
 	d.r.check("no disk, no swap, nothing writable but RAM", func() (string, error) {
 		var said []string
