@@ -41,8 +41,15 @@ type place struct {
 	balancer netip.Addr // it connected, and says in a header for whom; else invalid
 
 	// owned by startups
-	from  netip.Prefix
+	from  *holder
 	index int // in startups.all; -1: left
+}
+
+// holder is a network that holds places.
+type holder struct {
+	network  netip.Prefix
+	places   int
+	familiar bool // somebody logged in from there lately
 }
 
 // reached notes how far a connection has come; a connection in a test may have no place.
@@ -57,7 +64,7 @@ func (p *place) reached(stage int32) {
 type startups struct {
 	mu       sync.Mutex
 	all      []*place
-	bySource map[netip.Prefix]int
+	bySource map[netip.Prefix]*holder
 	familiar map[netip.Prefix]time.Time // when somebody last logged in from there
 }
 
@@ -69,13 +76,13 @@ func (s *startups) enter(conn net.Conn, from netip.Prefix, limits policies.Limit
 	switch {
 	case limits.MaxStartups <= 0 || perSource <= 0:
 		return nil, nil, startupsFull
-	case s.bySource[from] >= perSource:
+	case s.held(from) >= perSource:
 		if evicted = s.silent(from, now); evicted == nil {
 			return nil, nil, sourceStartupsFull
 		}
 	case len(s.all) >= limits.MaxStartups:
 		// Only the connection that would go is asked whether it has spoken: one question for each, in all its time.
-		for evicted = s.victim(now); evicted.stage.Load() == stageArrived && !saidNothing(evicted.conn); evicted = s.victim(now) {
+		for evicted = s.victim(); evicted.stage.Load() == stageArrived && !saidNothing(evicted.conn); evicted = s.victim() {
 			evicted.stage.CompareAndSwap(stageArrived, stageSpoke)
 		}
 	}
@@ -83,12 +90,8 @@ func (s *startups) enter(conn net.Conn, from netip.Prefix, limits policies.Limit
 		s.remove(evicted)
 		evicted.evicted.Store(true)
 	}
-	if s.bySource == nil {
-		s.bySource = make(map[netip.Prefix]int)
-	}
-	mine = &place{conn: conn, since: now, from: from, index: len(s.all)}
+	mine = &place{conn: conn, since: now, from: s.takes(from, now), index: len(s.all)}
 	s.all = append(s.all, mine)
-	s.bySource[from]++
 	return mine, evicted, ""
 }
 
@@ -109,16 +112,15 @@ func (s *startups) move(p *place, to netip.Prefix, perSource int, now time.Time)
 	if p.index < 0 {
 		return nil, evictedReason
 	}
-	if s.bySource[to] >= perSource {
+	if s.held(to) >= perSource {
 		if evicted = s.silent(to, now); evicted == nil {
 			return nil, sourceStartupsFull
 		}
 		s.remove(evicted)
 		evicted.evicted.Store(true)
 	}
-	s.count(p.from, -1)
-	p.from = to
-	s.count(to, 1)
+	s.gives(p.from)
+	p.from = s.takes(to, now)
 	return evicted, ""
 }
 
@@ -132,35 +134,51 @@ func (s *startups) remove(p *place) {
 	s.all[last] = nil
 	s.all = s.all[:last]
 	p.index = -1
-	s.count(p.from, -1)
+	s.gives(p.from)
 }
 
-func (s *startups) count(from netip.Prefix, by int) {
-	if s.bySource[from] += by; s.bySource[from] == 0 {
-		delete(s.bySource, from)
+func (s *startups) held(from netip.Prefix) int {
+	if h := s.bySource[from]; h != nil {
+		return h.places
+	}
+	return 0
+}
+
+func (s *startups) takes(from netip.Prefix, now time.Time) *holder {
+	if s.bySource == nil {
+		s.bySource = make(map[netip.Prefix]*holder)
+	}
+	h := s.bySource[from]
+	if h == nil {
+		h = &holder{network: from, familiar: s.isFamiliar(from, now)}
+		s.bySource[from] = h
+	}
+	h.places++
+	return h
+}
+
+func (s *startups) gives(h *holder) {
+	if h.places--; h.places == 0 {
+		delete(s.bySource, h.network)
 	}
 }
 
 // victim is who goes when all places are taken: of the network that holds most of them; of those, of a network in which nobody
 // logged in lately; of those, who has come least far; of those, the oldest. A connection that has sent nothing goes before one that has.
-func (s *startups) victim(now time.Time) *place {
+func (s *startups) victim() *place {
 	var worst *place
-	var held int
-	var known bool
 	for _, p := range s.all {
-		h := s.bySource[p.from]
-		if worst == nil || h > held {
-			worst, held, known = p, h, s.isFamiliar(p.from, now)
+		if worst == nil || p.from.places > worst.from.places {
+			worst = p
 			continue
 		}
-		if h < held {
+		if p.from.places < worst.from.places {
 			continue
 		}
-		k := s.isFamiliar(p.from, now)
 		switch stage, other := p.stage.Load(), worst.stage.Load(); {
-		case k != known:
-			if known {
-				worst, known = p, k
+		case p.from.familiar != worst.from.familiar:
+			if worst.from.familiar {
+				worst = p
 			}
 		case stage != other:
 			if stage < other {
@@ -177,7 +195,7 @@ func (s *startups) victim(now time.Time) *place {
 func (s *startups) silent(from netip.Prefix, now time.Time) *place {
 	var oldest *place
 	for _, p := range s.all {
-		if p.from != from || now.Sub(p.since) < silentFor || oldest != nil && !p.since.Before(oldest.since) {
+		if p.from.network != from || now.Sub(p.since) < silentFor || oldest != nil && !p.since.Before(oldest.since) {
 			continue
 		}
 		if saidNothing(p.conn) {
@@ -222,6 +240,9 @@ func (s *startups) loggedIn(from netip.Prefix, now time.Time) {
 		delete(s.familiar, oldest)
 	}
 	s.familiar[from] = now
+	if h := s.bySource[from]; h != nil {
+		h.familiar = true
+	}
 }
 
 func (s *startups) isFamiliar(from netip.Prefix, now time.Time) bool {

@@ -86,7 +86,7 @@ func TestStartupsKeepCount(t *testing.T) {
 		}
 		sum := 0
 		for _, n := range s.bySource {
-			sum += n
+			sum += n.places
 		}
 		if sum != len(s.all) || len(s.all) > limits.MaxStartups {
 			t.Fatalf("%d places, counted %d", len(s.all), sum)

@@ -212,8 +212,8 @@ func (s *startups) status(most int) HalfOpenStatus {
 		}
 	}
 	var networks []NetworkStatus
-	for n, count := range s.bySource {
-		networks = append(networks, NetworkStatus{name(n), count})
+	for n, h := range s.bySource {
+		networks = append(networks, NetworkStatus{name(n), h.places})
 	}
 	slices.SortFunc(networks, func(a, b NetworkStatus) int { return cmp.Or(b.Count-a.Count, cmp.Compare(a.Network, b.Network)) })
 	status.Networks, status.More = bounded(networks, maxStatusNetworks)
