@@ -24,6 +24,7 @@ type Policy struct {
 	Rotation Rotation `toml:"rotation" json:"rotation"`
 	Image    Image    `toml:"image" json:"image"`
 
+	Session Session  `toml:"session" json:"session,omitzero"`
 	Witness Witness  `toml:"witness" json:"witness"`
 	Plugins []Plugin `toml:"plugin" json:"plugins"`
 }
@@ -81,6 +82,7 @@ type Grant struct {
 	Ports     []uint16 `toml:"ports" json:"ports"`
 	Windows   []Window `toml:"window" json:"windows,omitempty"`    // when it holds; none: always
 	Approval  bool     `toml:"approval" json:"approval,omitempty"` // another engineer has to approve, each time
+	Session   bool     `toml:"session" json:"session,omitempty"`   // through the bastion's recorded session mode, and by no jump
 	Drained   bool     `toml:"drained" json:"drained,omitempty"`   // VPN servers only while they are drained, before a rebuild
 }
 

@@ -17,6 +17,15 @@ type Target struct {
 
 // DecideTarget decides on a login and on where it wants to go.
 func (p Policy) DecideTarget(l Login, t Target, f inventory.Fleet, s Statements, now time.Time) Verdict {
+	return p.decideTarget(l, t, false, f, s, now)
+}
+
+// DecideSession decides on a login and on the server at which the bastion is to log in for it, and to record.
+func (p Policy) DecideSession(l Login, server string, f inventory.Fleet, s Statements, now time.Time) Verdict {
+	return p.decideTarget(l, Target{Server: server, Port: inventory.PortSSH}, true, f, s, now)
+}
+
+func (p Policy) decideTarget(l Login, t Target, session bool, f inventory.Fleet, s Statements, now time.Time) Verdict {
 	v, who := p.decideLogin(l, s, now)
 	if !v.Allow {
 		return v
@@ -25,18 +34,21 @@ func (p Policy) DecideTarget(l Login, t Target, f inventory.Fleet, s Statements,
 	if !ok || t.Server == "" {
 		return deny(TargetUnknown, "no server %q in the inventory", t.Server).as(v.Kind)
 	}
+	if session && (who.kind != KindEngineer || !p.Session.On()) {
+		return deny(SessionNotGranted, "no session mode for %s", l.User).as(v.Kind)
+	}
 	switch who.kind {
 	case KindBreakGlass:
 		return who.glass.decideTarget(t, f, v).as(v.Kind)
 	case KindRobot:
 		return who.robot.decideTarget(t, server).as(v.Kind)
 	}
-	return p.decideGrant(l, t, server, f, s, now).as(v.Kind)
+	return p.decideGrant(l, t, session, server, f, s, now).as(v.Kind)
 }
 
 // decideGrant decides on the target of somebody who may log in.
 // Of several grants that do not allow it, the first one says why.
-func (p Policy) decideGrant(l Login, t Target, server inventory.Server, f inventory.Fleet, s Statements, now time.Time) Verdict {
+func (p Policy) decideGrant(l Login, t Target, session bool, server inventory.Server, f inventory.Fleet, s Statements, now time.Time) Verdict {
 	granted := false
 	var refused *Verdict
 	for i, g := range p.Grants {
@@ -47,7 +59,10 @@ func (p Policy) decideGrant(l Login, t Target, server inventory.Server, f invent
 		if !g.opens(t.Port) {
 			continue
 		}
-		v := p.decideConditions(g, l, t, server, f, s, now)
+		v := g.decideWay(t, session)
+		if v.Allow {
+			v = p.decideConditions(g, l, t, server, f, s, now)
+		}
 		if v.Allow {
 			v.Basis.Grant = i + 1
 			return v
@@ -64,6 +79,17 @@ func (p Policy) decideGrant(l Login, t Target, server inventory.Server, f invent
 		return deny(PortNotGranted, "port %d of %s is not granted to %s", t.Port, t.Server, l.User)
 	}
 	return deny(TargetNotGranted, "%s is not granted to %s", t.Server, l.User)
+}
+
+// decideWay keeps a grant for recorded sessions to those, and others from them.
+func (g Grant) decideWay(t Target, session bool) Verdict {
+	switch {
+	case g.Session && !session:
+		return deny(SessionOnly, "port %d of %s is granted for recorded sessions", t.Port, t.Server)
+	case session && !g.Session:
+		return deny(SessionNotGranted, "%s is not granted for recorded sessions", t.Server)
+	}
+	return allow("the way is granted")
 }
 
 // decideConditions decides what a grant asks for beside engineer, server and port.
@@ -101,7 +127,7 @@ func (p Policy) Granted(t Target, f inventory.Fleet, now time.Time) []Engineer {
 	var list []Engineer
 	for _, e := range p.Engineers {
 		granted := slices.ContainsFunc(p.Grants, func(g Grant) bool {
-			return slices.Contains(g.Engineers, e.Name) && g.opens(t.Port) && g.Covers(t.Server, f.RegionOf(t.Server))
+			return !g.Session && slices.Contains(g.Engineers, e.Name) && g.opens(t.Port) && g.Covers(t.Server, f.RegionOf(t.Server))
 		})
 		e.Keys = slices.DeleteFunc(slices.Clone(e.Keys), func(k Key) bool { return !p.accept(e.Name, k).Allow })
 		if granted && len(e.Keys) > 0 {

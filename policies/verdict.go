@@ -30,17 +30,19 @@ const (
 	CertificateRevoked          Reason = "certificate_revoked"
 	CertificateKeyUnknown       Reason = "certificate_key_unknown" // its key is not enrolled for this user
 
-	TargetUnknown    Reason = "target_unknown"
-	TargetNotGranted Reason = "target_not_granted"
-	PortNotGranted   Reason = "port_not_granted"
-	RobotNotToVPN    Reason = "robot_not_to_vpn"   // a robot goes to hosts only
-	OutsideWindow    Reason = "outside_window"     // granted, but not at this time of the week
-	ApprovalMissing  Reason = "approval_missing"   // the grant asks for another engineer's approval
-	ApprovalEarly    Reason = "approval_early"     // it is not in force yet
-	ApprovalExpired  Reason = "approval_expired"   // it is in force no more
-	ApprovalOwn      Reason = "approval_own"       // by the person it is for
-	ServerNotDrained Reason = "server_not_drained" // the grant opens servers only without traffic
-	BreakGlassSealed Reason = "break_glass_sealed" // a break-glass identity without an opening
+	TargetUnknown     Reason = "target_unknown"
+	TargetNotGranted  Reason = "target_not_granted"
+	PortNotGranted    Reason = "port_not_granted"
+	SessionOnly       Reason = "session_only"        // granted for recorded sessions, not for jumps
+	SessionNotGranted Reason = "session_not_granted" // granted for jumps, not for recorded sessions
+	RobotNotToVPN     Reason = "robot_not_to_vpn"    // a robot goes to hosts only
+	OutsideWindow     Reason = "outside_window"      // granted, but not at this time of the week
+	ApprovalMissing   Reason = "approval_missing"    // the grant asks for another engineer's approval
+	ApprovalEarly     Reason = "approval_early"      // it is not in force yet
+	ApprovalExpired   Reason = "approval_expired"    // it is in force no more
+	ApprovalOwn       Reason = "approval_own"        // by the person it is for
+	ServerNotDrained  Reason = "server_not_drained"  // the grant opens servers only without traffic
+	BreakGlassSealed  Reason = "break_glass_sealed"  // a break-glass identity without an opening
 )
 
 // Kind is what somebody who logs in is. Every audit record shows it as identity.
