@@ -31,7 +31,9 @@ func (v *visit) offered(_ ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions
 
 // authorize is the one place where somebody is let in: the library calls it after the signature proved possession of the key.
 func (v *visit) authorize(meta ssh.ConnMetadata, key ssh.PublicKey, _ *ssh.Permissions, _ string) (*ssh.Permissions, error) {
-	verdict := v.admitLogin(meta.User(), key, time.Now())
+	var user string
+	user, v.wanted = v.server.user(meta.User())
+	verdict := v.admitLogin(user, key, time.Now())
 	if !verdict.Allow {
 		v.denied = &verdict
 		// The reference is the same kind of answer for every refusal; what it stands for is in the audit log.
@@ -97,4 +99,12 @@ func (r *ruling) decideLogin(login policies.Login, now time.Time) policies.Verdi
 // decideTarget asks the policy in force for one target; it includes the login.
 func (r *ruling) decideTarget(login policies.Login, target policies.Target, now time.Time) policies.Verdict {
 	return r.bundle.Policy.DecideTarget(login, target, r.bundle.Inventory, r.statements, now)
+}
+
+// decideWay asks the policy in force for one target, of a jump or of a session that the bastion itself begins there.
+func (r *ruling) decideWay(login policies.Login, target policies.Target, session bool, now time.Time) policies.Verdict {
+	if session {
+		return r.bundle.Policy.DecideSession(login, target.Server, r.bundle.Inventory, r.statements, now)
+	}
+	return r.decideTarget(login, target, now)
 }

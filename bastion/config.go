@@ -33,6 +33,8 @@ type Config struct {
 	AuditWitnesses []AuditWitness `toml:"audit_witness"` // optional: who cosigns the audit log's checkpoints
 	Sandbox        Sandbox        `toml:"sandbox"`       // "on", the default; "require" or "off"
 	Plugin         PluginConfig   `toml:"plugin"`        // optional: how the plugins that a policy pins are run
+
+	Session SessionConfig `toml:"session"` // optional: the bastion itself logs in at servers, and records
 }
 
 // LoadConfig reads and checks a configuration file.
@@ -50,6 +52,7 @@ func LoadConfig(path string) (Config, error) {
 			*p = filepath.Join(filepath.Dir(path), *p)
 		}
 	}
+	c.Session.absolute(filepath.Dir(path))
 	if c.Statements != "" && !filepath.IsAbs(c.Statements) {
 		c.Statements = filepath.Join(filepath.Dir(path), c.Statements)
 	}
@@ -96,6 +99,9 @@ func parseConfig(name string, data []byte) (Config, error) {
 	}
 	if err := c.Plugin.check(); err != nil {
 		return Config{}, doc.Place(tomlfile.At("plugin", `directory = "/usr/lib/mayfly/plugins" and user = "NAME"`, "plugin: %v", err))
+	}
+	if err := c.Session.check(); err != nil {
+		return Config{}, doc.Place(tomlfile.At("session", "[session] has ca, host_cas and recordings", "%w", err))
 	}
 	if err := c.checkWitnesses(doc); err != nil {
 		return Config{}, err

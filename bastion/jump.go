@@ -52,6 +52,7 @@ func parseDirectTCPIP(payload []byte) (directTCPIP, error) {
 type opened struct {
 	target  policies.Target
 	address netip.AddrPort
+	session bool           // the bastion has logged in there itself
 	basis   policies.Basis // what it was allowed by
 	began   time.Time
 	up      atomic.Int64 // bytes from the engineer to the server
@@ -61,6 +62,8 @@ type opened struct {
 	mu     sync.Mutex
 	ended  string // first cause
 	reason policies.Reason
+
+	recording recordingRecord // set before it is closed
 }
 
 func (o *opened) cut(how string, why policies.Reason) {
@@ -78,7 +81,12 @@ func (o *opened) finish(how string, why policies.Reason) {
 
 // serveChannel answers a channel that the client opens; a jump runs by itself.
 func (v *visit) serveChannel(ctx context.Context, nc ssh.NewChannel, places chan struct{}, jumps *sync.WaitGroup) {
-	if nc.ChannelType() != "direct-tcpip" {
+	serve := v.jump
+	switch nc.ChannelType() {
+	case "direct-tcpip":
+	case "session":
+		serve = v.session
+	default:
 		v.refuse(nc, nc.ChannelType(), channelRefused, "")
 		return
 	}
@@ -86,7 +94,7 @@ func (v *visit) serveChannel(ctx context.Context, nc ssh.NewChannel, places chan
 	case places <- struct{}{}:
 		jumps.Go(func() {
 			defer func() { <-places }()
-			v.jump(ctx, nc)
+			serve(ctx, nc)
 		})
 	default:
 		v.refuse(nc, nc.ChannelType(), channelsFull, "")
@@ -116,9 +124,23 @@ func (v *visit) jump(ctx context.Context, nc ssh.NewChannel) {
 		return
 	}
 	what := fmt.Sprintf("%s:%d", request.host, request.port)
+	target := policies.Target{Server: serverName(&v.server.ruling.Load().bundle.Inventory, request.host), Port: request.port}
+	v.toTarget(ctx, nc, what, target, false, func(ctx context.Context, o *opened, conn halfCloser) {
+		channel, requests, err := nc.Accept()
+		if err != nil {
+			o.finish(endLost, "")
+			conn.Close()
+			return
+		}
+		v.carry(ctx, o, channel, requests, conn)
+	})
+}
+
+// toTarget decides on a target, writes it down, dials it and hands the connection on; else it refuses the channel.
+func (v *visit) toTarget(ctx context.Context, nc ssh.NewChannel, what string, target policies.Target, session bool,
+	then func(ctx context.Context, o *opened, conn halfCloser)) {
 	ruling := v.server.ruling.Load()
-	target := policies.Target{Server: serverName(&ruling.bundle.Inventory, request.host), Port: request.port}
-	verdict := ruling.decideTarget(v.login, target, time.Now())
+	verdict := ruling.decideWay(v.login, target, session, time.Now())
 	if !verdict.Allow {
 		v.refuse(nc, what, verdict.Reason, verdict.Detail)
 		return
@@ -144,7 +166,7 @@ func (v *visit) jump(ctx context.Context, nc ssh.NewChannel) {
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	o := &opened{target: target, address: address, basis: verdict.Basis, began: time.Now(), cancel: cancel}
+	o := &opened{target: target, session: session, address: address, basis: verdict.Basis, began: time.Now(), cancel: cancel}
 	v.opening(o)
 	defer v.closed(o)
 	// A policy or statement that came in between, and a window that ended, have not seen this target: decide once more.
@@ -165,13 +187,7 @@ func (v *visit) jump(ctx context.Context, nc ssh.NewChannel) {
 		v.refuse(nc, what, targetUnreachable, v.server.explainDial(err, address.Port()).Error())
 		return
 	}
-	channel, requests, err := nc.Accept()
-	if err != nil {
-		o.finish(endLost, "")
-		conn.Close()
-		return
-	}
-	v.carry(ctx, o, channel, requests, conn)
+	then(ctx, o, conn)
 }
 
 // serverName takes the fleet's domain off a host name: se-1.example.net is se-1.

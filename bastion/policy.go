@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"filippo.io/age"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/net/bpf"
 
@@ -33,6 +34,8 @@ type ruling struct {
 	filter []bpf.RawInstruction
 	fresh  *confirmation // of this bundle by witnesses, set by load and next; without one nobody gets in
 
+	recipients []age.Recipient // of recordings; none without a session mode
+
 	statements policies.Statements // beside the policy, verified; replaced by take and takeStatements alone
 }
 
@@ -46,7 +49,11 @@ func rule(b *bundle.Bundle, keys *hostKeys) (*ruling, error) {
 	if err != nil {
 		return nil, hint.New(err, "shorten ssh.allow: wider prefixes take fewer instructions")
 	}
-	return &ruling{bundle: b, limits: b.Policy.Limits(), keys: keys, ssh: config, filter: filter}, nil
+	recipients, err := sessionRecipients(b)
+	if err != nil {
+		return nil, err
+	}
+	return &ruling{bundle: b, limits: b.Policy.Limits(), keys: keys, ssh: config, filter: filter, recipients: recipients}, nil
 }
 
 // load reads trust, bundle, host key and certificate from the configured files.

@@ -60,6 +60,12 @@ const (
 	channelsFull      policies.Reason = "channels_full"
 	addressRefused    policies.Reason = "target_address_refused"
 	targetUnreachable policies.Reason = "target_unreachable"
+
+	// of the session mode
+	hostKeyRefused      policies.Reason = "host_key_refused"
+	sessionLoginRefused policies.Reason = "session_login_refused"
+	recordingFailed     policies.Reason = "recording_failed"
+	recordingFull       policies.Reason = "recording_full"
 )
 
 // How an accepted connection, or one of its targets, ended.
@@ -72,4 +78,6 @@ const (
 	endPolicy   = "policy_cut"
 	endStopping = "bastion_stopping"
 	endRefused  = "refused"
+
+	endRecording = "recording_ended" // what cannot be recorded does not go on
 )

@@ -79,6 +79,7 @@ type openingRecord struct {
 	Server     string `json:"server"`
 	Address    string `json:"address"`
 	Port       uint16 `json:"port"`
+	Session    bool   `json:"session,omitempty"` // the bastion itself is about to log in there
 	policies.Basis
 }
 
@@ -92,13 +93,15 @@ type targetRecord struct {
 	Seconds float64         `json:"seconds"`
 	Ended   string          `json:"ended,omitempty"`
 	Reason  policies.Reason `json:"reason,omitempty"`
+	Session bool            `json:"session,omitempty"` // the bastion itself logged in there
+	recordingRecord
 	policies.Basis
 }
 
 func (v *visit) openingRecord(o *opened) openingRecord {
 	return openingRecord{
 		Connection: v.id, User: escape(v.login.User, maxText), Identity: string(v.credential.identity),
-		Server: o.target.Server, Address: o.address.Addr().String(), Port: o.target.Port, Basis: o.basis,
+		Server: o.target.Server, Address: o.address.Addr().String(), Port: o.target.Port, Session: o.session, Basis: o.basis,
 	}
 }
 
@@ -171,6 +174,7 @@ func (v *visit) closed(o *opened) {
 	r.Targets = append(r.Targets, targetRecord{
 		Server: o.target.Server, Address: o.address.Addr().String(), Port: o.target.Port,
 		Up: up, Down: down, Seconds: seconds(o.began), Ended: o.ended, Reason: o.reason, Basis: o.basis,
+		Session: o.session, recordingRecord: o.recording,
 	})
 }
 
@@ -209,7 +213,8 @@ func (v *visit) write(outcome string, why policies.Reason, detail string) {
 		r.ClaimedKey = v.claimed
 	}
 	if v.meta != nil {
-		r.User, r.Client = escape(v.meta.User(), maxText), escape(string(v.meta.ClientVersion()), maxText)
+		user, _ := v.server.user(v.meta.User())
+		r.User, r.Client = escape(user, maxText), escape(string(v.meta.ClientVersion()), maxText)
 		if negotiated, ok := v.meta.(ssh.AlgorithmsConnMetadata); ok {
 			r.KeyExchange, r.Cipher = negotiated.Algorithms().KeyExchange, negotiated.Algorithms().Read.Cipher
 		}

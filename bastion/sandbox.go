@@ -45,6 +45,10 @@ func (c Config) rules(r *ruling) sandbox.Rules {
 	if c.Statements != "" {
 		rules.Read = append(rules.Read, itself(c.Statements))
 	}
+	if c.Session != (SessionConfig{}) {
+		rules.Read = append(rules.Read, sandbox.Beside(c.Session.HostCAs)...)
+		rules.Write = append(rules.Write, c.Session.Recordings)
+	}
 	rules.Write = append(rules.Write, c.Audit, filepath.Dir(versionFile(c)))
 	for _, text := range c.Witnesses {
 		rules.reach(text)

@@ -39,7 +39,10 @@ type Server struct {
 	applySandbox func(sandbox.Rules) (sandbox.Report, error) // nil: none, as in tests within one process
 	confined     *confinement                                // nil: not
 
-	plugins   *plugin.Relay // nil: none are configured
+	plugins        *plugin.Relay // nil: none are configured
+	session        *sessionMode  // nil: none
+	recordingLimit int64         // 0: the package's own
+
 	ruling    atomic.Pointer[ruling]
 	startups  startups
 	sessions  sessions
@@ -116,6 +119,9 @@ func newServer(c Config, log *slog.Logger, records auditLog, now time.Time) (*Se
 	}
 	first, err := load(c, seen, now)
 	if err != nil {
+		return nil, err
+	}
+	if s.session, err = loadSessions(c); err != nil {
 		return nil, err
 	}
 	s.ruling.Store(first)

@@ -108,7 +108,7 @@ func (v *visit) decideAgain(r *ruling, login policies.Login, now time.Time) (cut
 		return 1
 	}
 	for _, t := range v.openTargets() {
-		verdict := r.decideTarget(login, t.target, now)
+		verdict := r.decideWay(login, t.target, t.session, now)
 		if verdict.Allow {
 			server, _ := r.bundle.Inventory.Server(t.target.Server)
 			if server.Address.Addr() != t.address.Addr() {

@@ -31,6 +31,7 @@ type visit struct {
 	// owned by the handshake, read after it
 	meta       ssh.ConnMetadata
 	claimed    string
+	wanted     string // server of a session that the user name asks for
 	tried      attempts
 	denied     *policies.Verdict
 	credential credential

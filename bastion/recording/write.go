@@ -100,9 +100,10 @@ func Create(dir, name string, recipients []age.Recipient, h Header, began time.T
 type counted struct{ r *Recording }
 
 func (c counted) Write(b []byte) (int, error) {
-	if c.r.size += int64(len(b)); c.r.size > c.r.limit {
+	if c.r.size+int64(len(b)) > c.r.limit {
 		return 0, ErrFull
 	}
+	c.r.size += int64(len(b))
 	return c.r.sealed.Write(b)
 }
 
