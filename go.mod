@@ -3,6 +3,7 @@ module mayfly
 go 1.26.0
 
 require (
+	filippo.io/age v1.3.2 // encrypts recordings of sessions
 	github.com/erofs/go-erofs v0.3.1 // writes the image: EROFS in pure Go, reproducible
 	github.com/google/nftables v0.3.0 // NAT and host rules on servers, without a program
 	github.com/hashicorp/go-hclog v1.6.3 // go-plugin's logger, which is told nothing
@@ -21,14 +22,13 @@ require (
 	golang.org/x/sync v0.24.0 // errgroup
 	golang.org/x/sys v0.49.0 // system calls
 	golang.zx2c4.com/wireguard v0.0.0-20260522210424-ecfc5a8d5446 // the data plane
-	kernel.org/pub/linux/libs/security/libcap/psx v1.2.78 // system calls on all threads: privileges are a thread's
 	google.golang.org/grpc v1.85.0 // between plugins and their host; go-plugin alone would take one with known flaws
 	google.golang.org/protobuf v1.36.12 // the one message of plugins
+	kernel.org/pub/linux/libs/security/libcap/psx v1.2.78 // system calls on all threads: privileges are a thread's
 	modernc.org/sqlite v1.53.0 // the state store, without cgo
 )
 
 require (
-	filippo.io/age v1.3.2 // indirect
 	filippo.io/hpke v0.4.0 // indirect
 	github.com/BurntSushi/toml v1.4.1-0.20240526193622-a339e1f7089c // indirect
 	github.com/dustin/go-humanize v1.0.1 // indirect

@@ -36,6 +36,7 @@ type Report struct {
 	Hosts        []ReportHost         `json:"hosts"`
 	Witness      ReportWitness        `json:"witness"`
 	Sandbox      ReportSandbox        `json:"sandbox"`
+	Session      ReportSession        `json:"session"`
 }
 
 // ReportWitness is who confirmed, just now, that the policy is the newest.
@@ -105,6 +106,10 @@ func Check(c Config, now time.Time) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
+	session, err := loadSessions(c)
+	if err != nil {
+		return Report{}, err
+	}
 	algorithms, err := r.bundle.Policy.SSH.Algorithms()
 	if err != nil {
 		return Report{}, err
@@ -118,6 +123,7 @@ func Check(c Config, now time.Time) (Report, error) {
 		HostNames: listed(r.keys.certificate.ValidPrincipals), HostExpires: r.keys.validBefore().UTC(),
 		Allow: listed(r.bundle.Policy.SSH.Allow), Proxies: listed(r.bundle.Policy.SSH.Proxies), Filter: len(r.filter), Engineers: []ReportEngineer{}, Robots: []ReportRobot{}, Hosts: listed(r.hosts()),
 		Sandbox: c.reportSandbox(r),
+		Session: session.report(r),
 	}
 	last, _ := r.fresh.state()
 	report.Witness = ReportWitness{Threshold: r.fresh.trust.WitnessThreshold, Confirmed: listed(last.Witnesses), Grace: policies.Duration(r.fresh.grace)}
@@ -199,6 +205,9 @@ func (r *ruling) hosts() []ReportHost {
 // conditions names what a grant asks for besides.
 func conditions(g policies.Grant, role string) string {
 	var list []string
+	if g.Session {
+		list = append(list, "recorded")
+	}
 	if g.Approval {
 		list = append(list, "approval")
 	}

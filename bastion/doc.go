@@ -16,6 +16,8 @@
 //	jump       direct-tcpip to an inventory name, and nothing else
 //	reach      which addresses are never a target
 //	carry      the bytes between engineer and server
+//	session    where the policy says so: the bastion itself logs in at the server
+//	relay      what belongs to a terminal, recorded before it is shown
 //	record     what the audit log says
 //	sandbox    what the process can still do once it serves
 //
@@ -28,8 +30,8 @@
 // has an effect. An admitted connection ends in exactly one closing audit record; if the log cannot be written, nobody new
 // gets in. Every table, queue and time is bounded. A target's address comes from the signed inventory, never from the client.
 //
-// What it does not do: it opens no session of its own, runs no command, holds no key that opens a server, resolves no name,
-// reads no certificate of a user, and does not look into the inner SSH connection.
+// What it does not do: it runs no command and resolves no server's name. Without the session mode, which is off by default, it opens no
+// session of its own, holds no key that opens a server, and does not look into the inner SSH connection.
 //
 // It trusts: the trust policy file, its host key, the kernel's clock, and golang.org/x/crypto/ssh for the protocol.
 //

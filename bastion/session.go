@@ -110,6 +110,30 @@ func (m *sessionMode) off(r *ruling) string {
 	return ""
 }
 
+// ReportSession is whether this bastion can open servers by itself, and which.
+type ReportSession struct {
+	On         bool     `json:"on"`
+	Why        string   `json:"why,omitempty"` // it is off
+	Authority  string   `json:"authority,omitempty"`
+	Recipients []string `json:"recipients"`
+	Grants     []string `json:"grants"` // "anna at se-1"
+}
+
+func (m *sessionMode) report(r *ruling) ReportSession {
+	report := ReportSession{Why: m.off(r), Recipients: []string{}, Grants: []string{}}
+	if report.On = report.Why == ""; !report.On {
+		return report
+	}
+	report.Authority = ssh.FingerprintSHA256(m.authority.PublicKey())
+	report.Recipients = r.bundle.Policy.Session.Recipients
+	for _, server := range r.bundle.Inventory.Servers {
+		for _, name := range r.bundle.Policy.SessionUsers(server.Name, r.bundle.Inventory, time.Now()) {
+			report.Grants = append(report.Grants, name+" at "+server.Name)
+		}
+	}
+	return report
+}
+
 // splitUser takes a user name apart: anna%se-1, or anna+se-1, is anna who wants a session at se-1. No account's name has either sign.
 func splitUser(name string) (user, server string) {
 	if i := strings.IndexAny(name, userSeparators); i >= 0 {
@@ -169,7 +193,7 @@ func (m *sessionMode) login(v *visit, o *opened, conn net.Conn) (*ssh.Client, po
 	if err != nil {
 		return nil, sessionLoginRefused, err
 	}
-	algorithms, err := r.bundle.Policy.SSH.Level.Algorithms()
+	algorithms, err := r.bundle.Policy.SSH.Algorithms()
 	if err != nil {
 		return nil, sessionLoginRefused, err
 	}

@@ -55,6 +55,12 @@ func showBundle(w io.Writer, path string, data []byte, b *bundle.Bundle) error {
 	}
 	sections = append(sections, lines)
 	lines = nil
+	if p.Session.On() {
+		lines = append(lines, "SESSION MODE: whoever has the key of this authority opens the servers of the grants by recorded session: "+shown(fingerprints([]string{p.Session.Authority}), "none"),
+			"recordings can be read by "+shown(p.Session.Recipients, "nobody"))
+	}
+	sections = append(sections, lines)
+	lines = nil
 	for _, x := range f.Bastions {
 		lines = append(lines, fmt.Sprintf("bastion %s at %s, port %d", x.Name, x.Address, x.Port))
 	}
@@ -107,6 +113,9 @@ func showBundle(w io.Writer, path string, data []byte, b *bundle.Bundle) error {
 
 func showGrant(g policies.Grant) string {
 	line := fmt.Sprintf("grant %s: %s, ports %s", shown(g.Engineers, "nobody"), shown(g.Servers, "no server"), shown(texts(g.Ports), "none"))
+	if g.Session {
+		line += ", by recorded session"
+	}
 	if g.Approval {
 		line += ", with another engineer's approval"
 	}

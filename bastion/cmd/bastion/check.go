@@ -110,6 +110,12 @@ func print(out io.Writer, r bastion.Report) error {
 	if len(r.Proxies) > 0 {
 		row("balancers", "%s (with a PROXY protocol v2 header)", prefixes(r.Proxies))
 	}
+	if r.Session.On {
+		row("SESSION MODE", "WHOEVER TAKES OVER THIS BASTION OPENS THESE SERVERS: %s", strings.Join(r.Session.Grants, ", "))
+		row("", "its authority is %s; recordings are for %s", r.Session.Authority, strings.Join(r.Session.Recipients, " "))
+	} else {
+		row("session mode", "off: %s; this bastion holds no key that opens a server", r.Session.Why)
+	}
 	row("addresses", "%s (%d filter instructions)", prefixes(r.Allow), r.Filter)
 	for _, e := range r.Engineers {
 		narrowed := ""

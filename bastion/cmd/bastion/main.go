@@ -24,7 +24,11 @@ const configHelp = `The configuration is a TOML file; relative paths are relativ
   audit_key        = "audit_key"            optional: the log's key; audit_key in its directory if left out
   [[audit_witness]]                         optional, repeated: who cosigns the log's checkpoints
   url = "https://witness.example/log"       its submission prefix
-  key = "NAME+HASH+KEY"                     its verifier key`
+  key = "NAME+HASH+KEY"                     its verifier key
+  [session]                                 optional: the session mode, with which this bastion can open servers by itself
+  ca = "session_ca"                         Ed25519 private key of the session authority, mode 0600
+  host_cas = "known_hosts"                  the fleet's, as fleetctl publishes it: whose host certificates are believed
+  recordings = "recordings"                 directory of the recordings`
 
 func main() {
 	ctx, stop := command.Signals(context.Background())
@@ -36,6 +40,6 @@ func program() command.Program {
 	return command.Program{
 		Name:    "bastion",
 		Summary: "the SSH server through which engineers reach a fleet",
-		Verbs:   append([]command.Verb{serveVerb(), checkVerb(), statusVerb(), drainVerb(), nftVerb(), renewVerb(), reconcileVerb()}, auditVerbs()...),
+		Verbs:   append([]command.Verb{serveVerb(), checkVerb(), statusVerb(), drainVerb(), nftVerb(), renewVerb(), playVerb(), reconcileVerb()}, auditVerbs()...),
 	}
 }

@@ -32,8 +32,10 @@ func TestMain(m *testing.M) {
 
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
-		Dir:   "testdata/script",
-		Setup: func(env *testscript.Env) error { return writeFleet(env.WorkDir) },
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			return errors.Join(writeFleet(env.WorkDir), writeRecording(env.WorkDir))
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"waitfor":        waitFor,
 			"waitlog":        waitLog,

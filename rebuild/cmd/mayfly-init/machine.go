@@ -291,12 +291,12 @@ func (m *machine) cutLost(cut func(name string, uid int) error) error {
 	return errors.Join(errs...)
 }
 
-// lostAccess names those who were granted and are no more, or who lost a key: their sessions may be that key's.
+// lostAccess names those who were granted and are no more, or who lost a key or recorded sessions: their sessions may be by that.
 func lostAccess(before, after []engineer) []string {
 	var lost []string
 	for _, b := range before {
 		i := slices.IndexFunc(after, func(a engineer) bool { return a.name == b.name })
-		if i < 0 || slices.ContainsFunc(b.keys, func(k string) bool { return !slices.Contains(after[i].keys, k) }) {
+		if i < 0 || b.session && !after[i].session || slices.ContainsFunc(b.keys, func(k string) bool { return !slices.Contains(after[i].keys, k) }) {
 			lost = append(lost, b.name)
 		}
 	}

@@ -51,6 +51,7 @@ var directories = []struct {
 	{runDir + "/etc", 0o755, 0},
 	{sshDir, 0o711, 0},
 	{authorizedDir, 0o755, 0},
+	{principalsDir, 0o755, 0},
 	{unboundDir, 0o755, 0},
 	{tunnelDir, 0o700, tunnelUID},
 }
@@ -60,6 +61,8 @@ const (
 	runDir        = release.RunDir
 	sshDir        = runDir + "/ssh"
 	authorizedDir = sshDir + "/authorized_keys"
+	principalsDir = sshDir + "/principals"
+	authorityFile = sshDir + "/session_authority.pub"
 	unboundDir    = runDir + "/unbound"
 	tunnelDir     = runDir + "/tunnel"
 )

@@ -16,7 +16,17 @@ import (
 // engineer is somebody who is granted here, with the keys that open.
 type engineer struct {
 	name string
-	keys []string // authorized_keys form
+	keys []string // authorized_keys form; none: by recorded sessions only
+
+	session bool // the session authority's certificates are taken
+}
+
+// sessionAuthority is whose certificates sshd takes: nobody's where no grant for sessions leads here.
+func sessionAuthority(p policies.Policy, here []engineer) string {
+	if !p.Session.On() || strings.ContainsAny(p.Session.Authority, "\r\n") || !slices.ContainsFunc(here, func(e engineer) bool { return e.session }) {
+		return ""
+	}
+	return p.Session.Authority
 }
 
 // openBundle verifies a bundle as everybody does, and asks besides that it names this server and that the release allows it.
@@ -50,6 +60,17 @@ func granted(p policies.Policy, f inventory.Fleet, server string, now time.Time)
 		if len(keys) > 0 {
 			list = append(list, engineer{name: e.Name, keys: keys})
 		}
+	}
+	for _, name := range p.SessionUsers(server, f, now) {
+		if !policies.AccountName(name) {
+			continue
+		}
+		i := slices.IndexFunc(list, func(e engineer) bool { return e.name == name })
+		if i < 0 {
+			list = append(list, engineer{name: name})
+			i = len(list) - 1
+		}
+		list[i].session = true
 	}
 	slices.SortFunc(list, func(a, b engineer) int { return strings.Compare(a.name, b.name) })
 	return list

@@ -97,10 +97,52 @@ func TestGranted(t *testing.T) {
 }
 
 func TestLostAccess(t *testing.T) {
-	a := []engineer{{"ana", []string{"k1", "k2"}}, {"bo", []string{"k3"}}, {"cy", []string{"k4"}}}
-	b := []engineer{{"ana", []string{"k1"}}, {"cy", []string{"k4", "k5"}}, {"di", []string{"k6"}}}
-	if got := strings.Join(lostAccess(a, b), " "); got != "ana bo" {
-		t.Errorf("got %q, want ana, who lost a key, and bo", got)
+	a := []engineer{{name: "ana", keys: []string{"k1", "k2"}}, {name: "bo", keys: []string{"k3"}}, {name: "cy", keys: []string{"k4"}},
+		{name: "ed", keys: []string{"k7"}, session: true}, {name: "flo", session: true}}
+	b := []engineer{{name: "ana", keys: []string{"k1"}}, {name: "cy", keys: []string{"k4", "k5"}}, {name: "di", keys: []string{"k6"}},
+		{name: "ed", keys: []string{"k7"}}, {name: "flo", keys: []string{"k8"}, session: true}}
+	if got := strings.Join(lostAccess(a, b), " "); got != "ana bo ed" {
+		t.Errorf("got %q, want ana, who lost a key, bo, and ed, who lost recorded sessions", got)
+	}
+}
+
+// TestSessionAuthority: sshd takes the session authority's certificates where a grant for sessions leads, for those engineers only.
+func TestSessionAuthority(t *testing.T) {
+	const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB"
+	p := policies.Policy{Expires: time.Now().Add(time.Hour), Engineers: []policies.Engineer{{Name: "ana", Keys: []policies.Key{{Public: skKey, Evidence: "test:lab"}}}, {Name: "bo", Keys: []policies.Key{{Public: skKey, Evidence: "test:lab"}}}},
+		Hardware: policies.Hardware{TestRoots: []string{"lab"}}, Session: policies.Session{Record: true, Recipients: []string{"age1q"}, Authority: key},
+		Grants: []policies.Grant{{Engineers: []string{"ana"}, Servers: []string{"*"}, Ports: []uint16{22}}, {Engineers: []string{"bo"}, Servers: []string{"se-1"}, Ports: []uint16{22}}}}
+	p.Grants[1].Session = true
+	here := granted(p, testFleet(), "se-1", time.Now())
+	if len(here) != 2 || here[0].name != "ana" || here[0].session || len(here[0].keys) != 1 || here[1].name != "bo" || !here[1].session || len(here[1].keys) != 0 {
+		t.Fatalf("got %+v", here)
+	}
+	a, err := sshdAlgorithms(policies.SSH{Level: policies.PQPreferred})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := sshdSettings{listen: netip.MustParseAddr("10.77.0.11"), algorithms: a, dir: sshDir, engineers: here, bastions: bastionAddresses(testFleet()),
+		authority: sessionAuthority(p, here)}
+	lines := []string{"TrustedUserCAKeys " + sshDir + "/session_authority.pub", "AuthorizedPrincipalsFile " + sshDir + "/principals/%u",
+		"PubkeyAcceptedAlgorithms sk-ssh-ed25519@openssh.com,sk-ecdsa-sha2-nistp256@openssh.com,ssh-ed25519-cert-v01@openssh.com"}
+	got := string(sshdConfiguration(s))
+	for _, line := range lines {
+		if !strings.Contains(got, line+"\n") {
+			t.Errorf("no line %q in:\n%s", line, got)
+		}
+	}
+	if len(authorizedKeys(here[1], s.bastions)) != 0 {
+		t.Error("who has recorded sessions only can log in by a key")
+	}
+	// Nobody else's server, and no policy without a session mode, takes them.
+	other := granted(p, testFleet(), "se-2", time.Now())
+	off := p
+	off.Session = policies.Session{}
+	for name, authority := range map[string]string{"another server": sessionAuthority(p, other), "off": sessionAuthority(off, granted(off, testFleet(), "se-1", time.Now()))} {
+		s.authority = authority
+		if got := string(sshdConfiguration(s)); authority != "" || strings.Contains(got, "TrustedUserCAKeys") || strings.Contains(got, "ed25519-cert") && strings.Contains(got, "PubkeyAcceptedAlgorithms sk-ssh-ed25519@openssh.com,sk-ecdsa-sha2-nistp256@openssh.com,ssh") {
+			t.Errorf("%s: authority %q", name, authority)
+		}
 	}
 }
 
@@ -138,11 +180,11 @@ func TestAccounts(t *testing.T) {
 
 func TestAuthorizedKeys(t *testing.T) {
 	bastions := bastionAddresses(testFleet())
-	got := string(authorizedKeys(engineer{"ana", []string{skKey}}, bastions))
+	got := string(authorizedKeys(engineer{name: "ana", keys: []string{skKey}}, bastions))
 	if want := "from=\"10.77.0.2,10.77.0.3\",restrict,pty " + skKey + " ana\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if got := authorizedKeys(engineer{"ana", []string{skKey}}, nil); got != nil {
+	if got := authorizedKeys(engineer{name: "ana", keys: []string{skKey}}, nil); got != nil {
 		t.Errorf("without a bastion: got %q", got)
 	}
 	dir := t.TempDir()

@@ -20,6 +20,9 @@ const (
 	revokedFile = sshDir + "/revoked_keys"
 )
 
+// certificateType is of a host's certificate, and of the session authority's for engineers.
+const certificateType = "ssh-ed25519-cert-v01@openssh.com"
+
 // known92 is what Debian 12's OpenSSH 9.2 knows of what a policy may name. It refuses to start with any other name.
 var known92 = map[string]bool{
 	"sntrup761x25519-sha512@openssh.com": true,
@@ -30,7 +33,7 @@ var known92 = map[string]bool{
 	"hmac-sha2-512-etm@openssh.com":      true,
 	"hmac-sha2-256-etm@openssh.com":      true,
 	"ssh-ed25519":                        true,
-	"ssh-ed25519-cert-v01@openssh.com":   true,
+	certificateType:                      true,
 	"sk-ssh-ed25519@openssh.com":         true,
 	"sk-ecdsa-sha2-nistp256@openssh.com": true,
 }
@@ -64,6 +67,7 @@ type sshdSettings struct {
 	algorithms policies.Algorithms
 	engineers  []engineer
 	bastions   []netip.Addr
+	authority  string // of recorded sessions, "TYPE BASE64"; "" is none
 	dir        string // of host key, certificate, authorized keys and revoked keys
 	verify     bool   // a signature has to say that PIN or biometry was asked for
 }
@@ -86,7 +90,11 @@ func sshdConfiguration(s sshdSettings) []byte {
 	list("KexAlgorithms", s.algorithms.KeyExchanges)
 	list("Ciphers", s.algorithms.Ciphers)
 	list("MACs", s.algorithms.MACs)
-	list("PubkeyAcceptedAlgorithms", s.algorithms.PublicKeys)
+	accepted := slices.Clone(s.algorithms.PublicKeys)
+	if s.authority != "" {
+		accepted = append(accepted, certificateType)
+	}
+	list("PubkeyAcceptedAlgorithms", accepted)
 	line("CASignatureAlgorithms", "ssh-ed25519")
 	line("RekeyLimit", "1G", "1h")
 	line("Compression", "no")
@@ -100,6 +108,11 @@ func sshdConfiguration(s sshdSettings) []byte {
 	line("PubkeyAuthOptions", options...)
 	line("RevokedKeys", s.dir+"/revoked_keys") // without the file sshd refuses every key
 	line("AuthorizedKeysFile", s.dir+"/authorized_keys/%u")
+	if s.authority != "" {
+		// Who has no file of principals, because no grant for sessions leads here, gets in by no certificate.
+		line("TrustedUserCAKeys", s.dir+"/session_authority.pub")
+		line("AuthorizedPrincipalsFile", s.dir+"/principals/%u")
+	}
 	line("StrictModes", "yes")
 	for _, off := range []string{"PasswordAuthentication", "KbdInteractiveAuthentication", "HostbasedAuthentication", "GSSAPIAuthentication",
 		"KerberosAuthentication", "PermitEmptyPasswords", "PermitRootLogin", "UsePAM", "UseDNS", "PermitUserRC", "PermitUserEnvironment",
