@@ -66,8 +66,8 @@ func (v *visit) admitLogin(user string, key ssh.PublicKey, now time.Time) polici
 	if full := v.server.sessions.enter(v, login, cred.identity, ruling.limits); full != "" {
 		return policies.Verdict{Reason: full}
 	}
-	// A policy that came in between has not seen this session: decide under it as well.
-	// So has the end of a break-glass opening, if it came just then.
+	// A policy that came in between has not seen this session, nor has the end of a break-glass opening that came just then:
+	// decide once more.
 	if newer := v.server.ruling.Load(); newer != ruling || verdict.Kind == policies.KindBreakGlass {
 		if verdict := v.decide(newer, login, time.Now()); !verdict.Allow {
 			v.server.sessions.leave(v)
