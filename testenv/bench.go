@@ -67,7 +67,7 @@ runs, and more is better for us.`,
 		output := fs.String("o", "table", "`form` of the result: table or json")
 		pairs := fs.Int("pairs", bench.MinPairs, "`N` runs of each")
 		only := fs.String("only", strings.Join(bench.BastionParts, ","), "`PARTS` to measure, separated by commas")
-		profile := fs.String("profile", "", "`DIR` for a profile by perf of each forwarding server")
+		profile := fs.String("profile", "", "`DIR` for a profile by perf of each server")
 		if err := c.Parse(fs); err != nil {
 			return err
 		}

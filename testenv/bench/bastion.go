@@ -34,7 +34,7 @@ type BastionOptions struct {
 	Idle     int   // connections
 	HalfOpen int   // connections
 
-	// Profile, if set, is where a CPU profile by perf of each server of `forward` goes.
+	// Profile, if set, is where CPU profiles by perf of the servers go.
 	Profile string
 }
 

@@ -30,8 +30,12 @@ func (b *bastionBench) forward(ctx context.Context) error {
 	err = b.alternate(ctx, "forward", []sshServer{ownServer{}, openSSHServer{}, bareServer{}}, func(ctx context.Context, r *running) error {
 		total := 0.0
 		for _, way := range ways {
-			seconds, wall, err := r.transfer(ctx, socket, way == "forward_up", b.Bytes, b.profile(r, way))
+			stop, err := b.profiled(ctx, r, way)
 			if err != nil {
+				return err
+			}
+			seconds, wall, err := r.transfer(ctx, socket, way == "forward_up", b.Bytes)
+			if err := errors.Join(err, stop()); err != nil {
 				return fmt.Errorf("%s: %w", way, err)
 			}
 			total += seconds
@@ -69,16 +73,30 @@ func (l *sshLab) agent(ctx context.Context) (stop func(), socket string, err err
 	return func() { cancel(); listener.Close(); <-done }, socket, nil
 }
 
-// profile is a command that profiles a server while it forwards, or nil.
-func (b *bastionBench) profile(r *running, way string) []string {
+// profiled begins a profile of a server by perf, if one was asked for. It ends with stop.
+func (b *bastionBench) profiled(ctx context.Context, r *running, what string) (stop func() error, err error) {
 	if b.Profile == "" {
-		return nil
+		return func() error { return nil }, nil
 	}
-	return []string{"perf", "record", "-q", "-g", "-F", "999", "-o", filepath.Join(b.Profile, way+"-"+filepath.Base(r.name())+".perf"), "-p", fmt.Sprint(r.cmd.Process.Pid)}
+	cmd := exec.CommandContext(ctx, "perf", "record", "-q", "-g", "-F", "999", "-o",
+		filepath.Join(b.Profile, what+"-"+filepath.Base(r.name())+".perf"), "-p", fmt.Sprint(r.cmd.Process.Pid))
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	return func() error {
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			return err
+		}
+		exit := (*exec.ExitError)(nil)
+		if err := cmd.Wait(); err != nil && !errors.As(err, &exit) {
+			return err
+		}
+		return nil
+	}, nil
 }
 
 // transfer sends so many bytes one way through a forwarded connection and returns the server's CPU-seconds and the time it took.
-func (r *running) transfer(ctx context.Context, agent string, up bool, size int64, profile []string) (seconds, wall float64, err error) {
+func (r *running) transfer(ctx context.Context, agent string, up bool, size int64) (seconds, wall float64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	client := r.lab.in(ctx, 0, "ssh", "-F", "none", "-T", "-p", fmt.Sprint(sshPort), "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes",
@@ -110,14 +128,6 @@ func (r *running) transfer(ctx context.Context, agent string, up bool, size int6
 		return 0, 0, err
 	}
 	defer conn.Close()
-	var profiler *exec.Cmd
-	if len(profile) > 0 {
-		profiler = exec.CommandContext(ctx, profile[0], profile[1:]...)
-		if err := profiler.Start(); err != nil {
-			return 0, 0, err
-		}
-		defer func() { profiler.Process.Signal(os.Interrupt); profiler.Wait() }()
-	}
 	before, err := r.cpu()
 	if err != nil {
 		return 0, 0, err

@@ -81,12 +81,16 @@ func (b *bastionBench) handshakes(ctx context.Context) error {
 		if _, err := r.logins(ctx, 500*time.Millisecond); err != nil { // whatever is done once
 			return err
 		}
+		stop, err := b.profiled(ctx, r, "handshakes")
+		if err != nil {
+			return err
+		}
 		before, err := r.cpu()
 		if err != nil {
 			return err
 		}
 		n, err := r.logins(ctx, time.Duration(b.Seconds)*time.Second)
-		if err != nil {
+		if err := errors.Join(err, stop()); err != nil {
 			return err
 		}
 		after, err := r.cpu()
