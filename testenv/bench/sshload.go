@@ -16,7 +16,7 @@ import (
 
 // Clients of the measurements.
 const (
-	parallelLogins = 4
+	parallelLogins = 8
 	loginLimit     = 20 * time.Second
 	cipherUsed     = "aes256-gcm@openssh.com"
 )
