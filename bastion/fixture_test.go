@@ -41,7 +41,7 @@ type entry struct {
 	Record json.RawMessage `json:"record"`
 }
 
-func (e entry) closing(t *testing.T) closingRecord {
+func (e entry) closing(t testing.TB) closingRecord {
 	t.Helper()
 	var r closingRecord
 	if err := json.Unmarshal(e.Record, &r); err != nil {
@@ -110,7 +110,7 @@ func (s *spy) failWith(err error) {
 // fixture is a fleet on paper with a real bastion on a loopback address: anna may open port 22 of se-1 and se-2, bert port 22
 // of nl-1. Servers' addresses lead to listeners of the test.
 type fixture struct {
-	t         *testing.T
+	t         testing.TB
 	dir       string
 	config    Config
 	approvers []ssh.Signer
@@ -151,7 +151,7 @@ func authorized(key ssh.PublicKey) string {
 	return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))
 }
 
-func newFixture(t *testing.T) *fixture {
+func newFixture(t testing.TB) *fixture {
 	t.Helper()
 	f := &fixture{t: t, dir: t.TempDir(), approvers: []ssh.Signer{newSigner(t), newSigner(t), newSigner(t)},
 		hostKey: newSigner(t), hostCA: newSigner(t), ticket: newSigner(t), reload: make(chan os.Signal, 1),
@@ -341,7 +341,7 @@ func (f *fixture) verifyLog() {
 }
 
 // leftOver fails if the test leaves goroutines of the bastion behind.
-func leftOver(t *testing.T, before int) {
+func leftOver(t testing.TB, before int) {
 	t.Helper()
 	poll := time.NewTicker(5 * time.Millisecond)
 	defer poll.Stop()
@@ -466,7 +466,7 @@ func (f *fixture) checkHost() ssh.HostKeyCallback {
 	return checker.CheckHostKey
 }
 
-type testWriter struct{ t *testing.T }
+type testWriter struct{ t testing.TB }
 
 func (w testWriter) Write(b []byte) (int, error) {
 	w.t.Logf("%s", bytes.TrimSpace(b))
