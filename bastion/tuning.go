@@ -78,6 +78,9 @@ func (t *tuning) run(ctx context.Context, busy func(since time.Time) int) {
 	var before int // busy at the tick before: a lull of one tick changes nothing
 	var seen int64
 	quiet, tidy := time.Now(), 0
+	if t.most > 0 {
+		t.use(1, true)
+	}
 	for {
 		var now time.Time
 		select {
