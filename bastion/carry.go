@@ -16,7 +16,7 @@ import (
 const (
 	closeLinger = 10 * time.Second // for what is in flight when the client has closed its channel
 	smallBuffer = 4 << 10          // of one direction that waits, or is typed into
-	largeBuffer = 128 << 10        // of one that is busy: four packets
+	largeBuffer = 32 << 10         // of one that is busy: more at once makes system calls during which the runtime gives the processor away
 )
 
 var (

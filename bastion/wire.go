@@ -13,7 +13,7 @@ import (
 // Implementation constants of the wire.
 const (
 	wireRead  = 128 << 10        // taken from the socket at once: several packets of 32 KiB
-	wireWrite = 256 << 10        // held back at most
+	wireWrite = 64 << 10         // held back at most
 	holdLimit = time.Millisecond // for how long, should the packet that was to follow not come
 	worthHold = 4 << 10          // a smaller piece makes one write by itself
 )

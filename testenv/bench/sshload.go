@@ -16,7 +16,7 @@ import (
 
 // Clients of the measurements.
 const (
-	parallelLogins = 8
+	parallelLogins = 16
 	loginLimit     = 20 * time.Second
 	cipherUsed     = "aes256-gcm@openssh.com"
 )
