@@ -59,7 +59,7 @@ func (r *running) logins(ctx context.Context, d time.Duration) (int, error) {
 	for i := range parallelLogins {
 		group.Go(func() {
 			for time.Now().Before(until) {
-				client, err := r.login(ctx, i, netip.Addr{})
+				client, err := r.login(ctx, i%engineers, netip.Addr{})
 				if err != nil {
 					failed <- err
 					return
