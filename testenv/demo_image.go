@@ -136,7 +136,10 @@ func (d *demo) makeFleet(ctx context.Context) error {
 		}
 		args = append(args, "--approver", name+"="+d.e.path("keys", name)+".pub")
 	}
-	_, err = d.fleetctl(ctx, args...)
+	if err := softwareKey(d.e.path("keys", witnessName), "the witness "+witnessName); err != nil {
+		return err
+	}
+	_, err = d.fleetctl(ctx, append(args, "--witness", witnessName+"="+d.e.path("keys", witnessName)+".pub")...)
 	return err
 }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"mayfly/internal/command"
 	"mayfly/internal/durable"
 	"mayfly/inventory"
 	"mayfly/inventory/store"
@@ -138,12 +139,15 @@ func (d *demo) startBastion(ctx context.Context) (string, error) {
 	if _, err := d.fleetctl(ctx, "certify", "--bastion", bastionName, "--key", key+".pub"); err != nil {
 		return "", err
 	}
-	config := fmt.Sprintf("listen = %q\ntrust = %q\nbundle = %q\nhost_key = %q\nhost_certificate = %q\naudit = %q\ncontroller_ca = %q\nstatements = %q\ndrain_limit = \"1s\"\n",
-		netip.AddrPortFrom(netlab.Bastion, bastionPort), e.fleet("trust.json"), e.fleet("bundle.json"), key, key+"-cert.pub", d.auditDir(), e.fleet("tls-ca.pem"), e.fleet("statements"))
+	config := fmt.Sprintf("listen = %q\ntrust = %q\nbundle = %q\nhost_key = %q\nhost_certificate = %q\naudit = %q\ncontroller_ca = %q\nstatements = %q\ndrain_limit = \"1s\"\nwitnesses = [%q]\n",
+		netip.AddrPortFrom(netlab.Bastion, bastionPort), e.fleet("trust.json"), e.fleet("bundle.json"), key, key+"-cert.pub", d.auditDir(), e.fleet("tls-ca.pem"), e.fleet("statements"), witnessURL)
 	if err := d.write(e.path("bastion", "bastion.toml"), []byte(config), 0o600); err != nil {
 		return "", err
 	}
-	if _, err := e.output(ctx, e.bin("bastion"), "check", "--config", e.path("bastion", "bastion.toml")); err != nil {
+	if err := d.startWitness(ctx); err != nil {
+		return "", err
+	}
+	if _, err := e.outputIn(ctx, e.lab.Core, e.bin("bastion"), "check", "--config", e.path("bastion", "bastion.toml")); err != nil {
 		return "", err
 	}
 	_, err := d.daemon(ctx, "bastion", e.lab.Core, "bastion: serve: ready", d.background(e.bin("bastion"), "serve", "--config", e.path("bastion", "bastion.toml")))
@@ -151,6 +155,31 @@ func (d *demo) startBastion(ctx context.Context) (string, error) {
 		_, err = d.daemon(ctx, "bastion-renew", e.lab.Core, "bastion: renew: ready", d.background(e.bin("bastion"), "renew", "--config", e.path("bastion", "bastion.toml")))
 	}
 	return fmt.Sprintf("at %s:%d", netlab.Bastion, bastionPort), err
+}
+
+// witnessURL is where the fleet's witness answers.
+var witnessURL = "http://" + netip.AddrPortFrom(netlab.Controller, witnessPort).String()
+
+// startWitness runs the witness, sees that the bastion takes no policy that it does not know, and publishes the policy.
+func (d *demo) startWitness(ctx context.Context) error {
+	e := d.e
+	cmd := d.background(e.bin("fleetctl"), "witness", "--trust", e.fleet("trust.json"), "--key", e.path("keys", witnessName), "--state", e.path("witness"),
+		"--listen", netip.AddrPortFrom(netlab.Controller, witnessPort).String())
+	if _, err := d.daemon(ctx, "witness", e.lab.Core, "fleetctl: witness: ready", cmd); err != nil {
+		return err
+	}
+	if err := d.must("a policy that no witness confirms does not load", func() (string, error) {
+		_, err := e.outputIn(ctx, e.lab.Core, e.bin("bastion"), "check", "--config", e.path("bastion", "bastion.toml"))
+		var f *failure
+		if !errors.As(err, &f) || f.code != command.Refused || !strings.Contains(f.said, "witness_missing") {
+			return "", fmt.Errorf("bastion check: %w", orDone(err))
+		}
+		return errorLine(f.said), nil
+	}); err != nil {
+		return err
+	}
+	_, err := d.fleetctl(ctx, "policy", "publish", "--witness", witnessURL)
+	return err
 }
 
 func (d *demo) auditDir() string { return d.e.path("bastion", "audit") }

@@ -78,6 +78,7 @@ func drained(t *testing.T, d *demo) {
 	fleetctl("policy", "bundle")
 	fleetctl("policy", "sign", "--key", d.e.path("keys", "ana"))
 	fleetctl("policy", "sign", "--key", d.e.path("keys", "bo"))
+	fleetctl("policy", "publish", "--witness", witnessURL)
 	says("with traffic on it", "server_not_drained")
 
 	before := server()

@@ -27,6 +27,8 @@ const (
 	bastionName  = "bastion-1"
 	bastionPort  = 2222
 	bootPort     = 8080
+	witnessName  = "ida"
+	witnessPort  = 8700
 	capacity     = 1000
 	floorOfSE    = 1000
 	memoryMiB    = 512

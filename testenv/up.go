@@ -87,7 +87,7 @@ func runUp(ctx context.Context, c *command.Call) (err error) {
 }
 
 // lasting is the programs that up starts and leaves running, beside the machines.
-var lasting = []string{"web", "dns", "signer", "serve", "checkin", "bastion", "agent-" + engineer, "agent-" + colleague, "agent-untouched", "forward"}
+var lasting = []string{"web", "dns", "signer", "serve", "checkin", "witness", "bastion", "agent-" + engineer, "agent-" + colleague, "agent-untouched", "forward"}
 
 // whole wants every program and every machine of an environment among those that run.
 func (e *environment) whole(running []supervise.Record) error {
