@@ -118,6 +118,27 @@ func (c *confirmation) opens(now time.Time) policies.Verdict {
 	return policies.Verdict{Reason: why, Detail: fmt.Sprintf("policy %d was last confirmed %s ago: %s", c.version, now.Sub(until.Add(-c.grace)).Round(time.Second), last.Detail)}
 }
 
+// FreshStatus is what witnesses say of the policy in force.
+type FreshStatus struct {
+	Threshold int        `json:"threshold"`       // witnesses that must confirm it; 0: nobody is asked, in a test fleet
+	Outcome   string     `json:"outcome"`         // "confirmed", or the reason code of why not
+	Witnesses []string   `json:"witnesses"`       // who confirmed the last time
+	Until     *time.Time `json:"until,omitempty"` // sessions begin until then
+}
+
+func (c *confirmation) status() FreshStatus {
+	if c == nil {
+		return FreshStatus{Outcome: witness.Missing, Witnesses: []string{}}
+	}
+	last, until := c.state()
+	s := FreshStatus{Threshold: c.trust.WitnessThreshold, Outcome: last.Reason, Witnesses: listed(last.Witnesses)}
+	if c.needed() {
+		until = until.UTC()
+		s.Until = &until
+	}
+	return s
+}
+
 // freshRecord says that witnesses began, or ceased, to confirm the policy in force.
 type freshRecord struct {
 	Outcome   string    `json:"outcome"` // "confirmed", or the reason code of why not

@@ -31,6 +31,7 @@ type Status struct {
 	Fleet              string          `json:"fleet"`
 	Policy             uint64          `json:"policy"`
 	PolicyExpires      time.Time       `json:"policy_expires"`
+	Fresh              FreshStatus     `json:"fresh"`
 	Level              policies.Level  `json:"level"`
 	CertificateExpires time.Time       `json:"host_certificate_expires"`
 	Audit              AuditStatus     `json:"audit"`
@@ -140,6 +141,7 @@ func (s *Server) status(now time.Time) Status {
 		Fleet: r.bundle.Fleet, Policy: r.bundle.Version, PolicyExpires: r.bundle.Expires.UTC(), Level: r.bundle.Policy.SSH.Level,
 		CertificateExpires: r.keys.validBefore().UTC(), HalfOpen: s.startups.status(r.limits.MaxStartups), DroppedByFilter: s.drops.Load(),
 	}
+	status.Fresh = r.fresh.status()
 	if end := s.drain.end(); !end.IsZero() {
 		end = end.UTC()
 		status.DrainingUntil = &end

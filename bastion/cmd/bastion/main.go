@@ -22,6 +22,10 @@ const configHelp = `The configuration is a TOML file; relative paths are relativ
   statements       = "statements"           optional: a directory of approvals, openings and drained statements
   sandbox          = "on"                   optional: "require" does not serve where the kernel lacks a part, "off" serves without
   audit_key        = "audit_key"            optional: the log's key; audit_key in its directory if left out
+  witnesses        = ["http://192.0.2.7:8700"]  who confirms that a policy is the newest (fleetctl witness)
+  [plugin]                                  optional: how the plugins that a policy pins are run
+  directory = "/usr/lib/mayfly/plugins"     root's, and nobody else may write there
+  user = "mayfly-plugins"                   who they run as; host = "FILE" is bastion-plugins, if not beside bastion
   [[audit_witness]]                         optional, repeated: who cosigns the log's checkpoints
   url = "https://witness.example/log"       its submission prefix
   key = "NAME+HASH+KEY"                     its verifier key

@@ -12,7 +12,7 @@ import (
 
 const renewHelp = `A host certificate lasts an hour. This keeps it young: when half of its life has passed it asks the fleet's controller (fleetctl
 serve, found through the signed inventory and checked by controller_ca) for the next one, and puts that in its place; "bastion serve" takes
-it over within two seconds. It runs beside "bastion serve", as the same user or as another that reads the host key.
+it over within a second. It runs beside "bastion serve", as the same user or as another that reads the host key.
 
 The host key proves itself; which key is a bastion's is decided once, with "fleetctl certify". A failure is tried again, at least
 once a minute.

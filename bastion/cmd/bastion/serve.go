@@ -15,7 +15,7 @@ import (
 
 const serveHelp = configHelp + `
 
-It prints a line on stderr when it listens. It reads bundle and host certificate again within two seconds of a change, or at
+It prints a line on stderr when it listens. It reads bundle and host certificate again within a second of a change, or at
 once on HUP, and keeps the old ones if the new ones are refused. TERM ends it: nobody is accepted, sessions may go on for drain_limit, a second TERM cuts them at once, and every one gets its closing
 record. A listening socket that the service manager hands over (LISTEN_FDS) is used instead of one of its own: a restart refuses nobody.
 

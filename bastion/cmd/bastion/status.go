@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -56,6 +57,11 @@ func printStatus(out io.Writer, s bastion.Status) error {
 		row("draining", "until %s", stamp(*s.DrainingUntil))
 	}
 	row("policy", "%d, until %s", s.Policy, stamp(s.PolicyExpires))
+	if s.Fresh.Until == nil {
+		row("witnesses", "nobody is asked whether the policy is the newest (a test fleet)")
+	} else {
+		row("witnesses", "%s by %s (%d needed), sessions begin until %s", s.Fresh.Outcome, strings.Join(s.Fresh.Witnesses, " "), s.Fresh.Threshold, stamp(*s.Fresh.Until))
+	}
 	row("level", "%s", s.Level)
 	row("certificate", "until %s", stamp(s.CertificateExpires))
 	switch a := s.Audit; {
