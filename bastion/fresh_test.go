@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -231,13 +232,15 @@ func TestGrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		key := newSigner(t)
 		tr := &trust.Trust{Fleet: "lab", WitnessThreshold: 1, Witnesses: []trust.Person{{Name: "ida", Keys: []string{authorized(key.PublicKey())}}}}
-		silent, version := false, uint64(1)
+		var silent atomic.Bool
+		var version atomic.Uint64
+		version.Store(1)
 		c := &confirmation{trust: tr, version: 1, sum: witness.Sum(nil), grace: time.Hour, at: time.Now(),
 			ask: func(_ context.Context, q witness.Question, _ func([][]byte) bool) [][]byte {
-				if silent {
+				if silent.Load() {
 					return nil
 				}
-				a, err := witness.Sign(key, "ida", q, version, witness.Sum(nil), time.Now())
+				a, err := witness.Sign(key, "ida", q, version.Load(), witness.Sum(nil), time.Now())
 				if err != nil {
 					t.Error(err)
 				}
@@ -258,15 +261,15 @@ func TestGrace(t *testing.T) {
 		}
 		time.Sleep(12*time.Hour + time.Second)
 		opens(policies.Allowed)
-		silent = true
+		silent.Store(true)
 		time.Sleep(time.Hour - 2*time.Minute)
 		opens(policies.Allowed)
 		time.Sleep(3 * time.Minute)
 		opens(witnessMissing)
-		silent = false
+		silent.Store(false)
 		time.Sleep(askAgain)
 		opens(policies.Allowed)
-		version = 2 // published, and it never came here
+		version.Store(2) // published, and it never came here
 		time.Sleep(time.Hour - 2*time.Minute)
 		opens(policies.Allowed)
 		time.Sleep(3 * time.Minute)
