@@ -1,9 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
+	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -13,8 +17,10 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/age"
 	"golang.org/x/crypto/ssh"
 
+	"mayfly/bastion/recording"
 	"mayfly/policies/trust"
 	"mayfly/testenv/netlab"
 	"mayfly/testenv/softkey"
@@ -142,6 +148,7 @@ func TestConfinedLogin(t *testing.T) {
 	if err := through(client, "23"); err != nil {
 		t.Errorf("port 23 after a restart: %v\n%s", err, log())
 	}
+	client.Close() // else it would be waited for
 	if err := serving.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
@@ -268,6 +275,11 @@ func waitText(t *testing.T, text func() string, want string) {
 
 func dialBastion(t *testing.T, lab netlab.Lab, key *softkey.Key) *ssh.Client {
 	t.Helper()
+	return dialBastionAs(t, lab, "anna", key)
+}
+
+func dialBastionAs(t *testing.T, lab netlab.Lab, user string, key *softkey.Key) *ssh.Client {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	raw, err := lab.Client.DialContext(ctx, "tcp", "10.77.0.2:22", netlab.Engineer)
@@ -275,10 +287,171 @@ func dialBastion(t *testing.T, lab netlab.Lab, key *softkey.Key) *ssh.Client {
 		t.Fatal(err)
 	}
 	conn, channels, requests, err := ssh.NewClientConn(raw, "bastion", &ssh.ClientConfig{
-		User: "anna", Auth: []ssh.AuthMethod{ssh.PublicKeys(key.Signer(softkey.Always))}, HostKeyCallback: ssh.InsecureIgnoreHostKey(),
+		User: user, Auth: []ssh.AuthMethod{ssh.PublicKeys(key.Signer(softkey.Always))}, HostKeyCallback: ssh.InsecureIgnoreHostKey(),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return ssh.NewClient(conn, channels, requests)
+}
+
+// TestConfinedSession is a recorded session through the program in its sandbox: certificate, host authorities and recording are all
+// made, read and written within it.
+func TestConfinedSession(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: makes network namespaces")
+	}
+	lab := netlab.Of(t.TempDir())
+	if err := lab.Create(nil); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := lab.Remove(); err != nil {
+			t.Error(err)
+		}
+	})
+	anna, approvers, dir := labFiles(t)
+	authority, hostCA := sessionFiles(t, dir)
+	reader, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy := strings.Replace(labPolicy, "ports = [PORTS]", "ports = [22]\nsession = true", 1) + fmt.Sprintf(`
+[session]
+record = true
+recipients = [%q]
+authority = %q
+`, reader.Recipient(), trust.FormatKey(authority))
+	if err := writeBundleOf(filepath.Join(dir, "config"), "bundle.json", labFleet, policy, 1, anna, approvers); err != nil {
+		t.Fatal(err)
+	}
+	l, err := lab.Target.Listen("tcp", netlab.WebTarget.String()+":22")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go serveSessions(l, hostCA, authority)
+
+	serving, log := startBastion(t, lab, dir)
+	client := dialBastionAs(t, lab, "anna%web-1", anna)
+	s, err := client.NewSession()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, log())
+	}
+	out, err := s.Output("id")
+	if err != nil || string(out) != "ran id\n" {
+		t.Errorf("got %q, %v\n%s", out, err, log())
+	}
+	client.Close()
+	if err := serving.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := serving.Wait(); err != nil || strings.Contains(log(), "level=ERROR") {
+		t.Errorf("%v\n%s", err, log())
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "state", "recordings", "*"+recording.Suffix))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("recordings: %q, %v", files, err)
+	}
+	f, err := os.Open(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	c, err := recording.Open(f, reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	if how, err := c.Dump(&text); err != nil || how != "target_closed" || !strings.Contains(text.String(), `ran id\n`) {
+		t.Errorf("got %q, %v:\n%s", how, err, text.String())
+	}
+}
+
+// sessionFiles lays a session authority, the fleet's known_hosts and a directory for recordings beside the configuration.
+func sessionFiles(t *testing.T, dir string) (authority ssh.PublicKey, hostCA ssh.Signer) {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := ssh.MarshalPrivateKey(private, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if authority, err = ssh.NewPublicKey(public); err != nil {
+		t.Fatal(err)
+	}
+	_, caKey, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if hostCA, err = ssh.NewSignerFromKey(caKey); err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(dir, "config")
+	toml, err := os.ReadFile(filepath.Join(config, "bastion.toml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	toml = append(toml, "[session]\nca = \"session_ca\"\nhost_cas = \"known_hosts\"\nrecordings = \"../state/recordings\"\n"...)
+	if err := errors.Join(
+		os.WriteFile(filepath.Join(config, "session_ca"), pem.EncodeToMemory(block), 0o600),
+		os.WriteFile(filepath.Join(config, "known_hosts"), []byte("@cert-authority *.lab.internal "+trust.FormatKey(hostCA.PublicKey())+"\n"), 0o600),
+		os.WriteFile(filepath.Join(config, "bastion.toml"), toml, 0o600),
+		os.Mkdir(filepath.Join(dir, "state", "recordings"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	return authority, hostCA
+}
+
+// serveSessions is a machine that takes the authority's certificates and says which command it was asked for.
+func serveSessions(l net.Listener, hostCA ssh.Signer, authority ssh.PublicKey) {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return
+	}
+	host, err := ssh.NewSignerFromKey(key)
+	if err != nil {
+		return
+	}
+	certificate := &ssh.Certificate{Key: host.PublicKey(), CertType: ssh.HostCert, ValidPrincipals: []string{"web-1.lab.internal"}, ValidBefore: ssh.CertTimeInfinity}
+	if err := certificate.SignCert(rand.Reader, hostCA); err != nil {
+		return
+	}
+	certified, err := ssh.NewCertSigner(certificate, host)
+	if err != nil {
+		return
+	}
+	checker := ssh.CertChecker{IsUserAuthority: func(k ssh.PublicKey) bool { return bytes.Equal(k.Marshal(), authority.Marshal()) }}
+	config := &ssh.ServerConfig{PublicKeyCallback: checker.Authenticate}
+	config.AddHostKey(certified)
+	for {
+		raw, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer raw.Close()
+			_, channels, requests, err := ssh.NewServerConn(raw, config)
+			if err != nil {
+				return
+			}
+			go ssh.DiscardRequests(requests)
+			for nc := range channels {
+				channel, requests, err := nc.Accept()
+				if err != nil {
+					return
+				}
+				for r := range requests {
+					r.Reply(r.Type == "exec", nil)
+					if r.Type == "exec" {
+						io.WriteString(channel, "ran "+string(r.Payload[4:])+"\n")
+						channel.SendRequest("exit-status", false, make([]byte, 4))
+						channel.Close()
+					}
+				}
+			}
+		}()
+	}
 }
