@@ -1,6 +1,7 @@
 package bastion
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -48,6 +49,10 @@ func (c Config) rules(r *ruling) sandbox.Rules {
 	if c.Session != (SessionConfig{}) {
 		rules.Read = append(rules.Read, sandbox.Beside(c.Session.HostCAs)...)
 		rules.Write = append(rules.Write, c.Session.Recordings)
+	}
+	// The control socket goes with the process, unless its directory holds what must stay.
+	if dir := filepath.Dir(c.Control); c.Control != "" && !slices.Contains(rules.Read, dir) {
+		rules.Remove = append(rules.Remove, dir)
 	}
 	rules.Write = append(rules.Write, c.Audit, filepath.Dir(versionFile(c)))
 	for _, text := range c.Witnesses {
@@ -160,6 +165,15 @@ type ReportSandbox struct {
 	Mode Sandbox `json:"mode"`
 	sandbox.Report
 	Notes []string `json:"notes"`
+}
+
+// sandboxStatus is what this process has done to itself; confine ran before anybody could ask.
+func (s *Server) sandboxStatus() ReportSandbox {
+	report := ReportSandbox{Mode: SandboxOff, Report: sandbox.Report{Enforced: []string{}, Missing: []string{}}, Notes: []string{}}
+	if s.confined != nil {
+		report.Mode, report.Report = cmp.Or(s.config.Sandbox, SandboxOn), s.confined.Report
+	}
+	return report
 }
 
 func (c Config) reportSandbox(r *ruling) ReportSandbox {

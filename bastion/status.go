@@ -43,6 +43,7 @@ type Status struct {
 	Refused            []RefusedStatus `json:"refused"` // within a minute of the first of its kind, most first
 	MoreRefused        int             `json:"more_refused"`
 	DroppedByFilter    uint32          `json:"dropped_by_filter"` // segments, since the socket was made
+	Sandbox            ReportSandbox   `json:"sandbox"`           // as it is in force
 }
 
 // SessionStatus is somebody who is in.
@@ -142,6 +143,7 @@ func (s *Server) status(now time.Time) Status {
 		CertificateExpires: r.keys.validBefore().UTC(), HalfOpen: s.startups.status(r.limits.MaxStartups), DroppedByFilter: s.drops.Load(),
 	}
 	status.Fresh = r.fresh.status()
+	status.Sandbox = s.sandboxStatus()
 	if end := s.drain.end(); !end.IsZero() {
 		end = end.UTC()
 		status.DrainingUntil = &end

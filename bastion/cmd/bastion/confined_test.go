@@ -131,11 +131,18 @@ func TestConfinedLogin(t *testing.T) {
 		t.Errorf("port 23, granted too late: got %v", err)
 	}
 	client.Close()
+	status, err := exec.CommandContext(t.Context(), "bastion", "status", "--config", filepath.Join(dir, "config", "bastion.toml")).CombinedOutput()
+	if err != nil || !strings.Contains(string(status), "on: no new privileges") {
+		t.Errorf("status: %v\n%s", err, status)
+	}
 	if err := serving.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
 	if err := serving.Wait(); err != nil {
 		t.Errorf("%v\n%s", err, log())
+	}
+	if left, err := os.ReadDir(filepath.Join(dir, "run")); err != nil || len(left) != 0 {
+		t.Errorf("the control socket is left: %v, %v", left, err)
 	}
 	if strings.Contains(log(), "level=ERROR") || !strings.Contains(log(), "msg=confined") {
 		t.Errorf("the bastion said:\n%s", log())
@@ -174,7 +181,7 @@ func echo(l net.Listener) {
 func labFiles(t *testing.T) (*softkey.Key, []ssh.Signer, string) {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range []string{"config", "state"} {
+	for _, name := range []string{"config", "state", "run"} {
 		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -201,6 +208,7 @@ host_key = "host_key"
 host_certificate = "host_key-cert.pub"
 audit = "../state/audit"
 statements = "statements"
+control = "../run/control.sock"
 `), 0o600)); err != nil {
 		t.Fatal(err)
 	}

@@ -78,6 +78,10 @@ func printStatus(out io.Writer, s bastion.Status) error {
 	}
 	more(row, s.HalfOpen.More)
 	row("dropped", "%d segments by the address filter", s.DroppedByFilter)
+	row("sandbox", "%s: %s", s.Sandbox.Mode, strings.Join(s.Sandbox.Enforced, ", "))
+	for _, m := range s.Sandbox.Missing {
+		row("NOT ENFORCED", "%s", m)
+	}
 	row("sessions", "%d", len(s.Sessions)+s.MoreSessions)
 	for _, v := range s.Sessions {
 		through := ""
