@@ -29,10 +29,11 @@ type BastionOptions struct {
 	Limit time.Duration // of the whole; 0 is fifteen minutes
 
 	// Of one run. 0 is the usual amount.
-	Seconds  int   // of handshakes
-	Bytes    int64 // through a forwarded connection, each way
-	Idle     int   // connections
-	HalfOpen int   // connections
+	Seconds  int           // of handshakes
+	Bytes    int64         // through a forwarded connection, each way
+	Idle     int           // connections
+	HalfOpen int           // connections
+	Settle   time.Duration // for a server to put itself in order, around idle
 
 	// Profile, if set, is where CPU profiles by perf of the servers go.
 	Profile string
@@ -44,6 +45,7 @@ const (
 	usualBytes    = 1 << 30
 	usualIdle     = 5000
 	usualHalfOpen = 10000
+	usualSettle   = 20 * time.Second
 )
 
 func (o *BastionOptions) fill() error {
@@ -73,6 +75,9 @@ func (o *BastionOptions) fill() error {
 	}
 	if o.HalfOpen == 0 {
 		o.HalfOpen = usualHalfOpen
+	}
+	if o.Settle == 0 {
+		o.Settle = usualSettle
 	}
 	return nil
 }

@@ -14,7 +14,6 @@ import (
 
 // Times of the measurements with many connections.
 const (
-	settle      = 20 * time.Second // for a server to put itself in order after a burst
 	warmLogins  = time.Second
 	parallelMax = 16
 )
@@ -28,7 +27,7 @@ func (b *bastionBench) idle(ctx context.Context) error {
 			if _, err := r.logins(ctx, warmLogins); err != nil {
 				return err
 			}
-			if err := wait(ctx, settle); err != nil {
+			if err := wait(ctx, b.Settle); err != nil {
 				return err
 			}
 			before, err := r.resident()
@@ -44,7 +43,7 @@ func (b *bastionBench) idle(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if err := wait(ctx, settle); err != nil {
+			if err := wait(ctx, b.Settle); err != nil {
 				return err
 			}
 			after, err := r.resident()
