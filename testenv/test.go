@@ -30,6 +30,7 @@ var testNeeds = slices.Concat(demoNeeds, []debian.Need{
 	{Name: "cpio", Package: "cpio"}, // reads our archives
 	{Name: "git", Package: "git"},
 	{Name: "systemd-analyze", Package: "systemd"}, // judges the bastion's units
+	sshdNeed, // of the benchmark and of a bastion alone
 })
 
 // testLimit is for one `go test`; all of it stays under 20 minutes on two cores.
