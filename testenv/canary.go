@@ -48,17 +48,6 @@ func newCanary(kind string) (canary, error) {
 
 // plant puts three canaries into a server. What it returns ends the sessions that hold them there.
 func (d *demo) plant(ctx context.Context, server string) (release func(), err error) {
-	var ends []func()
-	release = func() {
-		for _, end := range ends {
-			end()
-		}
-	}
-	defer func() {
-		if err != nil {
-			release()
-		}
-	}()
 	words := map[string]string{}
 	for _, kind := range []string{inFile, inProcess, inLog, decoy} {
 		c, err := newCanary(kind)
@@ -75,11 +64,10 @@ func (d *demo) plant(ctx context.Context, server string) (release func(), err er
 	if _, err := d.ssh(ctx, server, words[inProcess]+"\n", `read -r kept; (trap "" HUP; while :; do sleep 3600; done; echo "$kept") >/dev/null 2>&1 </dev/null & echo held`); err != nil {
 		return nil, fmt.Errorf("starting a process: %w", err)
 	}
-	end, err := d.halfLogin(ctx, server, words[inLog])
+	release, err = d.halfLogin(ctx, server, words[inLog])
 	if err != nil {
 		return nil, fmt.Errorf("making a log line: %w", err)
 	}
-	ends = append(ends, end)
 	return release, nil
 }
 

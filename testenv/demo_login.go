@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -71,6 +72,12 @@ func (d *demo) login(ctx context.Context) error {
 	})
 	d.r.check("an engineer's session is bounded, and reaches nothing", func() (string, error) { return d.confined(ctx, machines[0].Name) })
 
+	// What follows costs the source its welcome, unless somebody is in from there.
+	leave, err := d.stayIn(ctx, machines[0].Name)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	for _, refusal := range d.refusals() {
 		d.r.check("refused: "+refusal.name, func() (string, error) {
 			if err := d.markAudit(); err != nil {
@@ -88,6 +95,40 @@ func (d *demo) login(ctx context.Context) error {
 	}
 	d.r.check("audit log: unbroken chain, one closing record a login", func() (string, error) { return d.auditHolds() })
 	return nil
+}
+
+// stayIn opens a session on a server and keeps it until leave is called.
+func (d *demo) stayIn(ctx context.Context, server string) (leave func(), err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	cmd := d.sshCommand(ctx, engineer, server, "echo in; exec cat")
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	if err := d.e.lab.Client.Start(cmd); err != nil {
+		cancel()
+		return nil, fmt.Errorf("opening a session that stays: %w", err)
+	}
+	leave = func() {
+		stdin.Close()
+		if cmd.Wait() != nil {
+			d.say("the session that stayed did not end by itself")
+		}
+		cancel()
+	}
+	word := make([]byte, len("in\n"))
+	if _, err := io.ReadFull(stdout, word); err != nil {
+		cancel()
+		leave()
+		return nil, fmt.Errorf("opening a session that stays: %w", err)
+	}
+	return leave, nil
 }
 
 type refusal struct {
