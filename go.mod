@@ -12,6 +12,9 @@ require (
 	github.com/landlock-lsm/go-landlock v0.11.0 // the bastion's own sandbox: files and ports
 	github.com/miekg/dns v1.1.73 // signs the test lab's own root zone
 	github.com/pelletier/go-toml/v2 v2.4.3 // strict TOML with positions
+	github.com/prometheus/client_golang v1.25.0 // metrics of the bastion
+	github.com/prometheus/client_model v0.6.3 // what the text form is parsed to, in tests
+	github.com/prometheus/common v0.72.0 // their text form, written and in tests parsed
 	github.com/rogpeppe/go-internal v1.16.0 // testscript: tests of commands
 	github.com/ulikunitz/xz v0.5.17 // xz: Debian packages
 	github.com/vishvananda/netlink v1.3.1 // addresses, routes, rules, links
@@ -31,6 +34,8 @@ require (
 require (
 	filippo.io/hpke v0.4.0 // indirect
 	github.com/BurntSushi/toml v1.4.1-0.20240526193622-a339e1f7089c // indirect
+	github.com/beorn7/perks v1.0.1 // indirect
+	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/dustin/go-humanize v1.0.1 // indirect
 	github.com/fatih/color v1.13.0 // indirect
 	github.com/golang/protobuf v1.5.4 // indirect
@@ -41,8 +46,10 @@ require (
 	github.com/mattn/go-isatty v0.0.20 // indirect
 	github.com/mdlayher/netlink v1.7.3-0.20250113171957-fbb4dce95f42 // indirect
 	github.com/mdlayher/socket v0.5.0 // indirect
+	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
 	github.com/ncruces/go-strftime v1.0.0 // indirect
 	github.com/oklog/run v1.1.0 // indirect
+	github.com/prometheus/procfs v0.22.0 // indirect
 	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect
 	golang.org/x/exp/typeparams v0.0.0-20231108232855-2478ac86f678 // indirect
 	golang.org/x/text v0.43.0 // indirect

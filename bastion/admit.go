@@ -65,6 +65,10 @@ func (s *Server) admit(conn *net.TCPConn, now time.Time) (*place, bool) {
 		}
 	}
 	s.refusals.add(from, why, 1, now)
+	s.metrics.refused(why)
+	if why == sourcePenalised {
+		s.refusedAgain(r, source, "", why, now)
+	}
 	s.hangUp(conn)
 	return nil, false
 }
@@ -84,6 +88,7 @@ func (s *Server) welcome(r *ruling, source netip.Addr, now time.Time) policies.R
 // evict ends a connection that has lost its place; its own goroutine writes its record.
 func (s *Server) evict(p *place) {
 	if p != nil {
+		s.metrics.evicted()
 		s.hangUp(p.conn)
 	}
 }

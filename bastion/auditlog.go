@@ -78,8 +78,10 @@ func (s *Server) watchAudit() {
 	switch {
 	case err != nil && !s.auditIll:
 		s.log.Error("the audit log is ill: new sessions are denied if it cannot be written", "error", err, "hint", hint.Of(err))
+		s.notify(noticeAuditIll, err.Error())
 	case err == nil && s.auditIll:
 		s.log.Info("the audit log has recovered")
+		s.notify(noticeAuditWell, "it takes records, and signs them")
 	}
 	s.auditIll = err != nil
 }

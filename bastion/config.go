@@ -34,6 +34,11 @@ type Config struct {
 	Sandbox        Sandbox        `toml:"sandbox"`       // "on", the default; "require" or "off"
 	Plugin         PluginConfig   `toml:"plugin"`        // optional: how the plugins that a policy pins are run
 
+	Metrics      Metrics        `toml:"metrics"`       // optional: address and port, or socket, where numbers are published
+	MetricsAllow []netip.Prefix `toml:"metrics_allow"` // optional: who may read them, beside this machine
+	Alerts       AlertsConfig   `toml:"alerts"`        // optional: who is told of what should not happen
+	Log          Log            `toml:"log"`           // "text", the default, or "json"
+
 	Session SessionConfig `toml:"session"` // optional: the bastion itself logs in at servers, and records
 }
 
@@ -53,6 +58,10 @@ func LoadConfig(path string) (Config, error) {
 		}
 	}
 	c.Session.absolute(filepath.Dir(path))
+	c.Alerts.absolute(filepath.Dir(path))
+	if c.Metrics.isSocket() && !filepath.IsAbs(string(c.Metrics)) {
+		c.Metrics = Metrics(filepath.Join(filepath.Dir(path), string(c.Metrics)))
+	}
 	if c.Statements != "" && !filepath.IsAbs(c.Statements) {
 		c.Statements = filepath.Join(filepath.Dir(path), c.Statements)
 	}
@@ -99,6 +108,15 @@ func parseConfig(name string, data []byte) (Config, error) {
 	}
 	if err := c.Plugin.check(); err != nil {
 		return Config{}, doc.Place(tomlfile.At("plugin", `directory = "/usr/lib/mayfly/plugins" and user = "NAME"`, "plugin: %v", err))
+	}
+	if err := c.checkMetrics(doc); err != nil {
+		return Config{}, err
+	}
+	if err := c.Alerts.check(doc); err != nil {
+		return Config{}, err
+	}
+	if err := c.Log.check(); err != nil {
+		return Config{}, doc.Place(tomlfile.At("log", `leave it out for "text"`, "%w", err))
 	}
 	if err := c.Session.check(); err != nil {
 		return Config{}, doc.Place(tomlfile.At("session", "[session] has ca, host_cas and recordings", "%w", err))

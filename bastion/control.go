@@ -26,6 +26,7 @@ const (
 	kindControl = "mayfly-bastion-control/1"
 	doStatus    = "status"
 	doDrain     = "drain"
+	doAlert     = "alert"
 )
 
 // Implementation constants of the control socket.
@@ -42,13 +43,15 @@ type controlQuestion struct {
 	Kind  string            `json:"kind"`
 	Do    string            `json:"do"`
 	Limit policies.Duration `json:"limit,omitempty"` // of a drain
+	Login *UnrecordedLogin  `json:"login,omitempty"` // of an alert
 }
 
-// controlAnswer is one of the three.
+// controlAnswer is one of the four.
 type controlAnswer struct {
 	Error  string  `json:"error,omitempty"`
 	Status *Status `json:"status,omitempty"`
 	Drain  *Drain  `json:"drain,omitempty"`
+	Told   bool    `json:"told,omitempty"`
 }
 
 // Drain is what "bastion drain" has set off.
@@ -158,6 +161,11 @@ func (s *Server) answerControl(conn *net.UnixConn) error {
 	case question.Do == doDrain:
 		answer.Drain = &Drain{Sessions: len(s.sessions.list()), Until: s.drain.order(question.Limit.Std(), now).UTC()}
 		s.log.Info("a drain was asked for", "until", answer.Drain.Until)
+	case s.alerts == nil:
+		answer.Error = "no alerts are configured"
+	default:
+		s.notify(noticeLogin, *question.Login)
+		answer.Told = true
 	}
 	data, err := json.Marshal(answer)
 	if err != nil {
@@ -178,8 +186,10 @@ func parseControl(line []byte) (controlQuestion, error) {
 	switch {
 	case q.Kind != kindControl:
 		return controlQuestion{}, fmt.Errorf("kind %q: want %s", q.Kind, kindControl)
-	case q.Do != doStatus && q.Do != doDrain:
-		return controlQuestion{}, fmt.Errorf("do %q: want %s or %s", q.Do, doStatus, doDrain)
+	case q.Do != doStatus && q.Do != doDrain && q.Do != doAlert:
+		return controlQuestion{}, fmt.Errorf("do %q: want %s, %s or %s", q.Do, doStatus, doDrain, doAlert)
+	case (q.Do == doAlert) != (q.Login != nil):
+		return controlQuestion{}, fmt.Errorf("%s and a login go together", doAlert)
 	case q.Limit < 0 || q.Limit.Std() > MaxDrain:
 		return controlQuestion{}, fmt.Errorf("limit %s: at most %s", q.Limit, policies.Duration(MaxDrain))
 	}
@@ -228,6 +238,23 @@ func AskDrain(ctx context.Context, c Config, limit time.Duration) (Drain, error)
 		return Drain{}, errors.New("asking the bastion: an answer without a drain")
 	}
 	return *answer.Drain, nil
+}
+
+// TellLogins has the bastion of a configuration tell of logins that it did not record; of many, the first.
+func TellLogins(ctx context.Context, c Config, list []Unrecorded) error {
+	for i, u := range list {
+		if i == maxLoginsTold {
+			break
+		}
+		answer, err := ask(ctx, c, controlQuestion{Do: doAlert, Login: u.notice(len(list))})
+		if err != nil {
+			return err
+		}
+		if !answer.Told {
+			return errors.New("asking the bastion: it has told nobody")
+		}
+	}
+	return nil
 }
 
 func ask(ctx context.Context, c Config, q controlQuestion) (controlAnswer, error) {

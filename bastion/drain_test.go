@@ -194,7 +194,7 @@ func TestControlSocket(t *testing.T) {
 		t.Errorf("socket: %v, %v", info, err)
 	}
 	for question, want := range map[string]string{
-		"\n": "not a question", "{}\n": "want mayfly-bastion-control/1", `{"kind":"mayfly-bastion-control/1","do":"dance"}` + "\n": "want status or drain",
+		"\n": "not a question", "{}\n": "want mayfly-bastion-control/1", `{"kind":"mayfly-bastion-control/1","do":"dance"}` + "\n": "want status, drain or alert",
 		`{"kind":"mayfly-bastion-control/1","do":"drain","limit":"25h"}` + "\n": "at most 24h", `{"kind":"mayfly-bastion-control/1","do":"status","x":1}` + "\n": "not a question",
 	} {
 		conn, err := net.Dial("unix", f.config.Control)

@@ -181,7 +181,11 @@ func (s *Server) keepFresh(ctx context.Context) {
 		} else {
 			s.log.Error("witnesses do not confirm the policy in force", "version", c.version, "reason", v.Reason, "until", until, "detail", v.Detail, "hint", witnessHint(v.Reason))
 		}
-		s.append(eventFresh, freshRecord{Outcome: v.Reason, Version: c.version, Witnesses: listed(v.Witnesses), Until: until.UTC(), Detail: escape(v.Detail, freshDetail)})
+		record := freshRecord{Outcome: v.Reason, Version: c.version, Witnesses: listed(v.Witnesses), Until: until.UTC(), Detail: escape(v.Detail, freshDetail)}
+		if !v.Fresh {
+			s.notify(noticeFresh, record)
+		}
+		s.append(eventFresh, record)
 	}
 }
 

@@ -168,6 +168,7 @@ func (v *visit) toTarget(ctx context.Context, nc ssh.NewChannel, what string, ta
 	defer cancel()
 	o := &opened{target: target, session: session, address: address, basis: verdict.Basis, began: time.Now(), cancel: cancel}
 	v.opening(o)
+	v.server.metrics.targetOpened()
 	defer v.closed(o)
 	// A policy or statement that came in between, and a window that ended, have not seen this target: decide once more.
 	v.decideAgain(v.server.ruling.Load(), v.login, time.Now())

@@ -157,20 +157,31 @@ func (v *visit) restrict(ctx context.Context, r *ruling, kind string, login poli
 		return policies.Verdict{Allow: true, Reason: policies.Allowed}
 	}
 	if v.server.plugins == nil {
-		return policies.Verdict{Reason: pluginFailed, Detail: "no host of plugins runs"}
+		verdict := policies.Verdict{Reason: pluginFailed, Detail: "no host of plugins runs"}
+		v.server.notAllowed(list[0].Name, v.id, verdict)
+		return verdict
 	}
 	answer := v.server.plugins.Decide(ctx, list, plugin.Request{
 		Kind: kind, User: login.User, Identity: string(v.credential.identity), Source: login.Source.String(), Key: v.credential.fingerprint,
 		Server: target.Server, Port: target.Port, Time: time.Now().UTC().Truncate(time.Second),
 	})
-	detail := answer.Plugin + ": " + answer.Text
+	verdict := policies.Verdict{Reason: pluginFailed, Detail: answer.Plugin + ": " + answer.Text}
 	switch answer.Outcome {
 	case plugin.Allowed:
 		return policies.Verdict{Allow: true, Reason: policies.Allowed}
 	case plugin.Denied:
-		return policies.Verdict{Reason: pluginDenied, Detail: detail}
+		verdict.Reason = pluginDenied
 	case plugin.Late:
-		return policies.Verdict{Reason: pluginLate, Detail: detail}
+		verdict.Reason = pluginLate
 	}
-	return policies.Verdict{Reason: pluginFailed, Detail: detail}
+	v.server.notAllowed(answer.Plugin, v.id, verdict)
+	return verdict
+}
+
+// notAllowed counts what a plugin did not allow, and tells of one that has failed: it keeps out who the policy lets in.
+func (s *Server) notAllowed(name, connection string, verdict policies.Verdict) {
+	s.metrics.plugin(verdict.Reason)
+	if verdict.Reason != pluginDenied {
+		s.notify(noticePlugin, pluginNotice{plugin: name, connection: connection, verdict: verdict})
+	}
 }

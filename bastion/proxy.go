@@ -161,6 +161,7 @@ func (s *Server) receive(ctx context.Context, conn *net.TCPConn, place *place) {
 			from = source.Addr()
 		}
 		s.refusals.add(network(from), why, 1, time.Now())
+		s.metrics.refused(why)
 		s.hangUp(conn)
 		return
 	}

@@ -166,3 +166,15 @@ func ReadPassages(dir string, since time.Time) ([]Passage, error) {
 	}
 	return list, nil
 }
+
+// maxLoginsTold bounds how many of the logins found together are told of; each says how many there were.
+const maxLoginsTold = 16
+
+// notice is what a bastion is told of an unrecorded login.
+func (u Unrecorded) notice(all int) *UnrecordedLogin {
+	n := &UnrecordedLogin{User: escape(u.User, maxText), Server: escape(u.Server, maxText), Time: u.Time.UTC(), Key: escape(u.Key, maxText), Why: escape(string(u.Why), maxText), All: all}
+	if u.Peer.IsValid() {
+		n.Peer = u.Peer.String()
+	}
+	return n
+}

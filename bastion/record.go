@@ -165,6 +165,7 @@ func (v *visit) closed(o *opened) {
 	up, down := o.up.Load(), o.down.Load()
 	r.Up += up
 	r.Down += down
+	v.server.metrics.targetClosed(up, down)
 	if len(r.Targets) >= maxTargets {
 		r.MoreTargets++
 		return
@@ -179,6 +180,7 @@ func (v *visit) closed(o *opened) {
 }
 
 func (v *visit) noteRefused(what string, why policies.Reason, detail string) {
+	v.server.metrics.requestRefused(why)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if len(v.record.Refused) >= maxRefused {
@@ -197,10 +199,15 @@ func (v *visit) write(outcome string, why policies.Reason, detail string) {
 	if outcome == "refused" {
 		now, source := time.Now(), v.source.Addr()
 		v.server.punish(v.ruling, source, why, now)
+		v.server.metrics.refused(why)
+		v.server.refusedAgain(v.ruling, source, v.claimedUser(), why, now)
 		if !v.server.strangers.take(network(source), now) {
 			v.server.refusals.add(network(source), why, 1, now)
 			return
 		}
+	}
+	if outcome == "accepted" {
+		v.server.metrics.sessionEnded(v.ended)
 	}
 	r := v.record
 	r.Connection, r.Source, r.Balancer = v.id, v.source.String(), v.balancer()

@@ -54,6 +54,9 @@ type Server struct {
 	inherited *os.File         // the listening socket, if the service manager made it
 	began     time.Time
 	control   *controlSocket // nil: none
+	metrics   *metrics       // nil, as in some tests: nothing is counted
+	alerts    *alerts        // nil: nobody is told
+	repeated  repeated
 	closings  closings
 	auditIll  bool          // owned by watch
 	tuning    *tuning       // nil: the runtime is left alone
@@ -99,6 +102,10 @@ func Serve(ctx context.Context, c Config, log *slog.Logger, signals Signals, inh
 		return err
 	}
 	defer endPlugins()
+	if s.alerts, err = startAlerts(c, s.metrics, log); err != nil {
+		return err
+	}
+	defer s.alerts.end()
 	s.plugins = relay
 	s.pinPlugins(first.Policy)
 	s.applySandbox, s.cutNow, s.inherited = sandbox.Apply, signals.Cut, inherited
@@ -108,11 +115,12 @@ func Serve(ctx context.Context, c Config, log *slog.Logger, signals Signals, inh
 
 // newServer loads everything that a bastion serves by.
 func newServer(c Config, log *slog.Logger, records auditLog, now time.Time) (*Server, error) {
-	if records != nil {
-		records = &watchedLog{auditLog: records, status: AuditStatus{Works: true}}
-	}
 	s := &Server{config: c, log: log, audit: records, dial: dialingFrom(c.Listen.Addr()), ownAddresses: machineAddresses, loaded: c.stamp(),
 		began: now, drain: drain{asked: make(chan time.Duration, 1)}}
+	s.metrics = newMetrics(s)
+	if records != nil {
+		s.audit = &watchedLog{auditLog: records, metrics: s.metrics, status: AuditStatus{Works: true}}
+	}
 	seen, err := seenVersion(c)
 	if err != nil {
 		return nil, err
@@ -152,6 +160,13 @@ func (s *Server) serve(ctx context.Context, reload <-chan os.Signal, ready func(
 		}
 		defer s.control.close()
 	}
+	published, err := listenMetrics(ctx, s.config)
+	if err != nil {
+		return err
+	}
+	if published != nil {
+		defer published.Close()
+	}
 	if err := rememberVersion(s.config, first.bundle.Version); err != nil {
 		return fmt.Errorf("remembering the policy's version: %w", err)
 	}
@@ -163,12 +178,12 @@ func (s *Server) serve(ctx context.Context, reload <-chan os.Signal, ready func(
 	}
 	s.lookAtStatements(time.Now())
 	ready(s.listener.Addr(), first.bundle.Version)
-	s.run(ctx, reload)
+	s.run(ctx, reload, published)
 	return s.audit.Append(eventStop, s.ruling.Load().record("in_force"))
 }
 
 // run accepts until it is to end, then waits for the connections, or cuts them, and for their records.
-func (s *Server) run(ctx context.Context, reload <-chan os.Signal) {
+func (s *Server) run(ctx context.Context, reload <-chan os.Signal, published net.Listener) {
 	var background, visits sync.WaitGroup
 	watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx))
 	background.Go(func() { s.watch(watching, reload) })
@@ -179,6 +194,10 @@ func (s *Server) run(ctx context.Context, reload <-chan os.Signal) {
 	background.Go(func() { s.watchStatements(watching) })
 	background.Go(func() { s.serveControl(watching) })
 	background.Go(func() { s.untilStopped(ctx) })
+	background.Go(func() { s.followLogins(watching) })
+	if published != nil {
+		background.Go(func() { s.publishMetrics(watching, published) })
+	}
 
 	serving, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer end(nil)

@@ -104,19 +104,23 @@ type AuditStatus struct {
 // watchedLog is the audit log, and how it does.
 type watchedLog struct {
 	auditLog
-	mu     sync.Mutex
-	status AuditStatus
+	metrics *metrics
+	mu      sync.Mutex
+	status  AuditStatus
 }
 
 func (w *watchedLog) Append(event string, record any) error {
-	return w.note(w.auditLog.Append(event, record))
+	began := time.Now()
+	return w.note(began, w.auditLog.Append(event, record))
 }
 
 func (w *watchedLog) AppendOpening(event string, record any) error {
-	return w.note(w.auditLog.AppendOpening(event, record))
+	began := time.Now()
+	return w.note(began, w.auditLog.AppendOpening(event, record))
 }
 
-func (w *watchedLog) note(err error) error {
+func (w *watchedLog) note(began time.Time, err error) error {
+	w.metrics.appended(time.Since(began), err)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.status.Works = err == nil; w.status.Works {

@@ -64,15 +64,20 @@ func (s *Server) visit(ctx context.Context, conn net.Conn, source netip.AddrPort
 		return
 	}
 	sshConn, channels, requests, err := v.greet()
+	took := time.Since(v.began)
 	s.startups.leave(place)
 	defer s.sessions.leave(v)
 	if err != nil {
+		s.metrics.handshake(outcomeRefused, took)
 		why, detail := v.explain(err)
 		v.finish(endRefused, "")
 		v.write("refused", why, detail)
 		return
 	}
+	s.metrics.handshake(outcomeAccepted, took)
+	s.metrics.accepted()
 	s.letIn(source.Addr(), time.Now())
+	v.comesFrom(time.Now())
 	v.serve(ctx, sshConn, channels, requests)
 	v.write("accepted", v.reason(), "")
 }

@@ -116,6 +116,10 @@ func (s *Server) reload(w *watcher, asked bool, now time.Time) {
 	} else {
 		s.log.Info("policy in force", "version", next.bundle.Version, "expires", next.bundle.Expires, "cut", record.Cut)
 	}
+	s.metrics.policy(record.Outcome)
+	if record.Outcome == "kept_old" {
+		s.notify(noticePolicy, record)
+	}
 	s.append(eventPolicy, record)
 }
 

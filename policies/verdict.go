@@ -45,6 +45,15 @@ const (
 	BreakGlassSealed  Reason = "break_glass_sealed"  // a break-glass identity without an opening
 )
 
+// Reasons are all of them, for who counts by reason. A test holds the list to the constants.
+var Reasons = []Reason{
+	Allowed, PolicyExpired, AddressNotListed, UserRoot, UserReserved, UserUnknown, KeyUnknown,
+	KeyNotHardware, KeyNoEvidence, KeyRevoked, KeyNoUserVerification, CertificateAuthorityUnknown, CertificateType, CertificatePrincipal,
+	CertificateOption, CertificateSource, CertificateLifetime, CertificateEarly, CertificateExpired, CertificateRevoked, CertificateKeyUnknown,
+	TargetUnknown, TargetNotGranted, PortNotGranted, SessionOnly, SessionNotGranted, RobotNotToVPN, OutsideWindow,
+	ApprovalMissing, ApprovalEarly, ApprovalExpired, ApprovalOwn, ServerNotDrained, BreakGlassSealed,
+}
+
 // Kind is what somebody who logs in is. Every audit record shows it as identity.
 type Kind string
 

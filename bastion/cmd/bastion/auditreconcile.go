@@ -26,6 +26,8 @@ rebuild (--server is its name in the inventory, where the journal's host name is
 too: with several bastions give each one's log. --from is an address of a bastion as servers see it; with it, a login from any other
 address is unrecorded whatever the log says.
 
+With --alert the bastion that serves with this configuration tells people (its [alerts]); it answers root and its own user.
+
 Jumps that ended in no login are listed as well, and are no alarm: an engineer may have given up. It proves nothing about the log itself:
 "bastion audit verify" does.
 
@@ -40,14 +42,14 @@ const (
 func reconcileVerb() command.Verb {
 	return command.Verb{
 		Name:    "audit reconcile",
-		Args:    "--dir DIR... (--logins FILE | --journal FILE [--server NAME])... [--from ADDRESS]... [--since TIME] [--skew DURATION] [-o json]",
+		Args:    "--dir DIR... (--logins FILE | --journal FILE [--server NAME])... [--from ADDRESS]... [--since TIME] [--skew DURATION] [--alert FILE] [-o json]",
 		Summary: "name each login on a server that the bastion did not record",
 		Help:    reconcileHelp,
 		Run:     reconcile,
 	}
 }
 
-func reconcile(_ context.Context, c *command.Call) error {
+func reconcile(ctx context.Context, c *command.Call) error {
 	fs := c.Flags()
 	var dirs, lists, journals []string
 	var sources []netip.Addr
@@ -68,6 +70,7 @@ func reconcile(_ context.Context, c *command.Call) error {
 	server := fs.String("server", "", "`name` in the inventory of the journal's host (default: its host name, to the first dot)")
 	since := fs.String("since", "", "`time` (2030-01-31T12:00:00Z), or duration ago (24h), from which on to look (default: all)")
 	skew := fs.Duration("skew", defaultSkew, "how far the clocks of servers and bastion may differ")
+	tell := fs.String("alert", "", "configuration `file` of the bastion that alerts people of unrecorded logins")
 	output := fs.String("o", "text", "output `form`: text or json")
 	if err := c.Parse(fs); err != nil {
 		return err
@@ -120,8 +123,24 @@ func reconcile(_ context.Context, c *command.Call) error {
 		return err
 	}
 	if n := len(result.Unrecorded); n > 0 {
-		return command.Refuse(hint.New(fmt.Errorf("%d of %d logins have no jump in the audit log", n, len(late)),
+		var told error
+		if *tell != "" {
+			told = tellBastion(ctx, *tell, result.Unrecorded)
+		}
+		return command.Refuse(hint.New(errors.Join(told, fmt.Errorf("%d of %d logins have no jump in the audit log", n, len(late))),
 			"look at the server and at the bastion before anything else; clocks that differ by more than %s give false alarms", *skew))
+	}
+	return nil
+}
+
+// tellBastion has the bastion raise the alert; that it cannot is said, and changes nothing else.
+func tellBastion(ctx context.Context, path string, list []bastion.Unrecorded) error {
+	config, err := bastion.LoadConfig(path)
+	if err == nil {
+		err = bastion.TellLogins(ctx, config, list)
+	}
+	if err != nil {
+		return fmt.Errorf("telling the bastion: %w", err)
 	}
 	return nil
 }

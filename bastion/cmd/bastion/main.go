@@ -29,6 +29,18 @@ const configHelp = `The configuration is a TOML file; relative paths are relativ
   [[audit_witness]]                         optional, repeated: who cosigns the log's checkpoints
   url = "https://witness.example/log"       its submission prefix
   key = "NAME+HASH+KEY"                     its verifier key
+  metrics          = "127.0.0.1:9122"       optional: where numbers for Prometheus are read; or a path that ends in .sock
+  metrics_allow    = ["10.77.0.9/32"]       optional: who may read them from elsewhere
+  log              = "text"                 optional: form of what it says on stderr: "text" or "json"
+  [alerts]                                  optional: who is told of what should not happen
+  webhook = "https://alerts.example/hook"   gets each alert as JSON
+  token = "token"                           file with the bearer token that goes with it, mode 0600
+  ca = "ca.pem"                             optional: CAs of its server
+  exec = "/usr/local/sbin/alert"            program that gets each alert on its standard input
+  user = "mayfly-alerts"                    optional: who bastion-alerts runs as; the bastion's own user if left out
+  networks = "networks"                     optional: file of lines "PREFIX NAME"
+  refusals = 10                             refusals of a listed source, or of a user's name,
+  within = "10m"                            in this time are an alert
   [session]                                 optional: the session mode, with which this bastion can open servers by itself
   ca = "session_ca"                         Ed25519 private key of the session authority, mode 0600
   host_cas = "known_hosts"                  the fleet's, as fleetctl publishes it: whose host certificates are believed

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"mayfly/bastion"
@@ -34,7 +33,7 @@ func renewVerb() command.Verb {
 			if err != nil {
 				return err
 			}
-			return bastion.Renew(ctx, config, *once, slog.New(slog.NewTextHandler(c.Stderr, nil)), func(due time.Time) {
+			return bastion.Renew(ctx, config, *once, config.Log.Logger(c.Stderr), func(due time.Time) {
 				fmt.Fprintf(c.Stderr, "bastion: renew: ready, next at %s\n", due.UTC().Format(time.RFC3339))
 			})
 		},

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
 	"os/signal"
@@ -43,7 +42,7 @@ func serve(ctx context.Context, c *command.Call) error {
 	if err != nil {
 		return err
 	}
-	log := slog.New(slog.NewTextHandler(c.Stderr, nil))
+	log := config.Log.Logger(c.Stderr)
 	manager, err := newNotifier()
 	if err != nil {
 		return err
@@ -59,7 +58,11 @@ func serve(ctx context.Context, c *command.Call) error {
 	cut, release := secondSignal()
 	defer release()
 	return bastion.Serve(ctx, config, log, bastion.Signals{Reload: reload, Cut: cut}, inherited, func(address net.Addr, policy uint64) {
-		fmt.Fprintf(c.Stderr, "bastion: serve: ready on %s, policy %d\n", address, policy)
+		if config.Log == bastion.LogJSON {
+			log.Info("ready", "listen", address.String(), "version", policy)
+		} else {
+			fmt.Fprintf(c.Stderr, "bastion: serve: ready on %s, policy %d\n", address, policy)
+		}
 		tell(manager.ready(fmt.Sprintf("on %s, policy %d", address, policy)))
 	})
 }
