@@ -7,6 +7,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/mod/modfile"
+	"golang.org/x/mod/semver"
 )
 
 var update = flag.Bool("update", false, "write docs/dependencies/*.txt anew, for review in the diff")
@@ -56,4 +59,31 @@ func TestDependencies(t *testing.T) {
 				slices.DeleteFunc(slices.Clone(reviewed), func(d string) bool { return slices.Contains(deps, d) }))
 		}
 	}
+}
+
+// TestSSHLibraryIsMended pins the version of the SSH library below which a known flaw of its server is open: docs/testing.md, CVE table.
+func TestSSHLibraryIsMended(t *testing.T) {
+	const module, mended = "golang.org/x/crypto", "v0.56.0"
+	data, err := os.ReadFile("go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := modfile.Parse("go.mod", data, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range file.Replace {
+		if r.Old.Path == module {
+			t.Errorf("%s is replaced by %s %s", module, r.New.Path, r.New.Version)
+		}
+	}
+	for _, r := range file.Require {
+		if r.Mod.Path == module {
+			if semver.Compare(r.Mod.Version, mended) < 0 {
+				t.Errorf("%s %s, want %s at least", module, r.Mod.Version, mended)
+			}
+			return
+		}
+	}
+	t.Errorf("go.mod does not name %s", module)
 }

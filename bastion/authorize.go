@@ -79,6 +79,7 @@ func (v *visit) admitLogin(user string, key ssh.PublicKey, now time.Time) polici
 		v.server.log.Error("the audit log cannot be written: new sessions are denied", "error", err)
 		return policies.Verdict{Reason: auditUnavailable, Detail: err.Error()}
 	}
+	v.written = true
 	v.usesGlass(glassLogin, verdict, policies.Target{})
 	return policies.Verdict{Allow: true, Reason: policies.Allowed, Kind: cred.identity}
 }

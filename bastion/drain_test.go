@@ -102,6 +102,41 @@ func TestDrainEnds(t *testing.T) {
 	}
 }
 
+// TestCutAtTheDoor cuts a visit between its login's durable record and the end of its handshake: it closes as what the log has said it
+// is, and how it really ended.
+func TestCutAtTheDoor(t *testing.T) {
+	for name, test := range map[string]struct {
+		cut   func(*visit)
+		ended string
+		why   policies.Reason
+	}{
+		"by a stop":     {func(v *visit) { v.cut(endStopping, stopAtOnce) }, endStopping, stopAtOnce},
+		"by a policy":   {func(v *visit) { v.cut(endPolicy, policies.UserUnknown) }, endPolicy, policies.UserUnknown},
+		"by the client": {func(v *visit) { v.conn.Close() }, endLost, policies.Allowed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.spy.after = func(string) {
+				for v := range f.server.sessions.list() {
+					test.cut(v)
+				}
+			}
+			f.start()
+			if client, err := f.client("anna", f.anna.Signer(softkey.Always)); err == nil {
+				client.Close()
+			}
+			f.next(eventLogin)
+			if r := f.closing(); r.Outcome != "accepted" || r.Ended != test.ended || r.Reason != test.why || r.User != "anna" {
+				t.Errorf("record: %+v, want %s, %s", r, test.ended, test.why)
+			}
+			f.empty()
+			if _, penalised := f.server.penalties.refused(network(netip.MustParseAddr("127.0.0.1")), time.Now()); penalised {
+				t.Error("punished")
+			}
+		})
+	}
+}
+
 func TestStatus(t *testing.T) {
 	f := controlled(t, 0)
 	f.target("10.77.0.11:22", echo)

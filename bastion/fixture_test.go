@@ -56,7 +56,8 @@ type spy struct {
 	entries chan entry
 	mu      sync.Mutex
 	fail    error
-	opening error // fails AppendOpening alone
+	opening error              // fails AppendOpening alone
+	after   func(event string) // called by AppendOpening when its record is durable; nil: nothing
 }
 
 func (s *spy) Append(event string, record any) error { return s.tell(s.log.Append, event, record) }
@@ -68,7 +69,11 @@ func (s *spy) AppendOpening(event string, record any) error {
 	if opening != nil {
 		return opening
 	}
-	return s.tell(s.log.AppendOpening, event, record)
+	if err := s.tell(s.log.AppendOpening, event, record); err != nil || s.after == nil {
+		return err
+	}
+	s.after(event)
+	return nil
 }
 
 func (s *spy) AppendRefused(event string, record any) error {

@@ -136,6 +136,18 @@ func TestPenalisedSource(t *testing.T) {
 	anna.Close()
 }
 
+// empty waits until nobody is in: a session leaves after its closing record.
+func (f *fixture) empty() {
+	f.t.Helper()
+	poll := time.NewTicker(time.Millisecond)
+	defer poll.Stop()
+	for deadline := time.Now().Add(patience); len(f.server.sessions.list()) > 0; <-poll.C {
+		if time.Now().After(deadline) {
+			f.t.Fatal("somebody is still in")
+		}
+	}
+}
+
 // TestFailuresArePunished logs in wrongly until the source is refused; a login in between clears what it has collected.
 func TestFailuresArePunished(t *testing.T) {
 	f := newFixture(t)
@@ -154,7 +166,11 @@ func TestFailuresArePunished(t *testing.T) {
 	f.closing()
 	f.login("anna", f.anna.Signer(softkey.Always)).Close()
 	f.closing()
-	if len(f.server.penalties.bySource) != 0 {
+	f.empty() // while she is in, nothing is punished
+	f.server.penalties.mu.Lock()
+	left := len(f.server.penalties.bySource)
+	f.server.penalties.mu.Unlock()
+	if left != 0 {
 		t.Error("a login has not cleared the source")
 	}
 	for range 3 {

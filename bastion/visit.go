@@ -36,6 +36,7 @@ type visit struct {
 	denied     *policies.Verdict
 	credential credential
 	login      policies.Login // a decision for a session goes by the one that was entered
+	written    bool           // the login's record is durable: whatever comes, this visit ends as an accepted one
 
 	entered entered // under mu
 
@@ -67,6 +68,10 @@ func (s *Server) visit(ctx context.Context, conn net.Conn, source netip.AddrPort
 	took := time.Since(v.began)
 	s.startups.leave(place)
 	defer s.sessions.leave(v)
+	if err != nil && v.written {
+		v.lostAtTheDoor()
+		return
+	}
 	if err != nil {
 		s.metrics.handshake(outcomeRefused, took)
 		why, detail := v.explain(err)
@@ -79,6 +84,17 @@ func (s *Server) visit(ctx context.Context, conn net.Conn, source netip.AddrPort
 	s.letIn(source.Addr(), time.Now())
 	v.comesFrom(time.Now())
 	v.serve(ctx, sshConn, channels, requests)
+	v.write("accepted", v.reason(), "")
+}
+
+// lostAtTheDoor ends a visit whose connection was lost, or cut, between its login's record and the end of the handshake. The log has said
+// that somebody was let in, and the client may have been told.
+func (v *visit) lostAtTheDoor() {
+	if v.place != nil && v.place.evicted.Load() {
+		v.finish(endLost, evictedReason)
+	} else {
+		v.finish(endLost, "")
+	}
 	v.write("accepted", v.reason(), "")
 }
 
