@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -60,7 +61,7 @@ func plainTCP(t *testing.T) *net.TCPListener {
 }
 
 // activated starts a bastion with the socket as descriptor 3, as a service manager does.
-func activated(t *testing.T, l *net.TCPListener, config string) (cmd *exec.Cmd, stderr *bytes.Buffer) {
+func activated(t *testing.T, l *net.TCPListener, config string) (cmd *exec.Cmd, stderr *said) {
 	t.Helper()
 	file, err := l.File()
 	if err != nil {
@@ -70,7 +71,7 @@ func activated(t *testing.T, l *net.TCPListener, config string) (cmd *exec.Cmd, 
 	// The shell knows the process's number before the program begins.
 	cmd = exec.Command("sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=1 exec bastion serve --config "$0"`, config)
 	cmd.ExtraFiles = []*os.File{file}
-	stderr = &bytes.Buffer{}
+	stderr = &said{grew: make(chan struct{}, 1)}
 	cmd.Stderr = stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -82,6 +83,41 @@ func activated(t *testing.T, l *net.TCPListener, config string) (cmd *exec.Cmd, 
 		}
 	})
 	return cmd, stderr
+}
+
+// said is what a process has printed so far, for whoever waits for a line of it.
+type said struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+	grew chan struct{}
+}
+
+func (s *said) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case s.grew <- struct{}{}:
+	default:
+	}
+	return s.text.Write(b)
+}
+
+func (s *said) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
+}
+
+// wait returns once the text was printed.
+func (s *said) wait(ctx context.Context, t *testing.T, text string) {
+	t.Helper()
+	for !strings.Contains(s.String(), text) {
+		select {
+		case <-s.grew:
+		case <-ctx.Done():
+			t.Fatalf("never said %q:\n%s", text, s)
+		}
+	}
 }
 
 // TestSocketActivation connects while no bastion runs, begins one, and is let in; and again across a restart that drains: who was in stays
@@ -130,13 +166,15 @@ func TestSocketActivation(t *testing.T) {
 	second, log := activated(t, l, config)
 	after := login(meanwhile)
 	// TERM lets who is in go on up to drain_limit; the second cuts.
-	for range 2 {
-		if err := second.Process.Signal(os.Interrupt); err != nil {
-			t.Fatal(err)
-		}
-		if _, _, err := after.SendRequest("keepalive@openssh.com", true, nil); err != nil {
-			break // cut by the second
-		}
+	if err := second.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	log.wait(ctx, t, "draining: nobody is accepted") // two signals that are pending at once are one
+	if _, _, err := after.SendRequest("keepalive@openssh.com", true, nil); err != nil {
+		t.Errorf("who was in, after the first signal: %v", err)
+	}
+	if err := second.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
 	}
 	after.Wait()
 	if err := second.Wait(); err != nil {
