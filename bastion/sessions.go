@@ -94,6 +94,26 @@ func (s *sessions) list() map[*visit]policies.Login {
 	return maps.Clone(s.all)
 }
 
+// certificateEnd is when the first of the certificates ends by which somebody is in; the zero time if there is none.
+func (s *sessions) certificateEnd() (first time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, login := range s.all {
+		if c := login.Certificate; c != nil {
+			first = sooner(first, c.End())
+		}
+	}
+	return first
+}
+
+// sooner is the earlier of two times; the zero time is none.
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
 // decideAgain cuts the sessions, and the single targets, that the ruling no longer allows.
 func (s *sessions) decideAgain(r *ruling, now time.Time) (cut int) {
 	for v, login := range s.list() {

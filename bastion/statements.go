@@ -278,7 +278,7 @@ func (s *Server) takeStatements(list policies.Statements) *ruling {
 }
 
 // watchStatements keeps the statements in force as the directory has them, and decides live sessions again whenever time alone has
-// changed a decision: at a window's or a statement's end, to the moment.
+// changed a decision: at the end of a window, a statement or somebody's certificate, to the moment.
 func (s *Server) watchStatements(ctx context.Context) {
 	ticker := time.NewTicker(statementPoll)
 	defer ticker.Stop()
@@ -289,17 +289,20 @@ func (s *Server) watchStatements(ctx context.Context) {
 	for {
 		now := time.Now()
 		s.lookAtStatements(now)
-		if r := s.ruling.Load(); r != of || !next.IsZero() && !now.Before(next) {
-			if r == of {
-				if cut := s.sessions.decideAgain(r, now); cut > 0 {
-					s.log.Info("a window or a statement has ended", "cut", cut)
-				}
+		r := s.ruling.Load()
+		// Looked for each time: who comes in does not wake this loop, and is seen at the next tick.
+		certificate := s.sessions.certificateEnd()
+		if next := sooner(next, certificate); r == of && !next.IsZero() && !now.Before(next) {
+			if cut := s.sessions.decideAgain(r, now); cut > 0 {
+				s.log.Info("a window, a statement or a certificate has ended", "cut", cut)
 			}
+		}
+		if r != of || !next.IsZero() && !now.Before(next) {
 			s.glass(r, now)
 			of, next = r, r.bundle.Policy.NextChange(r.statements, now)
-			if !next.IsZero() {
-				change.Reset(next.Sub(now))
-			}
+		}
+		if soon := sooner(next, certificate); soon.After(now) {
+			change.Reset(soon.Sub(now))
 		}
 		select {
 		case <-ctx.Done():

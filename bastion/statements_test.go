@@ -454,3 +454,60 @@ func TestWindowEnds(t *testing.T) {
 		watch.Wait()
 	})
 }
+
+// TestCertificateEnds: a session is cut when the certificate ends that it came in by, also one that began after the watch last looked.
+func TestCertificateEnds(t *testing.T) {
+	f := newFixture(t)
+	f.policy.Expires = time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
+	authority := authorized(newSigner(t).PublicKey())
+	f.policy.Certificates.Authorities = []string{authority}
+	keys, err := loadHostKeys(f.config.HostKey, f.config.HostCertificate, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := rule(&bundle.Bundle{Policy: f.policy, Inventory: f.fleet}, keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		s := &Server{log: slog.New(slog.DiscardHandler), audit: appends(func() error { return nil })}
+		s.ruling.Store(r)
+		watching, end := context.WithCancel(t.Context())
+		var watch sync.WaitGroup
+		watch.Go(func() { s.watchStatements(watching) })
+		synctest.Wait()
+		for _, life := range []time.Duration{statementPoll / 5, 5 * time.Second, 90 * time.Second} {
+			// A certificate's times are whole seconds.
+			began := time.Now().Truncate(time.Second)
+			time.Sleep(began.Add(2*time.Second - min(life, time.Second)).Sub(time.Now()))
+			expires := time.Now().Add(life)
+			c := &policies.Certificate{Authority: authority, Signed: true, User: true, Principals: []string{"anna"},
+				ValidAfter: uint64(began.Unix()), ValidBefore: uint64(expires.Unix()),
+				Options: map[string]string{"source-address": "127.0.0.1/32"}, Extensions: map[string]string{"permit-port-forwarding": ""}}
+			here, there := net.Pipe()
+			v := &visit{server: s, conn: here, source: netip.MustParseAddrPort("127.0.0.1:1"), began: time.Now(), ruling: r,
+				login: policies.Login{Source: netip.MustParseAddr("127.0.0.1"), User: "anna", Key: f.anna.Authorized(), Certificate: c}}
+			if d := v.decide(r, v.login, time.Now()); !d.Allow || !c.End().Equal(expires) {
+				t.Fatalf("%+v, ends %s, want %s", d, c.End(), expires)
+			}
+			if full := s.sessions.enter(v, v.login, policies.KindEngineer, r.limits); full != "" {
+				t.Fatal(full)
+			}
+			time.Sleep(life - time.Nanosecond)
+			synctest.Wait()
+			if v.reason() != policies.Allowed {
+				t.Errorf("%s: cut before the certificate's end", life)
+			}
+			time.Sleep(statementPoll)
+			synctest.Wait()
+			if v.reason() != policies.CertificateExpired {
+				t.Errorf("%s: %s at %s after the certificate's end", life, v.reason(), time.Since(expires))
+			}
+			s.sessions.leave(v)
+			there.Close()
+			here.Close()
+		}
+		end()
+		watch.Wait()
+	})
+}

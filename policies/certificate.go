@@ -66,6 +66,9 @@ type Certificate struct {
 	Extensions  map[string]string
 }
 
+// End is when the certificate expires.
+func (c *Certificate) End() time.Time { return time.Unix(int64(min(c.ValidBefore, 1<<40)), 0) }
+
 // decideCertificate decides on all that a certificate says, but not on its key: that has to be enrolled and have evidence as well.
 func (p Policy) decideCertificate(c *Certificate, l Login, now time.Time) Verdict {
 	switch {

@@ -149,7 +149,7 @@ func (s Statements) opened(name string, now time.Time) (Opening, bool) {
 }
 
 // NextChange is the first moment after now at which time alone may change a decision: a window, a statement or the policy
-// begins or ends. It is the zero time if there is none.
+// begins or ends. It is the zero time if there is none. A login's certificate has an end of its own (Certificate.End).
 func (p Policy) NextChange(s Statements, now time.Time) time.Time {
 	var next time.Time
 	consider := func(t time.Time) {
