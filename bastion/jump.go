@@ -52,6 +52,7 @@ func parseDirectTCPIP(payload []byte) (directTCPIP, error) {
 type opened struct {
 	target  policies.Target
 	address netip.AddrPort
+	number  int            // of the connection's targets, from 1
 	session bool           // the bastion has logged in there itself
 	basis   policies.Basis // what it was allowed by
 	began   time.Time
@@ -63,7 +64,8 @@ type opened struct {
 	ended  string // first cause
 	reason policies.Reason
 
-	recording recordingRecord // set before it is closed
+	via       netip.AddrPort  // where the connection to the server came from; set before it is closed, like the rest
+	recording recordingRecord // of a session
 }
 
 func (o *opened) cut(how string, why policies.Reason) {
@@ -187,6 +189,9 @@ func (v *visit) toTarget(ctx context.Context, nc ssh.NewChannel, what string, ta
 		o.finish(endRefused, targetUnreachable)
 		v.refuse(nc, what, targetUnreachable, v.server.explainDial(err, address.Port()).Error())
 		return
+	}
+	if local, err := netip.ParseAddrPort(conn.LocalAddr().String()); err == nil {
+		o.via = netip.AddrPortFrom(local.Addr().Unmap().WithZone(""), local.Port())
 	}
 	then(ctx, o, conn)
 }

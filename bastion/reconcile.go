@@ -26,6 +26,9 @@ type Passage struct {
 	Key        string    `json:"key"` // SHA-256 fingerprint, possession proven
 	Source     string    `json:"source"`
 	Server     string    `json:"server"`
+
+	// Via is the bastion's own end of the connection to the server. It is known once the engineer's connection has ended, and zero until then.
+	Via netip.AddrPort `json:"via,omitzero"`
 }
 
 // Why a login counts as one that the bastion did not record.
@@ -33,6 +36,7 @@ const (
 	whyNoPassage   = "no_passage"   // no jump to that server was recorded at that time
 	whyOtherUser   = "other_user"   // one was, by another user with another key
 	whyUsedUp      = "used_up"      // one was, and another login at its end
+	whyOtherPort   = "other_port"   // one was, and its connection is another than the one by which the login came
 	whyOtherSource = "other_source" // it did not come from a bastion's address
 	whyUnread      = "unread"       // the line of sshd could not be read
 )
@@ -51,8 +55,10 @@ type Reconciliation struct {
 }
 
 // Reconcile matches each login with one jump, and no jump twice: to the same server, by the same user or key, at most loginWindow
-// before it and, for clocks that differ, skew on either side. Where more than one would do, it takes the one that nobody later can use.
-// sources are the addresses of bastions as servers see them; none: any.
+// before it and, for clocks that differ, skew on either side, and by the very connection, address and port, where the log knows it. Where
+// more than one would do, it takes the one that nobody later can use.
+// sources are the addresses of bastions as servers see them; none: any. If they are given and a jump's own is not among them, addresses are
+// translated on the way, and the connection says nothing.
 func Reconcile(passages []Passage, reports []logins.Report, sources []netip.Addr, skew time.Duration) Reconciliation {
 	r := Reconciliation{Unrecorded: []Unrecorded{}, Unseen: []Passage{}}
 	passages, reports = slices.Clone(passages), slices.Clone(reports)
@@ -81,7 +87,7 @@ func Reconcile(passages []Passage, reports []logins.Report, sources []netip.Addr
 	return r
 }
 
-// match finds the jump that a login belongs to: who has both user and key comes first, then the earliest.
+// match finds the jump that a login belongs to: the one by the same connection comes first, then one of both user and key, then the earliest.
 func match(passages []Passage, candidates []int, used []bool, l logins.Report, sources []netip.Addr, skew time.Duration) (int, string) {
 	if l.Unread != "" {
 		return 0, whyUnread
@@ -91,30 +97,41 @@ func match(passages []Passage, candidates []int, used []bool, l logins.Report, s
 	}
 	earliest, latest := l.Time.Add(-loginWindow-skew), l.Time.Add(skew)
 	first, _ := slices.BinarySearchFunc(candidates, earliest, func(i int, t time.Time) int { return passages[i].Time.Compare(t) })
-	why, best := whyNoPassage, -1
+	why, exact, best := whyNoPassage, -1, -1
 	for _, i := range candidates[first:] {
 		p := passages[i]
 		if p.Time.After(latest) {
 			break
 		}
 		user, key := p.User == l.User, p.Key == l.Key && l.Key != ""
+		known := p.Via.IsValid() && (len(sources) == 0 || slices.Contains(sources, p.Via.Addr()))
+		same := known && p.Via == netip.AddrPortFrom(l.Peer.Addr().Unmap(), l.Peer.Port())
 		switch {
 		case !user && !key:
 			if why == whyNoPassage {
 				why = whyOtherUser
 			}
+		case known && !same:
+			if why != whyUsedUp {
+				why = whyOtherPort
+			}
 		case used[i]:
 			why = whyUsedUp
-		case user && key:
+		case same:
 			return i, ""
+		case user && key && exact < 0:
+			exact = i
 		case best < 0:
 			best = i
 		}
 	}
-	if best < 0 {
+	if exact < 0 {
+		exact = best
+	}
+	if exact < 0 {
 		return 0, why
 	}
-	return best, ""
+	return exact, ""
 }
 
 // ReadPassages reads the jumps to SSH ports from an audit log, from since on. It proves nothing about the log: "bastion audit verify"
@@ -122,7 +139,11 @@ func match(passages []Passage, candidates []int, used []bool, l logins.Report, s
 func ReadPassages(dir string, since time.Time) ([]Passage, error) {
 	since = since.Add(-loginWindow)
 	var list []Passage
-	visits := make(map[string]loginRecord) // of live connections
+	type visit struct {
+		login    loginRecord
+		passages map[int]int // indices of list, by the target's number
+	}
+	visits := make(map[string]visit) // of live connections
 	_, err := audit.Read(dir, 0, func(index uint64, text []byte) error {
 		e, err := audit.ParseEntry(text)
 		if err != nil {
@@ -134,7 +155,7 @@ func ReadPassages(dir string, since time.Time) ([]Passage, error) {
 			if err := json.Unmarshal(e.Record, &r); err != nil {
 				return fmt.Errorf("record %d: %w", index, err)
 			}
-			visits[r.Connection] = r
+			visits[r.Connection] = visit{r, make(map[int]int)}
 		case eventTarget:
 			var r openingRecord
 			if err := json.Unmarshal(e.Record, &r); err != nil {
@@ -146,14 +167,26 @@ func ReadPassages(dir string, since time.Time) ([]Passage, error) {
 			if len(list) >= maxPassages {
 				return fmt.Errorf("more than %d jumps; give a later --since", maxPassages)
 			}
-			v := visits[r.Connection]
-			list = append(list, Passage{Time: e.Time, Connection: r.Connection, User: r.User, Key: v.Key, Source: v.Source, Server: r.Server})
+			v, live := visits[r.Connection]
+			if live {
+				v.passages[r.Number] = len(list)
+			}
+			list = append(list, Passage{Time: e.Time, Connection: r.Connection, User: r.User, Key: v.login.Key, Source: v.login.Source, Server: r.Server})
 		case eventConnection:
 			var r struct {
 				Connection string `json:"connection"`
+				Targets    []struct {
+					Number int            `json:"number"`
+					Via    netip.AddrPort `json:"via"`
+				} `json:"targets"`
 			}
 			if err := json.Unmarshal(e.Record, &r); err != nil {
 				return fmt.Errorf("record %d: %w", index, err)
+			}
+			for _, t := range r.Targets {
+				if i, ok := visits[r.Connection].passages[t.Number]; ok {
+					list[i].Via = t.Via
+				}
 			}
 			delete(visits, r.Connection)
 		case eventServe:

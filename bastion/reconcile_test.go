@@ -1,6 +1,7 @@
 package bastion
 
 import (
+	"net"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -23,6 +24,14 @@ func TestReconcile(t *testing.T) {
 	stranger := login(1, "anna", "ka", "se-1")
 	stranger.Peer = netip.MustParseAddrPort("192.0.2.66:1")
 	unread := logins.Report{Time: at, Server: "se-1", Unread: "Accepted what"}
+	ended := func(p Passage, via string) Passage {
+		p.Via = netip.MustParseAddrPort(via)
+		return p
+	}
+	by := func(l logins.Report, peer string) logins.Report {
+		l.Peer = netip.MustParseAddrPort(peer)
+		return l
+	}
 	password := login(2, "anna", "", "se-1")
 	password.Method = "password"
 	for _, tt := range []struct {
@@ -51,6 +60,19 @@ func TestReconcile(t *testing.T) {
 		{"a server whose logins are not known", []Passage{jump(0, "anna", "ka", "se-2")}, nil, "", 0},
 		{"not from the bastion", []Passage{jump(0, "anna", "ka", "se-1")}, []logins.Report{stranger}, "other_source", 1},
 		{"cannot be read", nil, []logins.Report{unread}, "unread", 0},
+		{"by the very connection", []Passage{ended(jump(0, "anna", "ka", "se-1"), "10.77.0.2:40000")}, []logins.Report{login(1, "anna", "ka", "se-1")}, "", 0},
+		{"by its connection in IPv6 form", []Passage{ended(jump(0, "anna", "ka", "se-1"), "10.77.0.2:40000")},
+			[]logins.Report{by(login(1, "anna", "ka", "se-1"), "[::ffff:10.77.0.2]:40000")}, "", 0},
+		{"an abandoned jump covers no other login", []Passage{ended(jump(0, "anna", "ka", "se-1"), "10.77.0.2:40001")},
+			[]logins.Report{login(1, "anna", "ka", "se-1")}, "other_port", 1},
+		{"nor does one between two others", []Passage{ended(jump(0, "anna", "ka", "se-1"), "10.77.0.2:40001"), ended(jump(1, "anna", "k2", "se-1"), "10.77.0.2:40000")},
+			[]logins.Report{login(2, "anna", "ka", "se-1")}, "", 1},
+		{"a live one, beside one that has ended", []Passage{jump(0, "anna", "ka", "se-1"), ended(jump(1, "anna", "ka", "se-1"), "10.77.0.2:40000")},
+			[]logins.Report{login(2, "anna", "ka", "se-1"), by(login(3, "anna", "ka", "se-1"), "10.77.0.2:40001")}, "", 0},
+		{"the connection is somebody else's", []Passage{ended(jump(0, "bert", "kb", "se-1"), "10.77.0.2:40000")}, []logins.Report{login(1, "anna", "ka", "se-1")}, "other_user", 1},
+		{"its connection is used up", []Passage{ended(jump(0, "anna", "ka", "se-1"), "10.77.0.2:40000"), ended(jump(1, "anna", "ka", "se-1"), "10.77.0.2:40001")},
+			[]logins.Report{login(2, "anna", "ka", "se-1"), login(3, "anna", "ka", "se-1")}, "used_up", 1},
+		{"addresses are translated", []Passage{ended(jump(0, "anna", "ka", "se-1"), "192.168.0.2:40001")}, []logins.Report{login(1, "anna", "ka", "se-1")}, "", 0},
 		{"in any order", []Passage{jump(200, "anna", "ka", "se-1"), jump(0, "anna", "ka", "se-1")},
 			[]logins.Report{login(201, "anna", "ka", "se-1"), login(1, "anna", "ka", "se-1")}, "", 0},
 	} {
@@ -68,13 +90,20 @@ func TestReconcile(t *testing.T) {
 // TestReadPassages: what a real bastion writes is what reconciling reads.
 func TestReadPassages(t *testing.T) {
 	f := newFixture(t)
-	f.sshTarget("10.77.0.11:22", "se-1")
+	peer := make(chan string, 1)
+	f.target("10.77.0.11:22", func(conn *net.TCPConn) {
+		peer <- conn.RemoteAddr().String()
+		echo(conn)
+	})
 	f.start()
 	before := time.Now()
 	client := f.login("anna", f.anna.Signer(softkey.Always))
 	conn, err := client.Dial("tcp", "se-1:22")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if list, err := ReadPassages(f.config.Audit, before); err != nil || len(list) != 1 || list[0].Via.IsValid() {
+		t.Errorf("while it is open: %+v, %v", list, err)
 	}
 	conn.Close()
 	f.hangUp(client)
@@ -84,6 +113,9 @@ func TestReadPassages(t *testing.T) {
 		t.Fatalf("got %+v, %v", list, err)
 	}
 	p := list[0]
+	if v := closing.Targets[0].Via; p.Via != v || v.Addr().String() != "127.0.0.1" || v.Port() == 0 || v.String() != <-peer {
+		t.Errorf("came by %s, the record says %s", p.Via, v)
+	}
 	if p.Connection != closing.Connection || p.User != "anna" || p.Key != closing.Key || p.Key == "" || p.Server != "se-1" || p.Source != closing.Source || p.Time.Before(before) {
 		t.Errorf("got %+v of %+v", p, closing)
 	}

@@ -1,6 +1,7 @@
 package bastion
 
 import (
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -74,6 +75,7 @@ func (v *visit) loginRecord() loginRecord {
 // openingRecord is an allowed target that is about to be dialled.
 type openingRecord struct {
 	Connection string `json:"connection"`
+	Number     int    `json:"number"` // of the connection's targets, from 1
 	User       string `json:"user"`
 	Identity   string `json:"identity"`
 	Server     string `json:"server"`
@@ -85,6 +87,7 @@ type openingRecord struct {
 
 // targetRecord is a target in the closing record.
 type targetRecord struct {
+	Number  int             `json:"number"` // as in the record of its opening
 	Server  string          `json:"server"`
 	Address string          `json:"address"`
 	Port    uint16          `json:"port"`
@@ -94,13 +97,14 @@ type targetRecord struct {
 	Ended   string          `json:"ended,omitempty"`
 	Reason  policies.Reason `json:"reason,omitempty"`
 	Session bool            `json:"session,omitempty"` // the bastion itself logged in there
+	Via     netip.AddrPort  `json:"via,omitzero"`      // the bastion's own end of the connection to the server; left out if there was none
 	recordingRecord
 	policies.Basis
 }
 
 func (v *visit) openingRecord(o *opened) openingRecord {
 	return openingRecord{
-		Connection: v.id, User: escape(v.login.User, maxText), Identity: string(v.credential.identity),
+		Connection: v.id, Number: o.number, User: escape(v.login.User, maxText), Identity: string(v.credential.identity),
 		Server: o.target.Server, Address: o.address.Addr().String(), Port: o.target.Port, Session: o.session, Basis: o.basis,
 	}
 }
@@ -148,6 +152,8 @@ type closingRecord struct {
 func (v *visit) opening(o *opened) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.opened++
+	o.number = v.opened
 	v.open = append(v.open, o)
 }
 
@@ -173,7 +179,7 @@ func (v *visit) closed(o *opened) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	r.Targets = append(r.Targets, targetRecord{
-		Server: o.target.Server, Address: o.address.Addr().String(), Port: o.target.Port,
+		Number: o.number, Via: o.via, Server: o.target.Server, Address: o.address.Addr().String(), Port: o.target.Port,
 		Up: up, Down: down, Seconds: seconds(o.began), Ended: o.ended, Reason: o.reason, Basis: o.basis,
 		Session: o.session, recordingRecord: o.recording,
 	})

@@ -187,7 +187,7 @@ func TestSession(t *testing.T) {
 	client.Close()
 	r := f.closing()
 	if r.User != "anna" || len(r.Targets) != 1 || !r.Targets[0].Session || r.Targets[0].Server != "se-1" || !r.Targets[0].Whole || r.Targets[0].Up != 7 ||
-		r.Targets[0].Ended != endTarget {
+		r.Targets[0].Ended != endTarget || r.Targets[0].Number != 1 || r.Targets[0].Via.Port() == 0 {
 		t.Fatalf("record: %+v", r)
 	}
 	if len(r.Refused) != 2 || r.Refused[0].What != "session subsystem" || r.Refused[1].What != "session auth-agent-req@openssh.com" {

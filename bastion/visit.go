@@ -44,6 +44,7 @@ type visit struct {
 
 	mu     sync.Mutex
 	open   []*opened
+	opened int // targets so far
 	record closingRecord
 	ended  string // first cause
 	why    policies.Reason

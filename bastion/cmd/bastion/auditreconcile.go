@@ -18,13 +18,13 @@ import (
 )
 
 const reconcileHelp = `It holds the logins that servers saw against the jumps that bastions recorded. Each login needs a jump of its own: to that server, by
-the same user or the same key, at most two minutes before. One without is printed, and makes exit code 3: somebody reached that
+the same user or the same key, at most two minutes before, and by the very connection once the log knows it. One without is printed, and makes exit code 3: somebody reached that
 server's sshd by another way than a bastion that writes this log, or a bastion did not write down what it did.
 
 --logins is a file from "fleetctl logins -o json"; --journal one from "journalctl -o json" of a host, for hosts that mayfly does not
 rebuild (--server is its name in the inventory, where the journal's host name is another). Both may be given several times, and --dir
 too: with several bastions give each one's log. --from is an address of a bastion as servers see it; with it, a login from any other
-address is unrecorded whatever the log says.
+address is unrecorded whatever the log says; where addresses are translated on the way it has to be given.
 
 With --alert the bastion that serves with this configuration tells people (its [alerts]); it answers root and its own user.
 
