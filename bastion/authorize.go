@@ -69,7 +69,13 @@ func (v *visit) admitLogin(user string, key ssh.PublicKey, now time.Time) polici
 	// A policy that came in between has not seen this session, nor has the end of a break-glass opening that came just then:
 	// decide once more.
 	if newer := v.server.ruling.Load(); newer != ruling || verdict.Kind == policies.KindBreakGlass {
-		if verdict := v.decide(newer, login, time.Now()); !verdict.Allow {
+		verdict := v.decide(newer, login, time.Now())
+		if verdict.Allow && newer.bundle != ruling.bundle {
+			if verdict = v.restrict(context.Background(), newer, policies.DecidesLogin, login, policies.Target{}); !verdict.Allow {
+				verdict.Kind = cred.identity
+			}
+		}
+		if !verdict.Allow {
 			v.server.sessions.leave(v)
 			return verdict
 		}

@@ -173,7 +173,13 @@ func (v *visit) toTarget(ctx context.Context, nc ssh.NewChannel, what string, ta
 	v.server.metrics.targetOpened()
 	defer v.closed(o)
 	// A policy or statement that came in between, and a window that ended, have not seen this target: decide once more.
-	v.decideAgain(v.server.ruling.Load(), v.login, time.Now())
+	newer := v.server.ruling.Load()
+	v.decideAgain(newer, v.login, time.Now())
+	if newer.bundle != ruling.bundle {
+		if verdict := v.restrict(ctx, newer, policies.DecidesTarget, v.login, target); !verdict.Allow {
+			o.cut(endPolicy, verdict.Reason)
+		}
+	}
 	// Written down before anything goes to the server, durably.
 	if err := v.server.audit.AppendOpening(eventTarget, v.openingRecord(o)); err != nil {
 		v.server.log.Error("the audit log cannot be written: new targets are denied", "error", err)

@@ -16,6 +16,7 @@ const (
 	noticeFresh      = "fresh"        // witnesses do not confirm the policy; fields are a freshRecord
 	noticePolicy     = "policy"       // changed files were refused; fields are a policyRecord
 	noticePlugin     = "plugin"       // a plugin failed or was late; fields are a pluginNotice
+	noticePlugins    = "plugins"      // the plugins' host has ended; fields are a pluginsRecord
 	noticeAuditIll   = "audit_ill"    // fields are a text
 	noticeAuditWell  = "audit_well"   // fields are a text
 	noticeLogin      = "login"        // a login without a record; fields are an UnrecordedLogin
@@ -95,6 +96,8 @@ func alertOf(fields any, kind string) alert.Alert {
 		return alert.Alert{Kind: alert.PolicyRefused, Subject: "policy or host certificate", Detail: fmt.Sprintf("policy %d stays in force: %s", f.Version, f.Detail)}
 	case pluginNotice:
 		return alert.Alert{Kind: alert.PluginFailed, Subject: f.plugin, Detail: fmt.Sprintf("%s: %s", f.verdict.Reason, f.verdict.Detail), Reference: f.connection}
+	case pluginsRecord:
+		return alert.Alert{Kind: alert.PluginFailed, Subject: "bastion-plugins", Detail: "it has ended: what plugins decide is denied until the bastion is started again"}
 	case UnrecordedLogin:
 		return alert.Alert{Kind: alert.UnrecordedLogin, Subject: fmt.Sprintf("%s on %s at %s", f.User, f.Server, f.Time.UTC().Format(time.RFC3339)),
 			Detail: fmt.Sprintf("%s: from %s with key %s; %d such logins were found together", f.Why, f.Peer, f.Key, f.All)}

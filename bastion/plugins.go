@@ -111,7 +111,7 @@ func startPlugins(c PluginConfig, test bool, log *slog.Logger) (relay *plugin.Re
 		defer close(ended)
 		<-relay.Done()
 		if err := cmd.Wait(); err != nil {
-			log.Error("the plugins' host ended: whatever a plugin decides is denied until the bastion is started again", "error", err)
+			log.Error("bastion-plugins ended", "error", err)
 		}
 	}()
 	return relay, func() {
@@ -152,6 +152,11 @@ func (s *Server) pinPlugins(p policies.Policy) {
 
 // restrict asks the plugins of a policy about what it has allowed. They can only deny; without any, what is allowed stays so.
 func (v *visit) restrict(ctx context.Context, r *ruling, kind string, login policies.Login, target policies.Target) policies.Verdict {
+	return v.ask(ctx, r, kind, login, entered{identity: v.credential.identity, key: v.credential.fingerprint}, target)
+}
+
+// ask is restrict for whoever looks from outside of the visit.
+func (v *visit) ask(ctx context.Context, r *ruling, kind string, login policies.Login, who entered, target policies.Target) policies.Verdict {
 	list := pins(r.bundle.Policy, kind)
 	if len(list) == 0 {
 		return policies.Verdict{Allow: true, Reason: policies.Allowed}
@@ -162,7 +167,7 @@ func (v *visit) restrict(ctx context.Context, r *ruling, kind string, login poli
 		return verdict
 	}
 	answer := v.server.plugins.Decide(ctx, list, plugin.Request{
-		Kind: kind, User: login.User, Identity: string(v.credential.identity), Source: login.Source.String(), Key: v.credential.fingerprint,
+		Kind: kind, User: login.User, Identity: string(who.identity), Source: login.Source.String(), Key: who.key,
 		Server: target.Server, Port: target.Port, Time: time.Now().UTC().Truncate(time.Second),
 	})
 	verdict := policies.Verdict{Reason: pluginFailed, Detail: answer.Plugin + ": " + answer.Text}

@@ -78,7 +78,15 @@ func TestPlugins(t *testing.T) {
 	f.config.Plugin = PluginConfig{Directory: dir, User: user, Host: host}
 	f.target("10.77.0.11:22", echo)
 	f.target("10.77.0.11:23", echo)
-	f.start()
+	relay, end, err := startPlugins(f.config.Plugin, true, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer end()
+	f.startWith(func(s *Server) { s.plugins = relay })
+	if v := (&visit{server: &Server{}}).restrict(t.Context(), f.server.ruling.Load(), policies.DecidesLogin, policies.Login{}, policies.Target{}); v.Allow || v.Reason != pluginFailed {
+		t.Errorf("without a host: %+v", v)
+	}
 
 	// Nobody runs the plugin yet.
 	if _, err := f.client("anna", f.anna.Signer(softkey.Always)); err == nil {
@@ -87,12 +95,6 @@ func TestPlugins(t *testing.T) {
 	if r := f.closing(); r.Reason != pluginFailed {
 		t.Errorf("record: %+v", r)
 	}
-	relay, end, err := startPlugins(f.config.Plugin, true, quiet)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer end()
-	f.server.plugins = relay
 	f.server.pinPlugins(f.policy)
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()

@@ -22,6 +22,7 @@ const (
 	eventWitness    = "witness"     // a witness rejects a checkpoint of this log
 	eventConnection = "connection"  // the one closing record of an admitted connection
 	eventStatement  = "statement"   // a signed statement was taken, refused or removed
+	eventPlugins    = "plugins"     // live sessions were asked about again, or the plugins' host has ended
 	eventBreakGlass = "break_glass" // a break-glass identity was opened, used or closed
 )
 

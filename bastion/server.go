@@ -40,6 +40,7 @@ type Server struct {
 	confined     *confinement                                // nil: not
 
 	plugins        *plugin.Relay // nil: none are configured
+	repinned       chan struct{} // holds one when live sessions are to be asked about again
 	session        *sessionMode  // nil: none
 	recordingLimit int64         // 0: the package's own
 
@@ -116,7 +117,7 @@ func Serve(ctx context.Context, c Config, log *slog.Logger, signals Signals, inh
 // newServer loads everything that a bastion serves by.
 func newServer(c Config, log *slog.Logger, records auditLog, now time.Time) (*Server, error) {
 	s := &Server{config: c, log: log, audit: records, dial: dialingFrom(c.Listen.Addr()), ownAddresses: machineAddresses, loaded: c.stamp(),
-		began: now, drain: drain{asked: make(chan time.Duration, 1)}}
+		began: now, drain: drain{asked: make(chan time.Duration, 1)}, repinned: make(chan struct{}, 1)}
 	s.metrics = newMetrics(s)
 	if records != nil {
 		s.audit = &watchedLog{auditLog: records, metrics: s.metrics, status: AuditStatus{Works: true}}
@@ -192,6 +193,7 @@ func (s *Server) run(ctx context.Context, reload <-chan os.Signal, published net
 		background.Go(func() { s.tuning.run(watching, s.sessions.busy) })
 	}
 	background.Go(func() { s.watchStatements(watching) })
+	background.Go(func() { s.watchPlugins(watching) })
 	background.Go(func() { s.serveControl(watching) })
 	background.Go(func() { s.untilStopped(ctx) })
 	background.Go(func() { s.followLogins(watching) })

@@ -44,6 +44,7 @@ type Status struct {
 	MoreRefused        int             `json:"more_refused"`
 	DroppedByFilter    uint32          `json:"dropped_by_filter"` // segments, since the socket was made
 	Sandbox            ReportSandbox   `json:"sandbox"`           // as it is in force
+	Plugins            *PluginsStatus  `json:"plugins,omitempty"` // left out where neither policy nor configuration has any
 }
 
 // SessionStatus is somebody who is in.
@@ -148,6 +149,7 @@ func (s *Server) status(now time.Time) Status {
 	}
 	status.Fresh = r.fresh.status()
 	status.Sandbox = s.sandboxStatus()
+	status.Plugins = s.pluginsStatus(r)
 	if end := s.drain.end(); !end.IsZero() {
 		end = end.UTC()
 		status.DrainingUntil = &end

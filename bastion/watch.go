@@ -110,6 +110,9 @@ func (s *Server) reload(w *watcher, asked bool, now time.Time) {
 	record := next.record("in_force")
 	record.Cut = s.sessions.decideAgain(next, now)
 	w.decided = now
+	if next.bundle.Version != old.bundle.Version {
+		s.askAgain()
+	}
 	if err != nil {
 		record.Outcome, record.Detail = "kept_old", escape(err.Error(), maxDetail)
 		s.log.Error("not all of the new policy and host certificate is in force", "version", next.bundle.Version, "error", err, "hint", hint.Of(err))

@@ -82,6 +82,11 @@ func printStatus(out io.Writer, s bastion.Status) error {
 	for _, m := range s.Sandbox.Missing {
 		row("NOT ENFORCED", "%s", m)
 	}
+	if p := s.Plugins; p != nil && p.Works {
+		row("plugins", "%s", strings.Join(p.Names, " "))
+	} else if p != nil {
+		row("plugins", "FAIL: bastion-plugins does not run, what %s decides is denied until the bastion is started again", strings.Join(p.Names, " "))
+	}
 	row("sessions", "%d", len(s.Sessions)+s.MoreSessions)
 	for _, v := range s.Sessions {
 		through := ""
