@@ -77,7 +77,7 @@ func (r renewer) due() (time.Time, error) {
 func (r renewer) renew(ctx context.Context) (end time.Time, err error) {
 	now := time.Now()
 	// Which version is in force is the bastion's to judge, and its own directory is not this process's to read: an older one
-	// says at most that the controller was elsewhere.
+	// says at most that the controller was elsewhere (docs/threat-model.md).
 	b, err := loadBundle(r.config, 0, now)
 	if err != nil {
 		return time.Time{}, err

@@ -1,6 +1,7 @@
 package bastion
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -294,6 +295,30 @@ func TestStatementsVanish(t *testing.T) {
 }
 
 // TestTooManyStatements: the newest count.
+// TestStatementWrittenInPieces copies a statement slowly, into its place: none of its parts is in force.
+func TestStatementWrittenInPieces(t *testing.T) {
+	f := withStatements(t, func(*policies.Policy) {})
+	path := f.say("a1", annasApproval(), statement.NamespaceApproval, f.bert.Signer(softkey.Always))
+	data, sigs := f.read("statements/a1.json"), bytes.TrimSpace(f.read("statements/a1.json.sig"))
+	d := statementDir{path: f.config.Statements, trust: f.config.Trust}
+	for _, part := range []struct{ json, sig int }{{0, 0}, {len(data) / 2, 0}, {len(data) - 1, 0}, {len(data), 0}, {len(data), len(sigs) / 2}, {len(data), len(sigs) - 1},
+		{0, len(sigs)}, {len(data) - 1, len(sigs)}, {len(data), len(sigs)}} {
+		for _, err := range []error{os.WriteFile(path, data[:part.json], 0o644), os.WriteFile(path+".sig", sigs[:part.sig], 0o644)} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		d.seen = nil // read it again, however coarse the file system's time is
+		if _, _, err := d.look(f.policy, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		whole := part.json == len(data) && part.sig == len(sigs)
+		if got := len(d.collected().Approvals); (got == 1) != whole {
+			t.Errorf("%d of %d bytes, %d of %d of signatures: %d approvals", part.json, len(data), part.sig, len(sigs), got)
+		}
+	}
+}
+
 func TestTooManyStatements(t *testing.T) {
 	f := withStatements(t, func(p *policies.Policy) { p.Grants[0].Approval = true })
 	for i := range maxStatements {

@@ -113,6 +113,27 @@ func TestOpen(t *testing.T) {
 	}
 }
 
+// TestNoPartOpens: what was copied in part, or beside the signatures of another, is never taken for a bundle.
+func TestNoPartOpens(t *testing.T) {
+	x := load(t)
+	data := x.make(t)
+	sigs := x.sign(t, Namespace, data, x.bert, x.anna)
+	for n := len(data) - 1; n >= 0; n -= 29 {
+		if _, err := Open(x.trust, data[:n], sigs, now, 1); err == nil {
+			t.Fatalf("the first %d of %d bytes open", n, len(data))
+		}
+	}
+	for n := len(bytes.TrimSpace(sigs)) - 1; n >= 0; n -= 29 {
+		if _, err := Open(x.trust, data, sigs[:n], now, 1); err == nil {
+			t.Fatalf("the first %d of %d bytes of the signatures do", n, len(sigs))
+		}
+	}
+	x.policy.Version++
+	if _, err := Open(x.trust, x.make(t), sigs, now, 1); err == nil {
+		t.Error("a new bundle opens beside the signatures of the old one")
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	x := load(t)
 	good := x.make(t)
