@@ -79,6 +79,9 @@ func parseNetworks(file string, data []byte) (networkTable, error) {
 
 // name of an address's network: the table's, or the prefix that it is in.
 func (t networkTable) name(a netip.Addr) string {
+	if !a.IsValid() {
+		return "nowhere"
+	}
 	a = a.Unmap().WithZone("")
 	bits, unnamed := t.bits6, unnamedBitsV6
 	if a.Is4() {
@@ -89,9 +92,5 @@ func (t networkTable) name(a netip.Addr) string {
 			return t.names[p]
 		}
 	}
-	p, err := a.Prefix(unnamed)
-	if err != nil {
-		return "nowhere"
-	}
-	return p.String()
+	return netip.PrefixFrom(a, unnamed).Masked().String()
 }
