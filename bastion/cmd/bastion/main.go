@@ -56,6 +56,6 @@ func program() command.Program {
 	return command.Program{
 		Name:    "bastion",
 		Summary: "the SSH server through which engineers reach a fleet",
-		Verbs:   append([]command.Verb{serveVerb(), checkVerb(), statusVerb(), drainVerb(), nftVerb(), renewVerb(), playVerb(), reconcileVerb()}, auditVerbs()...),
+		Verbs:   append([]command.Verb{serveVerb(), checkVerb(), doctorVerb(), statusVerb(), drainVerb(), nftVerb(), renewVerb(), playVerb(), reconcileVerb()}, auditVerbs()...),
 	}
 }

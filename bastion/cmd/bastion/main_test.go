@@ -190,6 +190,7 @@ func writeFleet(dir string) error {
 	}
 	return errors.Join(
 		os.WriteFile(filepath.Join(dir, "trust.json"), data, 0o644),
+		os.WriteFile(filepath.Join(dir, "anna.pub"), []byte(anna.Authorized()+"\n"), 0o644),
 		writeHostKey(dir),
 		writeBundle(dir, "bundle.json", 1, anna, approvers[:2]),
 		writeBundle(dir, "newer.json", 2, anna, approvers[:2]),
