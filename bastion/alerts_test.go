@@ -186,6 +186,10 @@ func TestAlertsOfTheBastion(t *testing.T) {
 	if a := h.next(alert.PluginFailed); a.Subject != "site" || a.Reference != "c2" || !strings.Contains(a.Detail, "plugin_late") {
 		t.Errorf("alert %+v", a)
 	}
+	f.server.notify(noticePlugins, pluginsRecord{Outcome: pluginsEnded, Policy: 1})
+	if a := h.next(alert.PluginFailed); a.Subject != "bastion-plugins" {
+		t.Errorf("alert %+v", a)
+	}
 	f.server.notify(noticeFresh, freshRecord{Outcome: "witness_missing", Version: 1})
 	if a := h.next(alert.PolicyUnconfirmed); a.Subject != "policy 1" {
 		t.Errorf("alert %+v", a)

@@ -122,6 +122,9 @@ func (d *doctor) examine(ctx context.Context, path string, who *Suppose) {
 			d.serving = &s
 		}
 	}
+	if d.serving != nil && d.serving.Plugins != nil && !d.serving.Plugins.Works {
+		d.note("plugins", Fails, "systemctl restart bastion: a confined bastion cannot start their host", "their host has ended: what they decide is denied")
+	}
 	d.files(path)
 	d.policy()
 	d.witnesses(ctx)

@@ -33,12 +33,13 @@ var (
 	descDraining    = describe("draining", "1 while nobody is accepted any more.")
 	descBegan       = describe("start_timestamp_seconds", "When this process began.")
 	descAlerts      = describe("alerts_delivering", "1 while bastion-alerts takes alerts; left out where none are configured.")
+	descPlugins     = describe("plugins_working", "1 while the host of plugins runs; left out where neither policy nor configuration has any.")
 	descConfined    = describe("sandbox_missing", "Parts of the sandbox that this kernel cannot enforce; left out where it is off.")
 )
 
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descSessions, descTargets, descBytes, descHalfOpen, descHalfMost, descPenalties, descDropped, descAuditOK, descPolicy,
-		descPolicyEnd, descCertificate, descWitnessed, descWitnessEnd, descStatements, descDraining, descBegan, descAlerts, descConfined} {
+		descPolicyEnd, descCertificate, descWitnessed, descWitnessEnd, descStatements, descDraining, descBegan, descAlerts, descPlugins, descConfined} {
 		ch <- d
 	}
 }
@@ -83,6 +84,9 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	gauge(descBegan, unixSeconds(s.began))
 	if s.alerts != nil {
 		gauge(descAlerts, truth(s.alerts.delivering()))
+	}
+	if p := s.pluginsStatus(r); p != nil {
+		gauge(descPlugins, truth(p.Works))
 	}
 	if s.confined != nil {
 		gauge(descConfined, float64(len(s.confined.Missing)))

@@ -69,6 +69,10 @@ func (s *Server) visit(ctx context.Context, conn net.Conn, source netip.AddrPort
 	took := time.Since(v.began)
 	s.startups.leave(place)
 	defer s.sessions.leave(v)
+	if err == nil || v.written {
+		s.metrics.handshake(outcomeAccepted, took)
+		s.metrics.accepted()
+	}
 	if err != nil && v.written {
 		v.lostAtTheDoor()
 		return
@@ -80,8 +84,6 @@ func (s *Server) visit(ctx context.Context, conn net.Conn, source netip.AddrPort
 		v.write("refused", why, detail)
 		return
 	}
-	s.metrics.handshake(outcomeAccepted, took)
-	s.metrics.accepted()
 	s.letIn(source.Addr(), time.Now())
 	v.comesFrom(time.Now())
 	v.serve(ctx, sshConn, channels, requests)
