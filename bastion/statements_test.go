@@ -294,7 +294,6 @@ func TestStatementsVanish(t *testing.T) {
 	}
 }
 
-// TestTooManyStatements: the newest count.
 // TestStatementWrittenInPieces copies a statement slowly, into its place: none of its parts is in force.
 func TestStatementWrittenInPieces(t *testing.T) {
 	f := withStatements(t, func(*policies.Policy) {})
@@ -319,6 +318,7 @@ func TestStatementWrittenInPieces(t *testing.T) {
 	}
 }
 
+// TestTooManyStatements: the newest count.
 func TestTooManyStatements(t *testing.T) {
 	f := withStatements(t, func(p *policies.Policy) { p.Grants[0].Approval = true })
 	for i := range maxStatements {
@@ -504,7 +504,7 @@ func TestCertificateEnds(t *testing.T) {
 		for _, life := range []time.Duration{statementPoll / 5, 5 * time.Second, 90 * time.Second} {
 			// A certificate's times are whole seconds.
 			began := time.Now().Truncate(time.Second)
-			time.Sleep(began.Add(2*time.Second - min(life, time.Second)).Sub(time.Now()))
+			time.Sleep(time.Until(began.Add(2*time.Second - min(life, time.Second))))
 			expires := time.Now().Add(life)
 			c := &policies.Certificate{Authority: authority, Signed: true, User: true, Principals: []string{"anna"},
 				ValidAfter: uint64(began.Unix()), ValidBefore: uint64(expires.Unix()),

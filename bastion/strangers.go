@@ -8,7 +8,7 @@ import (
 
 // There are two bounds of closing records of connections that never authenticated, and both are needed. This one keeps a minute's flood of one
 // network from pushing everybody else's records out of the bounded files of refusals. The hourly one (maxRefusedClosings) keeps them from filling
-// the log itself, which forgets nothing: a minute's bound would let in two million of them a day, and an hourly bound alone would let one
+// the log itself, which forgets nothing: a minute's bound would let in over two million of them a day, and an hourly bound alone would let one
 // network's flood turn all others of the hour into mere counts.
 
 // Bounds of what strangers, who never authenticated, may have written down singly in one minute. What exceeds them is counted.

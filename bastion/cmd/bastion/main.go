@@ -23,21 +23,23 @@ const configHelp = `The configuration is a TOML file; relative paths are relativ
   sandbox          = "on"                   optional: "require" does not serve where the kernel lacks a part, "off" serves without
   audit_key        = "audit_key"            optional: the log's key; audit_key in its directory if left out
   witnesses        = ["http://192.0.2.7:8700"]  who confirms that a policy is the newest (fleetctl witness)
-  [plugin]                                  optional: how the plugins that a policy pins are run
-  directory = "/usr/lib/mayfly/plugins"     root's, and nobody else may write there
-  user = "mayfly-plugins"                   who they run as; host = "FILE" is bastion-plugins, if not beside bastion
-  [[audit_witness]]                         optional, repeated: who cosigns the log's checkpoints
-  url = "https://witness.example/log"       its submission prefix
-  key = "NAME+HASH+KEY"                     its verifier key
   metrics          = "127.0.0.1:9122"       optional: where numbers for Prometheus are read; or a path that ends in .sock
   metrics_allow    = ["10.77.0.9/32"]       optional: who may read them from elsewhere
   log              = "text"                 optional: form of what it says on stderr: "text" or "json"
+  [plugin]                                  optional: how the plugins that a policy pins are run
+  directory = "/usr/lib/mayfly/plugins"     root's, and nobody else may write there
+  user = "mayfly-plugins"                   who they run as
+  host = "/usr/sbin/bastion-plugins"        optional: the program that runs them; beside bastion if left out
+  [[audit_witness]]                         optional, repeated: who cosigns the log's checkpoints
+  url = "https://witness.example/log"       its submission prefix
+  key = "NAME+HASH+KEY"                     its verifier key
   [alerts]                                  optional: who is told of what should not happen
   webhook = "https://alerts.example/hook"   gets each alert as JSON
   token = "token"                           file with the bearer token that goes with it, mode 0600
   ca = "ca.pem"                             optional: CAs of its server
   exec = "/usr/local/sbin/alert"            program that gets each alert on its standard input
   user = "mayfly-alerts"                    optional: who bastion-alerts runs as; the bastion's own user if left out
+  program = "/usr/sbin/bastion-alerts"      optional: the program that delivers them; beside bastion if left out
   networks = "networks"                     optional: file of lines "PREFIX NAME"
   refusals = 10                             refusals of a listed source, or of a user's name,
   within = "10m"                            in this time are an alert
