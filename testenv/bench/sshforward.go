@@ -99,7 +99,7 @@ func (b *bastionBench) profiled(ctx context.Context, r *running, what string) (s
 func (r *running) transfer(ctx context.Context, agent string, up bool, size int64) (seconds, wall float64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
-	client := r.lab.in(ctx, 0, "ssh", "-F", "none", "-T", "-p", fmt.Sprint(sshPort), "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes",
+	client := r.lab.in(ctx, 0, "ssh", "-F", "none", "-T", "-p", fmt.Sprint(r.port), "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes",
 		"-o", "GlobalKnownHostsFile="+os.DevNull, "-o", "UserKnownHostsFile="+r.lab.path("known_hosts"), "-o", "HostKeyAlgorithms=ssh-ed25519",
 		"-o", "IdentityAgent="+agent, "-o", "IdentityFile=none", "-o", "KexAlgorithms=curve25519-sha256", "-o", "Ciphers="+cipherUsed,
 		"-W", fmt.Sprintf("%s:%d", r.target(), targetPort), r.user(0)+"@"+serverAddress)

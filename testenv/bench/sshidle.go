@@ -163,7 +163,7 @@ func (r *running) flood(ctx context.Context, n int, from func(i int) netip.Addr)
 				if i >= n && wait(ctx, 10*time.Millisecond) != nil { // an attacker who has all of them open comes back for more
 					break
 				}
-				conn, err := r.lab.dial(ctx, from(i))
+				conn, err := r.dial(ctx, from(i))
 				if err != nil {
 					continue
 				}

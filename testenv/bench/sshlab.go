@@ -33,7 +33,7 @@ const (
 	serverAddress = "10.77.0.2"
 	targetAddress = "10.77.0.11"
 	crowd         = "10.78.0.0/16"
-	sshPort       = 2222
+	firstPort     = 2222 // of the servers: each has its own
 	targetPort    = 22
 )
 
@@ -56,10 +56,11 @@ type sshLab struct {
 	keys      []*softkey.Key
 	approvers []ssh.Signer
 	target    net.Listener
+	port      int // of the server started last
 }
 
 func newSSHLab(ctx context.Context, dir string) (_ *sshLab, err error) {
-	l := &sshLab{dir: dir, tag: fmt.Sprintf("mfb%x", os.Getpid()), hostFile: filepath.Join(dir, "host_key")}
+	l := &sshLab{dir: dir, tag: fmt.Sprintf("mfb%x", os.Getpid()), hostFile: filepath.Join(dir, "host_key"), port: firstPort}
 	l.clients = netlab.Namespace{Name: l.node(0)}
 	defer func() {
 		if err != nil {
@@ -114,8 +115,8 @@ func (l *sshLab) in(ctx context.Context, side int, args ...string) *exec.Cmd {
 }
 
 // dial connects to the server from a client's address; the zero address is the usual one.
-func (l *sshLab) dial(ctx context.Context, from netip.Addr) (net.Conn, error) {
-	return l.clients.DialContext(ctx, "tcp", fmt.Sprintf("%s:%d", serverAddress, sshPort), from)
+func (r *running) dial(ctx context.Context, from netip.Addr) (net.Conn, error) {
+	return r.lab.clients.DialContext(ctx, "tcp", fmt.Sprintf("%s:%d", serverAddress, r.port), from)
 }
 
 func newSigner() (ssh.Signer, ed25519.PrivateKey, error) {
@@ -178,7 +179,7 @@ func (l *sshLab) path(name string) string { return filepath.Join(l.dir, name) }
 func engineer(i int) string { return fmt.Sprintf("engineer%d", i) }
 
 // writeFleet writes trust, policy and configuration of a bastion into a directory of its own and returns its configuration's path.
-func (l *sshLab) writeFleet(dir string, lim limits) (string, error) {
+func (l *sshLab) writeFleet(dir string, port int, lim limits) (string, error) {
 	var people []trust.Person
 	for i, approver := range l.approvers {
 		people = append(people, trust.Person{Name: fmt.Sprintf("approver%d", i), Keys: []string{line(approver.PublicKey())}})
@@ -200,7 +201,7 @@ func (l *sshLab) writeFleet(dir string, lim limits) (string, error) {
 		Name: "bench", Domain: "bench.internal", Test: true,
 		Network:    inventory.Network{Management: []netip.Prefix{netip.MustParsePrefix("10.77.0.0/24")}, Gateway: netip.MustParseAddr("10.77.0.1")},
 		Controller: inventory.Controller{Address: netip.MustParseAddr("10.77.0.1"), BootPort: 80, JoinPort: 443, CheckinPort: 8443},
-		Bastions:   []inventory.Bastion{{Name: "bastion", Address: netip.MustParseAddr(serverAddress), Port: sshPort}},
+		Bastions:   []inventory.Bastion{{Name: "bastion", Address: netip.MustParseAddr(serverAddress), Port: uint16(port)}},
 		Regions:    []inventory.Region{{Name: "se"}},
 		Racks:      []inventory.Rack{{Name: "se-a", Region: "se"}},
 		Servers: []inventory.Server{{Name: "se-1", Rack: "se-a", Role: "vpn", Address: netip.MustParsePrefix(targetAddress + "/24"), Capacity: 1000,
@@ -234,7 +235,7 @@ func (l *sshLab) writeFleet(dir string, lim limits) (string, error) {
 	}
 	path := filepath.Join(dir, "bastion.toml")
 	config := fmt.Sprintf("listen = \"%s:%d\"\ntrust = \"trust.json\"\nbundle = \"bundle.json\"\nhost_key = %q\nhost_certificate = %q\naudit = \"audit\"\n",
-		serverAddress, sshPort, l.hostFile, l.path("host_key-cert.pub"))
+		serverAddress, port, l.hostFile, l.path("host_key-cert.pub"))
 	return path, errors.Join(
 		os.WriteFile(filepath.Join(dir, "trust.json"), trusted, 0o644),
 		os.WriteFile(filepath.Join(dir, "bundle.json.sig"), signatures, 0o644),

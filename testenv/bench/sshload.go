@@ -18,6 +18,8 @@ import (
 const (
 	parallelLogins = 16
 	loginLimit     = 20 * time.Second
+	turnsASecond   = 2
+	lastRecord     = 150 * time.Millisecond // for what a server does once its clients have left: it counts as well
 	cipherUsed     = "aes256-gcm@openssh.com"
 )
 
@@ -25,7 +27,7 @@ const (
 func (r *running) login(ctx context.Context, i int, from netip.Addr) (*ssh.Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, loginLimit)
 	defer cancel()
-	conn, err := r.lab.dial(ctx, from)
+	conn, err := r.dial(ctx, from)
 	if err != nil {
 		return nil, err
 	}
@@ -74,42 +76,84 @@ func (r *running) logins(ctx context.Context, d time.Duration) (int, error) {
 	return int(done.Load()), <-failed
 }
 
-// handshakes measures logins for each CPU-second of the server.
+// handshakes measures logins for each CPU-second of the server. The servers of a pair run side by side and have their turns: what else the
+// machine does falls on all of them.
 func (b *bastionBench) handshakes(ctx context.Context) error {
 	got := map[string][]float64{}
-	err := b.alternate(ctx, "handshakes", []sshServer{ownServer{}, bareServer{}, openSSHServer{}}, func(ctx context.Context, r *running) error {
-		if _, err := r.logins(ctx, 500*time.Millisecond); err != nil { // whatever is done once
-			return err
+	for i := range b.Pairs {
+		if err := b.inTurns(ctx, []sshServer{ownServer{}, bareServer{}, openSSHServer{}}, got); err != nil {
+			return fmt.Errorf("pair %d: %w", i+1, err)
 		}
-		stop, err := b.profiled(ctx, r, "handshakes")
-		if err != nil {
-			return err
-		}
-		before, err := r.cpu()
-		if err != nil {
-			return err
-		}
-		n, err := r.logins(ctx, time.Duration(b.Seconds)*time.Second)
-		if err := errors.Join(err, stop()); err != nil {
-			return err
-		}
-		after, err := r.cpu()
-		if err != nil {
-			return err
-		}
-		if after <= before {
-			return errors.New("the server used no CPU time")
-		}
-		rate := float64(n) / (after - before)
-		got[r.name()] = append(got[r.name()], rate)
-		fmt.Fprintf(b.Log, "handshakes: %s: %d in %d s, %.0f for each core-second\n", r.name(), n, b.Seconds, rate)
-		return nil
-	})
-	if err != nil {
-		return err
+		fmt.Fprintf(b.Log, "handshakes: pair %d of %d done\n", i+1, b.Pairs)
 	}
 	for _, peer := range []string{openSSH, xcrypto} {
 		b.results = append(b.results, paired("handshakes", "logins/core-s", peer, got["mayfly"], got[peer], false))
 	}
+	return nil
+}
+
+// inTurns is one pair.
+func (b *bastionBench) inTurns(ctx context.Context, servers []sshServer, got map[string][]float64) (err error) {
+	var turns []*loginTurns
+	for _, s := range servers {
+		r, serr := b.lab.start(ctx, s, limits{})
+		if serr != nil {
+			return serr
+		}
+		defer func() { err = errors.Join(err, r.end()) }()
+		if _, err := r.logins(ctx, 500*time.Millisecond); err != nil { // whatever is done once
+			return err
+		}
+		stop, perr := b.profiled(ctx, r, "handshakes")
+		if perr != nil {
+			return perr
+		}
+		defer func() { err = errors.Join(err, stop()) }()
+		turns = append(turns, &loginTurns{server: r})
+	}
+	for n := range b.Seconds * turnsASecond {
+		for i := range turns {
+			if n%2 == 1 {
+				i = len(turns) - 1 - i
+			}
+			if err := turns[i].take(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	for _, t := range turns {
+		if t.cpu <= 0 {
+			return errors.New("the server used no CPU time")
+		}
+		rate := float64(t.logins) / t.cpu
+		got[t.server.name()] = append(got[t.server.name()], rate)
+		fmt.Fprintf(b.Log, "handshakes: %s: %d in %d s, %.0f for each core-second\n", t.server.name(), t.logins, b.Seconds, rate)
+	}
+	return nil
+}
+
+// loginTurns are one server's turns so far.
+type loginTurns struct {
+	server *running
+	logins int
+	cpu    float64
+}
+
+func (t *loginTurns) take(ctx context.Context) error {
+	before, err := t.server.cpu()
+	if err != nil {
+		return err
+	}
+	n, err := t.server.logins(ctx, time.Second/turnsASecond)
+	if err != nil {
+		return err
+	}
+	time.Sleep(lastRecord)
+	after, err := t.server.cpu()
+	if err != nil {
+		return err
+	}
+	t.logins += n
+	t.cpu += after - before
 	return nil
 }

@@ -20,7 +20,7 @@ const sshdPath = "/usr/sbin/sshd"
 // sshServer is a server that can be started in the lab.
 type sshServer interface {
 	name() string
-	prepare(ctx context.Context, l *sshLab, dir string, lim limits) (args []string, err error)
+	prepare(ctx context.Context, l *sshLab, dir string, port int, lim limits) (args []string, err error)
 	user(i int) string      // who logs in with the lab's key i
 	target() string         // the target's name, as the server knows it
 	keyExchanges() []string // what a client may offer
@@ -45,8 +45,8 @@ func (ownServer) user(i int) string      { return engineer(i) }
 func (ownServer) target() string         { return "se-1" }
 func (ownServer) keyExchanges() []string { return postQuantum }
 
-func (ownServer) prepare(_ context.Context, l *sshLab, dir string, lim limits) ([]string, error) {
-	config, err := l.writeFleet(dir, lim)
+func (ownServer) prepare(_ context.Context, l *sshLab, dir string, port int, lim limits) ([]string, error) {
+	config, err := l.writeFleet(dir, port, lim)
 	return []string{l.path("bastion"), "serve", "--config", config}, err
 }
 
@@ -58,8 +58,8 @@ func (bareServer) user(i int) string      { return engineer(i) }
 func (bareServer) target() string         { return targetAddress }
 func (bareServer) keyExchanges() []string { return postQuantum }
 
-func (bareServer) prepare(_ context.Context, l *sshLab, _ string, _ limits) ([]string, error) {
-	return []string{l.path("testenv"), "part", "ssh", "--listen", fmt.Sprintf("%s:%d", serverAddress, sshPort),
+func (bareServer) prepare(_ context.Context, l *sshLab, _ string, port int, _ limits) ([]string, error) {
+	return []string{l.path("testenv"), "part", "ssh", "--listen", fmt.Sprintf("%s:%d", serverAddress, port),
 		"--host-key", l.hostFile, "--authorized", l.path("authorized_keys")}, nil
 }
 
@@ -71,7 +71,7 @@ func (openSSHServer) user(int) string        { return "root" }
 func (openSSHServer) target() string         { return targetAddress }
 func (openSSHServer) keyExchanges() []string { return classical } // Debian 12's has no ML-KEM
 
-func (openSSHServer) prepare(ctx context.Context, l *sshLab, dir string, _ limits) ([]string, error) {
+func (openSSHServer) prepare(ctx context.Context, l *sshLab, dir string, port int, _ limits) ([]string, error) {
 	if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
 		return nil, err
 	}
@@ -90,7 +90,7 @@ MaxStartups 10000
 UseDNS no
 PrintMotd no
 PrintLastLog no
-`, serverAddress, sshPort, l.hostFile, l.path("authorized_keys"))
+`, serverAddress, port, l.hostFile, l.path("authorized_keys"))
 	var errs []error
 	for _, more := range []string{"PerSourcePenalties no\n", ""} { // known since 9.8
 		if err := os.WriteFile(path, []byte(config+more), 0o644); err != nil {
@@ -110,6 +110,7 @@ type running struct {
 	sshServer
 	lab    *sshLab
 	dir    string
+	port   int // no two that run at once have the same
 	cmd    *exec.Cmd
 	errors *os.File
 }
@@ -120,11 +121,13 @@ func (l *sshLab) start(ctx context.Context, s sshServer, lim limits) (_ *running
 	if err != nil {
 		return nil, err
 	}
-	args, err := s.prepare(ctx, l, dir, lim)
+	l.port++
+	port := l.port
+	args, err := s.prepare(ctx, l, dir, port, lim)
 	if err != nil {
 		return nil, err
 	}
-	r := &running{sshServer: s, lab: l, dir: dir, cmd: l.in(ctx, 1, args...)}
+	r := &running{sshServer: s, lab: l, dir: dir, port: port, cmd: l.in(ctx, 1, args...)}
 	if r.errors, err = os.Create(filepath.Join(dir, "stderr")); err != nil {
 		return nil, err
 	}
@@ -134,7 +137,7 @@ func (l *sshLab) start(ctx context.Context, s sshServer, lim limits) (_ *running
 	}
 	limit := time.Now().Add(startLimit)
 	for {
-		conn, err := l.dial(ctx, netip.Addr{})
+		conn, err := r.dial(ctx, netip.Addr{})
 		if err == nil {
 			return r, conn.Close()
 		}
