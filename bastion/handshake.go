@@ -94,9 +94,13 @@ func (v *visit) handshake() (*ssh.ServerConn, <-chan ssh.NewChannel, <-chan *ssh
 	if err := v.conn.SetDeadline(time.Now().Add(deadline)); err != nil {
 		return nil, nil, nil, fmt.Errorf("setting handshake deadline: %w", err)
 	}
+	v.wire.greets()
 	conn, channels, requests, err := ssh.NewServerConn(v.conn, &config)
 	if err != nil {
 		return nil, nil, nil, err
+	}
+	if err := v.wire.greeted(); err != nil {
+		return nil, nil, nil, errors.Join(fmt.Errorf("ending the handshake: %w", err), conn.Close())
 	}
 	if err := v.conn.SetDeadline(time.Time{}); err != nil {
 		return nil, nil, nil, errors.Join(fmt.Errorf("clearing handshake deadline: %w", err), conn.Close())

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,7 +26,9 @@ var (
 
 // wire is the client's TCP connection as the SSH library gets it. The library reads through 4 KiB, and writes each packet of 32 KiB in
 // two pieces: that is more system calls than bytes are worth. The wire reads what is there at once, and holds what is written while
-// somebody who writes several packets says so. It has buffers only while bytes are in them, so that idle connections need none.
+// somebody who writes several packets says so. In a handshake it holds what is written until the reader has nothing left to read: the
+// library answers a key exchange with three packets, and each would be a segment by itself. It has buffers only while bytes are in them,
+// so that idle connections need none.
 type wire struct {
 	net.Conn
 	raw  syscall.RawConn // nil: not a socket, and reads are the connection's own
@@ -36,7 +39,10 @@ type wire struct {
 	from, to  int
 	readError error
 
+	greeting atomic.Bool // handshake: what is written waits for the reader to wait
+
 	mu      sync.Mutex // of what follows; held while the socket is written
+	waits   bool       // while greeting: the reader waits for the peer, so that nothing may be held
 	out     *[wireWrite]byte
 	n       int
 	holds   int
@@ -91,9 +97,11 @@ func (w *wire) receive(fd uintptr) bool {
 			continue
 		case n > 0:
 			w.in, w.from, w.to, w.readError = buffer, 0, n, nil
+			w.wait(false)
 			return true
 		}
 		readBuffers.Put(buffer)
+		w.wait(true)
 		switch err {
 		case unix.EAGAIN:
 			return false
@@ -106,6 +114,29 @@ func (w *wire) receive(fd uintptr) bool {
 	}
 }
 
+// wait notes whether the reader waits for the peer, who may wait for what is held.
+func (w *wire) wait(waits bool) {
+	if !w.greeting.Load() {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.waits = waits; waits {
+		_ = w.flush() // the next Write says so
+	}
+}
+
+// greets begins a handshake.
+func (w *wire) greets() { w.greeting.Store(w.raw != nil) }
+
+// greeted ends it: from here on only hold holds.
+func (w *wire) greeted() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.greeting.Store(false)
+	return w.flush()
+}
+
 // Write writes, or keeps what is to go with what follows. What was kept and could not be written later fails the next Write.
 func (w *wire) Write(p []byte) (int, error) {
 	w.mu.Lock()
@@ -113,7 +144,7 @@ func (w *wire) Write(p []byte) (int, error) {
 	if w.failed != nil {
 		return 0, w.failed
 	}
-	if w.holds == 0 || w.stalled {
+	if !w.holding() {
 		return w.Conn.Write(p)
 	}
 	if w.n+len(p) > wireWrite {
@@ -129,6 +160,11 @@ func (w *wire) Write(p []byte) (int, error) {
 	}
 	w.n += copy(w.out[w.n:], p)
 	return len(p), nil
+}
+
+// holding tells whether what is written now is kept; w.mu is held.
+func (w *wire) holding() bool {
+	return w.holds > 0 && !w.stalled || w.greeting.Load() && !w.waits
 }
 
 // hold begins a run of writes that shall leave together. Each hold has its release.
