@@ -58,7 +58,7 @@ func (d *doctor) witnesses(ctx context.Context) {
 			d.fail("witnesses", fmt.Errorf("%s: %w", url, err), "its key is not the one in trust.json, or something else answers there")
 			continue
 		}
-		switch apart := a.Time.Sub(time.Now()).Abs(); {
+		switch apart := time.Until(a.Time).Abs(); {
 		case apart > witness.MaxSkew:
 			d.note("witnesses", Fails, "set the clocks: its answers do not count", "%s: its clock is %s from ours", url, apart.Round(time.Second))
 		case apart > clockAgrees:

@@ -242,8 +242,8 @@ func (l *Log) Close() error {
 	l.broken = errors.Join(os.ErrClosed, l.broken)
 	l.mu.Unlock()
 	l.commitMu.Lock() // what was begun is written
-	l.commitMu.Unlock()
 	close(l.pub.stop)
+	l.commitMu.Unlock()
 	if l.witness != nil {
 		l.witness.stop()
 	}
