@@ -20,7 +20,7 @@ func (s *Server) reachable(r *ruling, address netip.Addr) error {
 	case address == r.bundle.Inventory.Controller.Address:
 		return fmt.Errorf("%s is the controller", address)
 	}
-	for _, b := range r.bundle.Inventory.Bastions {
+	for _, b := range r.bundle.Inventory.AllBastions() {
 		if address == b.Address.Unmap() {
 			return fmt.Errorf("%s is bastion %s", address, b.Name)
 		}

@@ -61,7 +61,7 @@ func showBundle(w io.Writer, path string, data []byte, b *bundle.Bundle) error {
 	}
 	sections = append(sections, lines)
 	lines = nil
-	for _, x := range f.Bastions {
+	for _, x := range f.AllBastions() {
 		lines = append(lines, fmt.Sprintf("bastion %s at %s, port %d", x.Name, x.Address, x.Port))
 	}
 	sections = append(sections, lines)

@@ -83,6 +83,9 @@ func takers(b *bundle.Bundle, servers []store.Server, now time.Time) []checkin.S
 	}
 	list := []checkin.Server{}
 	for _, x := range b.Inventory.Rebuilt() {
+		if x.Role != inventory.RoleVPN {
+			continue
+		}
 		k := known[x.Name]
 		deadline := rotate.Deadline(k, time.Duration(b.Policy.Rotation.MaxAge))
 		if k.Revoked || k.Tainted && k.Drained || plan.Passed(deadline, now) {

@@ -52,11 +52,11 @@ Example:
 			return hint.New(command.Refuse(fmt.Errorf("%s is no host of fleet %s: robots go nowhere else", name, b.Inventory.Name)),
 				"a host is a [[server]] with role = \"host\" in fleet.toml")
 		}
-		if len(b.Inventory.Bastions) == 0 {
+		if len(b.Inventory.AllBastions()) == 0 {
 			return hint.New(fmt.Errorf("fleet %s has no bastion", b.Inventory.Name), "add a [[bastion]] to fleet.toml")
 		}
 		var bastions []netip.Addr
-		for _, x := range b.Inventory.Bastions {
+		for _, x := range b.Inventory.AllBastions() {
 			bastions = append(bastions, x.Address)
 		}
 		keys := []robotKey{}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -93,8 +94,9 @@ type sshOptions struct {
 
 // sshConfig renders the file. It takes names from the inventory, which holds DNS labels only.
 func sshConfig(f inventory.Fleet, o sshOptions) ([]byte, error) {
-	if len(f.Bastions) == 0 {
-		return nil, hint.New(fmt.Errorf("fleet %s has no bastion", f.Name), "add a [[bastion]] to fleet.toml")
+	bastions := f.AllBastions()
+	if len(bastions) == 0 {
+		return nil, hint.New(fmt.Errorf("fleet %s has no bastion", f.Name), "add a [[bastion]], or a [[server]] with role = \"bastion\", to fleet.toml")
 	}
 	for what, s := range map[string]string{"path of known_hosts": o.knownHosts, "--user": o.user, "--identity": o.identity, "--bastion": o.bastion} {
 		if strings.ContainsAny(s, "\"\n\r") {
@@ -108,7 +110,7 @@ func sshConfig(f inventory.Fleet, o sshOptions) ([]byte, error) {
 	line("")
 	line("# The way in. Every bastion is checked under its name in the fleet, wherever it is reached.")
 	var all []string
-	for i, x := range f.Bastions {
+	for i, x := range bastions {
 		host, port := x.Address.String(), strconv.Itoa(int(x.Port))
 		if i == 0 && o.bastion != "" {
 			var err error
@@ -117,7 +119,7 @@ func sshConfig(f inventory.Fleet, o sshOptions) ([]byte, error) {
 			}
 		}
 		if i == 1 {
-			line("# When %s is down, any of these is as good: ssh -F FILE -J %s SERVER", f.Bastions[0].Name, x.Name)
+			line("# When %s is down, any of these is as good: ssh -F FILE -J %s SERVER", bastions[0].Name, x.Name)
 		}
 		line("Host %s", x.Name)
 		line("    HostName %s", host)
@@ -130,10 +132,11 @@ func sshConfig(f inventory.Fleet, o sshOptions) ([]byte, error) {
 		line("    HostName %s", x.Name)
 		line("    Port %d", inventory.PortSSH)
 		line("    HostKeyAlias %s", f.FQDN(x.Name))
-		line("    ProxyJump %s", f.Bastions[0].Name)
+		line("    ProxyJump %s", bastions[0].Name)
 		all = append(all, x.Name)
 	}
-	if rebuilt := f.Rebuilt(); len(rebuilt) > 0 {
+	rebuilt := slices.DeleteFunc(f.Rebuilt(), func(x inventory.Server) bool { return x.Role == inventory.RoleBastion }) // named above
+	if len(rebuilt) > 0 {
 		line("")
 		line("# The servers. The bastion knows them by these names, and nobody else needs to. Each life of a server has a new key, and a")
 		line("# certificate of an hour for it: their keys change all the time, and no warning is ever right to wave away.")

@@ -67,7 +67,7 @@ func (c *checker) top() error {
 	for _, n := range []struct {
 		path      string
 		have, max int
-	}{{"server", len(f.Servers), MaxServers}, {"region", len(f.Regions), MaxRegions}, {"rack", len(f.Racks), MaxRacks}, {"bastion", len(f.Bastions), MaxBastions}, {"dns.root", len(f.DNS.Roots), maxRoots}, {"dns.trust_anchors", len(f.DNS.TrustAnchors), maxRoots}} {
+	}{{"server", len(f.Servers), MaxServers}, {"region", len(f.Regions), MaxRegions}, {"rack", len(f.Racks), MaxRacks}, {"bastion", len(f.AllBastions()), MaxBastions}, {"dns.root", len(f.DNS.Roots), maxRoots}, {"dns.trust_anchors", len(f.DNS.TrustAnchors), maxRoots}} {
 		if n.have > n.max {
 			return tomlfile.At(n.path, "split the fleet", "%d of %s: at most %d", n.have, n.path, n.max)
 		}
@@ -213,10 +213,14 @@ func (c *checker) servers() error {
 		if len(s.HostKeys) > 0 {
 			return tomlfile.At(path+".host_keys", "leave it out: a server that is rebuilt has a certificate for each life", "server %q is rebuilt, and has no host_keys", s.Name)
 		}
-		if s.Role != RoleVPN {
-			return tomlfile.At(path+".role", "role = \"vpn\", or role = \"host\" for one that mayfly does not rebuild", "server %q has unknown role %q", s.Name, s.Role)
+		if s.Role != RoleVPN && s.Role != RoleBastion {
+			return tomlfile.At(path+".role", "role = \"vpn\", role = \"bastion\", or role = \"host\" for one that mayfly does not rebuild", "server %q has unknown role %q", s.Name, s.Role)
 		}
-		if s.Capacity < 1 || s.Capacity > MaxCapacity {
+		if s.Role == RoleBastion {
+			if err := c.rebuiltBastion(path, s); err != nil {
+				return err
+			}
+		} else if s.Capacity < 1 || s.Capacity > MaxCapacity {
 			return tomlfile.At(path+".capacity", "capacity is what the server can carry, in Mbit/s", "server %q has capacity %d: it must be 1 to %d", s.Name, s.Capacity, MaxCapacity)
 		}
 		if err := c.serverAddress(path+".address", s); err != nil {
@@ -225,6 +229,22 @@ func (c *checker) servers() error {
 		if err := c.power(path+".power", s); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// rebuiltBastion checks what only a server that is a bastion has to be: no users, and within reach of every server.
+func (c *checker) rebuiltBastion(path string, s Server) error {
+	for _, x := range []struct {
+		key string
+		has bool
+	}{{"capacity", s.Capacity != 0}, {"tunnel", s.Tunnel != netip.Prefix{}}} {
+		if x.has {
+			return tomlfile.At(path+"."+x.key, "leave it out, or say role = \"vpn\"", "server %q is a bastion, which has no %s", s.Name, x.key)
+		}
+	}
+	if !within(c.fleet.Network.Management, s.Address.Addr()) {
+		return tomlfile.At(path+".address", "add its network to network.management", "bastion %q has address %s, which is in no management network, so users could reach it", s.Name, s.Address.Addr())
 	}
 	return nil
 }
@@ -335,7 +355,7 @@ var shared = netip.MustParsePrefix("100.64.0.0/10")
 
 func (c *checker) tunnels() error {
 	for i, s := range c.fleet.Servers {
-		if s.Role == RoleHost {
+		if s.Role != RoleVPN {
 			continue
 		}
 		path := fmt.Sprintf("server[%d].tunnel", i)
@@ -359,7 +379,7 @@ func (c *checker) tunnels() error {
 func (c *checker) overlaps() error {
 	var order []int
 	for i, s := range c.fleet.Servers {
-		if s.Role != RoleHost {
+		if s.Role == RoleVPN {
 			order = append(order, i)
 		}
 	}

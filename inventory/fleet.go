@@ -2,7 +2,10 @@
 // lifecycle of a server as one table of legal transitions. It does no I/O beyond reading the bytes it is given.
 package inventory
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // Fleet is a parsed and checked fleet.toml. It is also part of the signed policy bundle, as JSON.
 type Fleet struct {
@@ -67,9 +70,9 @@ type Rack struct {
 type Server struct {
 	Name     string       `toml:"name" json:"name"` // lower-case DNS label, unique in the fleet
 	Rack     string       `toml:"rack" json:"rack"`
-	Role     string       `toml:"role" json:"role"`         // "vpn" or "host"
+	Role     string       `toml:"role" json:"role"`         // "vpn", "bastion" or "host"
 	Address  netip.Prefix `toml:"address" json:"address"`   // with the prefix length of its network
-	Capacity int          `toml:"capacity" json:"capacity"` // Mbit/s, positive
+	Capacity int          `toml:"capacity" json:"capacity"` // Mbit/s, positive; a bastion has none
 	Tunnel   netip.Prefix `toml:"tunnel" json:"tunnel"`     // addresses of its VPN clients; the first host address is its own
 	Power    Power        `toml:"power" json:"power"`
 	HostKeys []string     `toml:"host_keys" json:"host_keys,omitempty"` // of a host: its sshd's Ed25519 keys, "ssh-ed25519 AAAA…"
@@ -110,6 +113,18 @@ func (f *Fleet) RebuiltServer(name string) (Server, bool) {
 		return s, true
 	}
 	return Server{}, false
+}
+
+// AllBastions returns every bastion: those that somebody else installs, and then the servers that are bastions. Whoever asks where
+// engineers come from, or may not go, asks here.
+func (f *Fleet) AllBastions() []Bastion {
+	list := slices.Clone(f.Bastions)
+	for _, s := range f.Servers {
+		if s.Role == RoleBastion {
+			list = append(list, Bastion{Name: s.Name, Address: s.Address.Addr(), Port: PortSSH})
+		}
+	}
+	return list
 }
 
 // BastionsOnly reports whether the fleet is bastions and hosts that nobody rebuilds: it needs no controller, regions or racks.

@@ -2,8 +2,9 @@ package inventory
 
 // Roles of servers.
 const (
-	RoleVPN  = "vpn"  // carries users' traffic; mayfly rebuilds it
-	RoleHost = "host" // somebody else's to install, Ansible's for example: engineers reach it through the bastion, and that is all
+	RoleVPN     = "vpn"     // carries users' traffic; mayfly rebuilds it
+	RoleBastion = "bastion" // engineers jump through it; mayfly rebuilds it, and it carries nobody's traffic
+	RoleHost    = "host"    // somebody else's to install, Ansible's for example: engineers reach it through the bastion, and that is all
 )
 
 // DriverQEMU is the power driver of QEMU machines.

@@ -135,6 +135,48 @@ func TestHosts(t *testing.T) {
 	}
 }
 
+// TestRebuiltBastion is a bastion that is a server of the fleet.
+func TestRebuiltBastion(t *testing.T) {
+	f := parsed(t)
+	static := len(f.Bastions)
+	gate := f.Servers[0]
+	gate.Name, gate.Role, gate.Capacity, gate.Tunnel = "gate-2", RoleBastion, 0, netip.Prefix{}
+	gate.Address = netip.PrefixFrom(f.Servers[0].Address.Addr().Prev(), gate.Address.Bits())
+	gate.Power.Tap, gate.Power.MAC = "tap-gate-2", "52:54:00:00:0f:02"
+	f.Network.Management = append(f.Network.Management, netip.PrefixFrom(gate.Address.Addr(), 32))
+	before := f.Capacity(f.RegionOf(f.Servers[0].Name))
+	f.Servers = append(f.Servers, gate)
+	if err := Check(f); err != nil {
+		t.Fatal(err)
+	}
+	all := f.AllBastions()
+	if len(all) != static+1 || all[static] != (Bastion{Name: "gate-2", Address: gate.Address.Addr(), Port: PortSSH}) || len(f.Bastions) != static {
+		t.Errorf("got bastions %v", all)
+	}
+	if _, ok := f.RebuiltServer("gate-2"); !ok || f.BastionsOnly() || f.Capacity(f.RegionOf("gate-2")) != before {
+		t.Error("it is rebuilt, and no capacity")
+	}
+	for name, change := range map[string]func(*Server){
+		"server[3].capacity: ":  func(s *Server) { s.Capacity = 1 },
+		"server[3].tunnel: ":    func(s *Server) { s.Tunnel = netip.MustParsePrefix("10.64.9.0/24") },
+		"server[3].rack: ":      func(s *Server) { s.Rack = "" },
+		"server[3].power":       func(s *Server) { s.Power = Power{} },
+		"server[3].host_keys: ": func(s *Server) { s.HostKeys = []string{"ssh-ed25519 AAAA"} },
+	} {
+		bad := gate
+		change(&bad)
+		f.Servers[len(f.Servers)-1] = bad
+		if err := Check(f); err == nil || !strings.HasPrefix(err.Error(), name) || hint.Of(err) == "" {
+			t.Errorf("got %v, want %q and a hint", err, name)
+		}
+	}
+	f.Servers[len(f.Servers)-1] = gate
+	f.Network.Management = f.Network.Management[:len(f.Network.Management)-1]
+	if err := Check(f); err == nil || !strings.Contains(err.Error(), "no management network") {
+		t.Errorf("outside of the management networks: got %v", err)
+	}
+}
+
 // TestParseRefuses changes the good file in one place and asks for one error on the right line.
 func TestParseRefuses(t *testing.T) {
 	good := read(t)

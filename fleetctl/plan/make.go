@@ -31,6 +31,7 @@ const (
 	NotAsked  Reason = "not_in_run"  // the run began without it
 	Floor     Reason = "floor"       // its removal would break the floor now
 	Behind    Reason = "behind"      // another server of its region goes first
+	Bastion   Reason = "bastion"     // another bastion is out: engineers have to get in
 	Parallel  Reason = "parallel"    // max_parallel servers are out already
 	Withheld  Reason = "quarantined" // kept out until asked for
 	Held      Reason = "held"        // drained for an engineer, who may be on it
@@ -115,10 +116,22 @@ func Make(s Snapshot, r Rules, h Health, now time.Time) (Plan, Refusals) {
 		g := all[x.Name]
 		p.Regions = append(p.Regions, RegionTotals{g.Name, g.total, g.serving, g.Floor, g.width, int64(g.lead / time.Second)})
 	}
+	out := bastionsOut(s, r, h, now)
 	for _, x := range order(s.Servers) {
-		p.Steps = append(p.Steps, decide(x, all[x.Region], r, h, now, &free))
+		p.Steps = append(p.Steps, decide(x, all[x.Region], r, h, now, &free, &out))
 	}
 	return p, nil
+}
+
+// bastionsOut names the bastions of the fleet through which nobody comes now.
+func bastionsOut(s Snapshot, r Rules, h Health, now time.Time) []string {
+	var out []string
+	for _, x := range s.Servers {
+		if x.Bastion && !counts(x, r, h, now) {
+			out = append(out, x.Name)
+		}
+	}
+	return out
 }
 
 // order puts servers that serve nobody for certain (new and revoked ones) first, then the earliest deadline.
@@ -168,7 +181,7 @@ func (x Server) over(now time.Time) bool { return x.Revoked || Passed(x.Deadline
 func Passed(deadline, now time.Time) bool { return !deadline.IsZero() && !now.Before(deadline) }
 
 // decide says what happens to one server and takes its place in the region's and the fleet's count.
-func decide(x Server, g *region, r Rules, h Health, now time.Time, free *int) Step {
+func decide(x Server, g *region, r Rules, h Health, now time.Time, free *int, out *[]string) Step {
 	s := Step{Server: x.Name, Region: x.Region, State: x.State, Epoch: x.Epoch, Capacity: x.Capacity, Deadline: x.Deadline}
 	var wait Reason
 	s.Reason, wait, s.Why = due(x, g, r, now)
@@ -185,7 +198,10 @@ func decide(x Server, g *region, r Rules, h Health, now time.Time, free *int) St
 	// the rest keeps the floor.
 	gone := x.State != inventory.Serving || dead(x, r, now)
 	left := g.serving - loses
+	others := slices.DeleteFunc(slices.Clone(*out), func(name string) bool { return name == x.Name })
 	switch {
+	case x.Bastion && !gone && len(others) > 0:
+		s.Reason, s.Why = Bastion, fmt.Sprintf("one bastion at a time (out: %s)", list(others))
 	case !gone && left < g.Floor && left+g.back < g.Floor:
 		s.Reason = Floor
 		s.Why = fmt.Sprintf("serving %d - %d = %d, under the floor of %d, and nothing in flight mends it (out: %s)",
@@ -204,6 +220,9 @@ func decide(x Server, g *region, r Rules, h Health, now time.Time, free *int) St
 		*free--
 		g.serving = left
 		g.back += x.Capacity
+		if x.Bastion {
+			*out = append(others, x.Name)
+		}
 	}
 	return s
 }

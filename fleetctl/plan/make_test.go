@@ -21,6 +21,8 @@ func serving(name, region string, capacity int, left time.Duration) Server {
 
 func state(s inventory.State, x Server) Server { x.State = s; return x }
 
+func bastion(x Server) Server { x.Bastion = true; return x }
+
 func revoked(x Server) Server { x.Revoked = true; return x }
 
 // healthy is a fleet in which everything that serves was just heard of.
@@ -75,6 +77,11 @@ func TestMake(t *testing.T) {
 		{"revoked goes first, and is no capacity", se(serving("a", "se", 1000, time.Hour), revoked(serving("b", "se", 1000, day))), rules, nil, "b=revoked+ a=behind"},
 		{"all revoked", se(revoked(serving("a", "se", 1000, day)), revoked(serving("b", "se", 1000, day))), rules, nil, "a=revoked+ b=revoked+"},
 		{"revoked in flight is carried on", se(revoked(state(inventory.Booting, serving("a", "se", 1000, day))), serving("b", "se", 1000, day)), rules, nil, "a=in_flight b=young"},
+		{"one bastion at a time", se(serving("a", "se", 1000, day), serving("b", "se", 1000, day), bastion(serving("x", "se", 0, day)), bastion(serving("y", "se", 0, day))), all, nil, "a=repave+ b=behind x=repave+ y=bastion"},
+		{"a bastion waits for one in flight", se(bastion(state(inventory.Booting, serving("x", "se", 0, day))), bastion(serving("y", "se", 0, time.Hour)), serving("a", "se", 2000, day), serving("b", "se", 2000, time.Hour)), rules, nil, "b=due+ y=bastion a=young x=in_flight"},
+		{"a bastion waits for one that is silent", se(bastion(serving("x", "se", 0, day)), bastion(serving("y", "se", 0, time.Hour)), serving("a", "se", 1000, day)), rules, []string{"x"}, "y=bastion a=young x=young"},
+		{"a bastion by itself", se(bastion(serving("x", "se", 0, time.Hour)), serving("a", "se", 2000, day), serving("b", "se", 2000, day)), rules, nil, "x=due+ a=young b=young"},
+		{"a bastion that is over goes at once", se(bastion(serving("x", "se", 0, -time.Second)), bastion(serving("y", "se", 0, time.Hour)), serving("a", "se", 2000, day), serving("b", "se", 2000, day)), rules, nil, "x=expired+ y=bastion a=young b=young"},
 		{"deadline unknown", se(Server{Name: "a", Region: "se", Capacity: 1000, State: inventory.Serving, Epoch: 1}, serving("b", "se", 1000, day)), rules, nil, "a=unknown_age+ b=young"},
 		{"only the run's", se(serving("a", "se", 1000, day), serving("b", "se", 1000, time.Hour)), run, nil, "b=not_in_run a=repave+"},
 		{"the run's is done", se(Server{Name: "a", Region: "se", Capacity: 1000, State: inventory.Serving, Epoch: 2, Deadline: t0.Add(day)}, serving("b", "se", 1000, day)), run, nil, "a=done b=not_in_run"},

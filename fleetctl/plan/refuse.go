@@ -62,6 +62,8 @@ func regions(s Snapshot, r Rules) (map[string]*region, Refusals) {
 	for _, x := range s.Regions {
 		all[x.Name] = &region{Region: x}
 	}
+	bastions := 0 // they leave one after another, whatever region they are in
+	bastionIn := map[string]bool{}
 	largest := map[string]Server{}
 	for _, x := range s.Servers {
 		g, ok := all[x.Region]
@@ -71,6 +73,10 @@ func regions(s Snapshot, r Rules) (map[string]*region, Refusals) {
 		}
 		g.total += x.Capacity
 		g.servers++
+		if x.Bastion {
+			bastions++
+			bastionIn[x.Region] = true
+		}
 		if l := largest[x.Region]; x.Capacity > l.Capacity || x.Capacity == l.Capacity && (l.Name == "" || x.Name < l.Name) {
 			largest[x.Region] = x
 		}
@@ -95,11 +101,16 @@ func regions(s Snapshot, r Rules) (map[string]*region, Refusals) {
 		// While a due server waits, either its region has width servers out or the fleet has max_parallel out. Neither can
 		// last longer than its number of rounds, so the sum bounds the wait.
 		n := rounds(g.servers, g.width) + fleetRounds
+		waits := ""
+		if bastionIn[g.Name] && bastions > 1 {
+			n += bastions - 1
+			waits = fmt.Sprintf(" + %d bastions before the last", bastions-1)
+		}
 		g.lead = time.Duration(n) * turn
 		if g.lead > r.MaxAge/2 {
 			refused = append(refused, Refusal{AgeImpossible, g.Name, fmt.Sprintf(
-				"region %s: (%d servers / %d at once + %d in the fleet / max_parallel %d) = %d rounds of %v (drain %v + %d boots of %v + %v + bake %v) take %v, more than half of max_age %v",
-				g.Name, g.servers, g.width, len(s.Servers), r.MaxParallel, n, turn, r.DrainLimit, r.Retries+1, WipeLimit, r.BootLimit, r.Bake, g.lead, r.MaxAge)})
+				"region %s: (%d servers / %d at once + %d in the fleet / max_parallel %d%s) = %d rounds of %v (drain %v + %d boots of %v + %v + bake %v) take %v, more than half of max_age %v",
+				g.Name, g.servers, g.width, len(s.Servers), r.MaxParallel, waits, n, turn, r.DrainLimit, r.Retries+1, WipeLimit, r.BootLimit, r.Bake, g.lead, r.MaxAge)})
 		}
 		g.lead = max(g.lead, r.MaxAge*EarlyPercent/100)
 	}

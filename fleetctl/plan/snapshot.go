@@ -26,6 +26,7 @@ type Server struct {
 	Name     string          `json:"name"`
 	Region   string          `json:"region"`
 	Capacity int             `json:"capacity"`
+	Bastion  bool            `json:"bastion,omitempty"` // never the last one to leave on purpose
 	State    inventory.State `json:"state"`
 	Epoch    uint64          `json:"epoch"`    // the life it lives, 0 before the first
 	Deadline time.Time       `json:"deadline"` // when it ends itself; zero: unknown, so it is due at once

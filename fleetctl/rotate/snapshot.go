@@ -67,7 +67,7 @@ func Snapshot(b *bundle.Bundle, release uint64, servers []store.Server) (plan.Sn
 		if !ok {
 			k = store.Server{Name: x.Name, State: inventory.New}
 		}
-		s.Servers = append(s.Servers, plan.Server{Name: x.Name, Region: fleet.RegionOf(x.Name), Capacity: x.Capacity,
+		s.Servers = append(s.Servers, plan.Server{Name: x.Name, Region: fleet.RegionOf(x.Name), Capacity: x.Capacity, Bastion: x.Role == inventory.RoleBastion,
 			State: k.State, Epoch: k.Epoch, Deadline: Deadline(k, time.Duration(b.Policy.Rotation.MaxAge)), Revoked: k.Revoked,
 			Tainted: k.Tainted, HeldUntil: k.HeldUntil})
 		if ready(k) {
@@ -110,7 +110,7 @@ func Whole(f inventory.Fleet) plan.Snapshot {
 		s.Regions = append(s.Regions, plan.Region{Name: g.Name, Floor: g.Floor.Of(f.Capacity(g.Name))})
 	}
 	for _, x := range f.Rebuilt() {
-		s.Servers = append(s.Servers, plan.Server{Name: x.Name, Region: f.RegionOf(x.Name), Capacity: x.Capacity, State: inventory.Serving, Epoch: 1})
+		s.Servers = append(s.Servers, plan.Server{Name: x.Name, Region: f.RegionOf(x.Name), Capacity: x.Capacity, Bastion: x.Role == inventory.RoleBastion, State: inventory.Serving, Epoch: 1})
 	}
 	return s
 }

@@ -79,7 +79,7 @@ func granted(p policies.Policy, f inventory.Fleet, server string, now time.Time)
 // bastionAddresses are where SSH may come from.
 func bastionAddresses(f inventory.Fleet) []netip.Addr {
 	var list []netip.Addr
-	for _, b := range f.Bastions {
+	for _, b := range f.AllBastions() {
 		list = append(list, b.Address.Unmap())
 	}
 	return list
