@@ -202,16 +202,16 @@ func decide(x Server, g *region, r Rules, h Health, now time.Time, free *int, ou
 	switch {
 	case x.Bastion && !gone && len(others) > 0:
 		s.Reason, s.Why = Bastion, fmt.Sprintf("one bastion at a time (out: %s)", list(others))
-	case !gone && left < g.Floor && left+g.back < g.Floor:
+	case !gone && !x.Bastion && left < g.Floor && left+g.back < g.Floor:
 		s.Reason = Floor
 		s.Why = fmt.Sprintf("serving %d - %d = %d, under the floor of %d, and nothing in flight mends it (out: %s)",
 			g.serving, loses, left, g.Floor, list(g.failures))
 	case *free <= 0:
 		s.Reason, s.Why = Parallel, fmt.Sprintf("max_parallel %d servers are out", r.MaxParallel)
-		g.head(x.Name, gone)
-	case !gone && g.blocked != "":
+		g.head(x.Name, gone || x.Bastion)
+	case !gone && !x.Bastion && g.blocked != "":
 		s.Reason, s.Why = Behind, fmt.Sprintf("%s of region %s goes first", g.blocked, g.Name)
-	case !gone && left < g.Floor:
+	case !gone && !x.Bastion && left < g.Floor:
 		s.Reason = Behind
 		s.Why = fmt.Sprintf("serving %d - %d = %d, under the floor of %d until %d in flight are back", g.serving, loses, left, g.Floor, g.back)
 		g.head(x.Name, gone)

@@ -79,7 +79,7 @@ func TestMake(t *testing.T) {
 		{"revoked in flight is carried on", se(revoked(state(inventory.Booting, serving("a", "se", 1000, day))), serving("b", "se", 1000, day)), rules, nil, "a=in_flight b=young"},
 		{"one bastion at a time", se(serving("a", "se", 1000, day), serving("b", "se", 1000, day), bastion(serving("x", "se", 0, day)), bastion(serving("y", "se", 0, day))), all, nil, "a=repave+ b=behind x=repave+ y=bastion"},
 		{"a bastion waits for one in flight", se(bastion(state(inventory.Booting, serving("x", "se", 0, day))), bastion(serving("y", "se", 0, time.Hour)), serving("a", "se", 2000, day), serving("b", "se", 2000, time.Hour)), rules, nil, "b=due+ y=bastion a=young x=in_flight"},
-		{"a bastion waits for one that is silent", se(bastion(serving("x", "se", 0, day)), bastion(serving("y", "se", 0, time.Hour)), serving("a", "se", 1000, day)), rules, []string{"x"}, "y=bastion a=young x=young"},
+		{"a bastion waits for one that is silent", se(bastion(serving("x", "se", 0, day)), bastion(serving("y", "se", 0, time.Hour)), serving("a", "se", 1000, day), serving("b", "se", 1000, day)), rules, []string{"x"}, "y=bastion a=young b=young x=young"},
 		{"a bastion by itself", se(bastion(serving("x", "se", 0, time.Hour)), serving("a", "se", 2000, day), serving("b", "se", 2000, day)), rules, nil, "x=due+ a=young b=young"},
 		{"a bastion that is over goes at once", se(bastion(serving("x", "se", 0, -time.Second)), bastion(serving("y", "se", 0, time.Hour)), serving("a", "se", 2000, day), serving("b", "se", 2000, day)), rules, nil, "x=expired+ y=bastion a=young b=young"},
 		{"deadline unknown", se(Server{Name: "a", Region: "se", Capacity: 1000, State: inventory.Serving, Epoch: 1}, serving("b", "se", 1000, day)), rules, nil, "a=unknown_age+ b=young"},
