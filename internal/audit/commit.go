@@ -31,6 +31,7 @@ type batch struct {
 	ends   []int // of each frame
 	done   chan struct{}
 	err    error
+	behind error // the replica does not have it
 }
 
 // add appends a frame with an entry.
@@ -43,10 +44,10 @@ func (b *batch) add(now time.Time, event string, record []byte) {
 	b.ends = append(b.ends, len(b.frames))
 }
 
-// Append writes one record. It is on disk when Append returns nil; otherwise it is not in the log, unless the disk failed to
+// Append writes one record. It is on disk when Append returns nil, and at the replica unless that does not answer; otherwise it is not in the log, unless the disk failed to
 // say what it holds, after which the log takes nothing more.
 func (l *Log) Append(event string, record any) error {
-	if err := l.append(event, record, maxUnpublished); err != nil {
+	if _, err := l.append(event, record, maxUnpublished); err != nil {
 		return fmt.Errorf("writing audit record %q: %w", event, err)
 	}
 	return nil
@@ -55,9 +56,11 @@ func (l *Log) Append(event string, record any) error {
 // AppendOpening is Append for the beginning of something whose end must be written as well: it fails while there is less free
 // space than the reserve.
 func (l *Log) AppendOpening(event string, record any) error {
-	err := l.space.enough(l.now())
+	err := errors.Join(l.ship.behind(), l.space.enough(l.now()))
 	if err == nil {
-		err = l.append(event, record, maxUnpublished/2)
+		var behind error
+		behind, err = l.append(event, record, maxUnpublished/2)
+		err = errors.Join(err, behind)
 	}
 	if err != nil {
 		return fmt.Errorf("writing audit record %q: %w", event, err)
@@ -65,20 +68,21 @@ func (l *Log) AppendOpening(event string, record any) error {
 	return nil
 }
 
-func (l *Log) append(event string, record any, limit int) error {
+// append says in behind that the record is written here and not yet at the replica.
+func (l *Log) append(event string, record any, limit int) (behind, err error) {
 	body, err := encodeRecord(event, record)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	b, first, err := l.join(event, body, limit)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if first {
 		l.commit(b)
 	}
 	<-b.done
-	return b.err
+	return b.behind, b.err
 }
 
 // join puts a record into the batch that is being gathered. Whoever is its first has to commit it.
@@ -89,6 +93,8 @@ func (l *Log) join(event string, body []byte, limit int) (b *batch, first bool, 
 		switch {
 		case l.broken != nil:
 			err = l.broken
+		case l.ship.full() != nil:
+			err = l.ship.full()
 		case l.unpublished > limit:
 			err = hint.New(errUnpublished, "the journal can be written and the tiles cannot: see the log")
 		}
@@ -134,6 +140,9 @@ func (l *Log) commit(b *batch) {
 	}
 	lost, err := l.segment.write(b.frames)
 	b.err = err
+	if err == nil {
+		b.behind = l.ship.take(l.next, b) // before anything covers it by a checkpoint
+	}
 	l.note(b, lost)
 }
 

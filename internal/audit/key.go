@@ -81,6 +81,12 @@ func publicKey(secret string) (string, error) {
 	return note.NewEd25519VerifierKey(parts[2], ed25519.NewKeyFromSeed(raw[1:]).Public().(ed25519.PublicKey))
 }
 
+// readKey reads a verifier key as it stands in its file.
+func readKey(path string) (string, error) {
+	data, err := readBounded(path, maxKeyFile)
+	return strings.TrimSpace(string(data)), err
+}
+
 // ReadVerifier reads a file with a log's verifier key.
 func ReadVerifier(path string) (note.Verifier, error) {
 	data, err := readBounded(path, maxKeyFile)

@@ -35,6 +35,10 @@ type Options struct {
 	Witnesses         []Witness
 	OnWitnessRejected func(Rejection) // called from the log's goroutine; may be nil
 
+	// Replica, if it is not nil, has what is appended before Append and AppendOpening return. While it fails, AppendOpening fails, and
+	// what Append writes waits for it, up to a bound.
+	Replica Replica
+
 	now   func() time.Time
 	quota int64 // of AppendRefused; 0 means RefusedQuota
 }
@@ -50,6 +54,7 @@ type Log struct {
 	refused  *refusedFiles
 	pub      publisher
 	witness  *witnesses // nil without any
+	ship     *shipper   // nil without a replica
 	stopped  sync.WaitGroup
 
 	mu          sync.Mutex
@@ -134,8 +139,20 @@ func (l *Log) begin(o Options) (err error) {
 	if err != nil {
 		return hint.New(err, evidenceHint)
 	}
+	if o.Replica != nil {
+		key, err := readKey(o.Key + ".pub")
+		if err != nil {
+			return err
+		}
+		l.next = l.pub.tree.size + uint64(len(left.entries)) // what resume makes it
+		l.ship = newShipper(l, o.Replica, key)
+		l.ship.newCheckpoint(l.pub.signed)
+	}
 	if err := l.resume(left); err != nil {
 		return err
+	}
+	if l.ship != nil {
+		l.stopped.Go(l.ship.loop)
 	}
 	l.stopped.Go(l.publishLoop)
 	if l.witness != nil {
@@ -229,7 +246,7 @@ func (l *Log) Healthy() error {
 	l.mu.Lock()
 	err := errors.Join(l.broken, l.failed, l.unsigned)
 	l.mu.Unlock()
-	return errors.Join(err, l.space.enough(l.now()))
+	return errors.Join(err, l.ship.behind(), l.space.enough(l.now()))
 }
 
 // Close signs what is written, closes the log and lets another process write it.
@@ -247,8 +264,16 @@ func (l *Log) Close() error {
 	if l.witness != nil {
 		l.witness.stop()
 	}
+	if l.ship != nil {
+		close(l.ship.stop)
+	}
 	l.stopped.Wait()
 	err := l.publish()
+	if l.ship != nil {
+		if serr := l.ship.catchUp(); serr != nil {
+			err = errors.Join(err, fmt.Errorf("bringing the end of the audit log to its replica: %w", serr))
+		}
+	}
 	if err == nil && l.next == l.pub.last.Size {
 		err = os.Remove(segmentPath(l.dir, l.segment.first)) // all of it is signed
 	}

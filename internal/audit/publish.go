@@ -206,6 +206,7 @@ func (l *Log) sign(c Checkpoint) error {
 		return err
 	}
 	p.last, p.signed = c, signed
+	l.ship.newCheckpoint(signed)
 	return nil
 }
 
