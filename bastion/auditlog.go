@@ -2,6 +2,7 @@ package bastion
 
 import (
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -49,7 +50,11 @@ func openAudit(c Config, fleet string, rejected func(audit.Rejection)) (*audit.L
 	if err != nil {
 		return nil, err
 	}
-	o := audit.Options{Dir: c.Audit, Key: c.AuditKey, Name: audit.LogName("mayfly", fleet, "bastion", machine), OnWitnessRejected: rejected}
+	name := []string{"mayfly", fleet, "bastion", machine}
+	if c.AuditLife != 0 {
+		name = append(name, strconv.FormatUint(c.AuditLife, 10))
+	}
+	o := audit.Options{Dir: c.Audit, Key: c.AuditKey, Name: audit.LogName(name...), OnWitnessRejected: rejected, Replica: c.replica()}
 	for _, w := range c.AuditWitnesses {
 		o.Witnesses = append(o.Witnesses, audit.Witness{URL: w.URL, Key: w.Key})
 	}

@@ -23,6 +23,8 @@ type Config struct {
 	HostCertificate string         `toml:"host_certificate"` // its certificate, authorized_keys form
 	Audit           string         `toml:"audit"`            // directory of the audit log, written by this process only
 	AuditKey        string         `toml:"audit_key"`        // optional: the log's signing key; audit_key in that directory if left out
+	AuditReplica    string         `toml:"audit_replica"`    // optional: "http://127.0.0.1:PORT", which has each record before it counts
+	AuditLife       uint64         `toml:"audit_life"`       // optional: this machine's life, in the log's origin
 	Statements      string         `toml:"statements"`       // optional: directory of signed approvals, openings and drained statements
 	ControllerCA    string         `toml:"controller_ca"`    // optional: the fleet's TLS CA, for "bastion renew"
 
@@ -102,6 +104,9 @@ func parseConfig(name string, data []byte) (Config, error) {
 		if p.value == "" {
 			return Config{}, doc.Place(tomlfile.At("", p.key+` = "FILE"`, "%s is missing: the path of a file", p.key))
 		}
+	}
+	if _, err := checkReplica(c.AuditReplica); err != nil {
+		return Config{}, doc.Place(tomlfile.At("audit_replica", `audit_replica = "http://127.0.0.1:9101": what brings records to the controller runs on this machine`, "audit_replica: %w", err))
 	}
 	if err := c.Sandbox.check(); err != nil {
 		return Config{}, doc.Place(tomlfile.At("sandbox", `leave it out for "on"`, "%w", err))

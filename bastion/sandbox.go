@@ -58,6 +58,7 @@ func (c Config) rules(r *ruling) sandbox.Rules {
 	for _, text := range c.Witnesses {
 		rules.reach(text)
 	}
+	rules.replica(c)
 	for _, w := range c.AuditWitnesses {
 		rules.reach(w.URL)
 	}

@@ -37,6 +37,7 @@ func (d state) bundleFile() string     { return d.path("bundle.json") }
 func (d state) nextFile() string       { return d.path("bundle-next.json") }
 func (d state) storeFile() string      { return d.path("store.db") }
 func (d state) lockFile() string       { return d.path("rotate.lock") }
+func (d state) auditLogs() string      { return d.path("audit") } // of rebuilt bastions
 func (d state) machines() string       { return d.path("machines") }
 func (d state) caFile() string         { return d.path("tls-ca.pem") }        // not in signer, which only the signer reads
 func (d state) hostCAsFile() string    { return d.path("ssh-host-cas.json") } // as tls-ca.pem

@@ -57,7 +57,7 @@ var (
 )
 
 // reserved are Unix accounts that a server has for itself, which no engineer may be.
-var reserved = []string{"root", "toor", "daemon", "bin", "sys", "sync", "nobody", "sshd", "unbound", "mayfly", "mayfly-tunnel", "tunnel", "messagebus", "systemd-network", "www-data"}
+var reserved = []string{"root", "toor", "daemon", "bin", "sys", "sync", "nobody", "sshd", "unbound", "mayfly", "mayfly-tunnel", "mayfly-bastion", "tunnel", "messagebus", "systemd-network", "www-data"}
 
 // AccountName reports whether an engineer's name can be a Unix account beside those of a server.
 func AccountName(name string) bool {

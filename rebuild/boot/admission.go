@@ -28,6 +28,7 @@ func (s *service) admission() http.Handler {
 	mux.HandleFunc("POST "+join.PathReport, func(w http.ResponseWriter, r *http.Request) {
 		answer(s, w, r, s.report)
 	})
+	mux.HandleFunc("POST "+join.PathAudit, s.audit)
 	mux.HandleFunc("POST "+renewal.Path, func(w http.ResponseWriter, r *http.Request) {
 		answer(s, w, r, s.renewHost)
 	})
@@ -36,13 +37,7 @@ func (s *service) admission() http.Handler {
 
 // answer reads a bounded, strict body and writes the decision: 200, 403 with a reason, 503 busy, 500.
 func answer[Q, A any](s *service, w http.ResponseWriter, r *http.Request, decide func(context.Context, Q) (A, error)) {
-	a, err := func() (any, error) {
-		select {
-		case s.joins <- struct{}{}:
-			defer func() { <-s.joins }()
-		default:
-			return nil, join.Refuse(join.Busy, "%d requests in flight", maxConcurrentJoins)
-		}
+	answerWith(s, w, r, s.joins, 0, func(ctx context.Context) (any, error) {
 		body, err := join.ReadBody(r.Body, join.MaxRequest)
 		if err != nil {
 			return nil, err
@@ -51,10 +46,21 @@ func answer[Q, A any](s *service, w http.ResponseWriter, r *http.Request, decide
 		if err != nil {
 			return nil, err
 		}
+		return decide(ctx, q)
+	})
+}
+
+// answerWith does one request in one of the places, for which it waits this long.
+func answerWith(s *service, w http.ResponseWriter, r *http.Request, places chan struct{}, wait time.Duration, do func(context.Context) (any, error)) {
+	a, err := func() (any, error) {
+		if !takePlace(r.Context(), places, wait) {
+			return nil, join.Refuse(join.Busy, "%d requests in flight", cap(places))
+		}
+		defer func() { <-places }()
 		// A machine that hangs up does not leave a life half begun.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), requestDeadline)
 		defer cancel()
-		return decide(ctx, q)
+		return do(ctx)
 	}()
 	status := http.StatusOK
 	if err != nil {
@@ -83,6 +89,27 @@ func answer[Q, A any](s *service, w http.ResponseWriter, r *http.Request, decide
 	if _, err := w.Write(data); err != nil {
 		s.Log.Debug("answering", "path", r.URL.Path, "remote", r.RemoteAddr, "error", err)
 	}
+}
+
+// takePlace waits for a place, for a while.
+func takePlace(ctx context.Context, places chan struct{}, wait time.Duration) bool {
+	select {
+	case places <- struct{}{}:
+		return true
+	default:
+	}
+	if wait == 0 {
+		return false
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case places <- struct{}{}:
+		return true
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	return false
 }
 
 // join begins a life: the ticket is marked used in the store before the signer is asked.

@@ -60,6 +60,7 @@ type Config struct {
 	Bundle func() (data, sig []byte) // the signed policy in force; nil data when there is none
 	Ready  func()                    // called once both ports listen; may be nil
 	Log    *slog.Logger
+	Audit  string // directory of the audit logs of rebuilt bastions
 }
 
 // ReleasePath is where a release's files lie on the boot port.
@@ -72,6 +73,7 @@ type service struct {
 	streams *streams
 	joins   chan struct{}
 	reports *reportCount
+	audits  *auditLogs
 	now     func() time.Time
 }
 
@@ -98,6 +100,7 @@ func newService(ctx context.Context, c Config) (*service, error) {
 		streams: &streams{open: make(map[string]*stream)},
 		joins:   make(chan struct{}, maxConcurrentJoins),
 		reports: &reportCount{seen: make(map[life]int)},
+		audits:  newAuditLogs(c.Audit, c.Fleet.Name),
 		now:     func() time.Time { return time.Now().UTC() },
 	}
 	var err error
@@ -168,7 +171,7 @@ func (s *service) serve(ctx context.Context, bootPort, joinPort net.Listener) er
 	}
 	err = g.Wait()
 	s.streams.closeAll()
-	return errors.Join(err, root.Close())
+	return errors.Join(err, s.audits.closeAll(), root.Close())
 }
 
 func serveUntil(ctx context.Context, srv *http.Server, l net.Listener) error {

@@ -14,6 +14,7 @@ var ourPrograms = map[string]string{
 	"mayfly-stub": "./rebuild/cmd/mayfly-stub",
 	"mayfly-init": "./rebuild/cmd/mayfly-init",
 	"tunnel":      "./tunnel/cmd/tunnel",
+	"bastion":     "./bastion/cmd/bastion",
 }
 
 // Programs builds the image's own programs from the module in moduleDir into outDir, and returns their paths by name. The same

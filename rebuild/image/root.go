@@ -45,7 +45,7 @@ func layRoot(spec Spec, packages tree, modules []string, programs map[string][]b
 			}
 		}
 	}
-	for name, at := range map[string]string{"mayfly-init": release.InitPath, "tunnel": release.TunnelPath} {
+	for name, at := range map[string]string{"mayfly-init": release.InitPath, "tunnel": release.TunnelPath, "bastion": release.BastionPath} {
 		if programs[name] != nil {
 			root.put(mergeUsr(at), &node{mode: 0o755, data: programs[name]})
 		}
@@ -127,7 +127,7 @@ func checkUsed(from map[string]string, used tree, lock LockFile) error {
 func readPrograms(programs map[string]string) (map[string][]byte, error) {
 	out := map[string][]byte{}
 	for name, file := range programs {
-		if !slices.Contains([]string{"mayfly-stub", "mayfly-init", "tunnel"}, name) {
+		if !slices.Contains([]string{"mayfly-stub", "mayfly-init", "tunnel", "bastion"}, name) {
 			return nil, fmt.Errorf("program %q has no place in the image", name)
 		}
 		data, err := os.ReadFile(file)

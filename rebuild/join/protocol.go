@@ -11,6 +11,7 @@ import (
 const (
 	PathJoin   = "/v1/join"   // POST Request → Response; the ticket is the credential
 	PathRenew  = "/v1/renew"  // POST RenewRequest → Certificates; the current client certificate is the credential
+	PathAudit  = "/v1/audit"  // POST audit.Batch → audit.Kept; the client certificate of a bastion's life is the credential
 	PathReport = "/v1/report" // POST Report; the ticket is the credential; a boot that refuses to go on says why
 )
 
@@ -46,6 +47,9 @@ type Response struct {
 
 // MaxRequest bounds the bodies of join, renewal and report.
 const MaxRequest = 64 << 10
+
+// MaxAuditBatch bounds the body of a batch of audit records, which is JSON around base64.
+const MaxAuditBatch = 6 << 20
 
 // RenewRequest asks for fresh certificates for the same keys. Proof is an Ed25519 signature with the TLS key over
 // "mayfly-renew/1\n" + the SHA-256 of CSR + the SHA-256 of HostKey, so that the signer need not believe the controller.

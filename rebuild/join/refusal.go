@@ -34,6 +34,7 @@ const (
 	BundleMissing    = "bundle_missing"    // no signed policy is in force
 	HostUnknown      = "host_unknown"      // no host of this name was certified with this key
 	RequestUsed      = "request_used"      // as late a request was answered before
+	AuditRefused     = "audit_refused"     // not what follows in the audit log of this life
 	TimeWrong        = "time_wrong"        // the request is not of now; compare the clocks
 )
 

@@ -9,6 +9,7 @@ const (
 	// In root.erofs.
 	InitPath    = "/sbin/mayfly-init"
 	TunnelPath  = "/usr/bin/tunnel"
+	BastionPath = "/usr/bin/bastion"
 	ModulesPath = "/lib/mayfly/modules" // a kernel module's path a line, in load order
 
 	// On the running root, in RAM: here the stub leaves what it believed.

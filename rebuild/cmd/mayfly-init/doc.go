@@ -19,6 +19,8 @@
 //	sshd.go      OpenSSH's configuration
 //	resolver.go  unbound's configuration
 //	tunnel.go    the VPN server's configuration and its control socket
+//	bastion.go   a server that is a bastion: its configuration, its control socket
+//	auditlink.go a bastion's audit records, to the controller
 //	supervise.go services: start, restart with back-off, output to /dev/null but for sshd's
 //	reap.go      children, one's own and orphans
 //	machine.go   the state of a running machine and what changes it

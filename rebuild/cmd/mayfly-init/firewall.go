@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/binary"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 
@@ -19,17 +20,18 @@ const hostTable = "mayfly_host"
 
 // pass is one line of a chain. Zero fields match anything.
 type pass struct {
-	in      string     // interface
-	state   bool       // packets of connections that are there already
-	proto   byte       // IPPROTO_*
-	from    netip.Addr // IPv4
-	to      netip.Addr // IPv4
-	port    uint16     // destination
-	ping    bool       // ICMP echo requests, a bounded number
-	discard bool       // drop instead of accept
-	invalid bool       // packets that belong to no connection and begin none
-	users   uint32     // of a socket that this user, or one with a higher number, made
-	groups  uint32     // likewise, the group
+	in      string       // interface
+	state   bool         // packets of connections that are there already
+	proto   byte         // IPPROTO_*
+	from    netip.Addr   // IPv4
+	net     netip.Prefix // IPv4: from anywhere in it
+	to      netip.Addr   // IPv4
+	port    uint16       // destination
+	ping    bool         // ICMP echo requests, a bounded number
+	discard bool         // drop instead of accept
+	invalid bool         // packets that belong to no connection and begin none
+	users   uint32       // of a socket that this user, or one with a higher number, made
+	groups  uint32       // likewise, the group
 }
 
 // sendRules is what may go out, of a chain whose policy is to accept: nothing of an engineer's programs, loopback included. A shell
@@ -69,17 +71,30 @@ func hostRules(bastions []netip.Addr, tunnel netip.Addr) []pass {
 	return rules
 }
 
+// bastionRules is what may come in to a bastion, of a chain whose policy is to drop: SSH from the policy's addresses, and nothing else.
+func bastionRules(allow []netip.Prefix) []pass {
+	rules := []pass{
+		{in: "lo"},
+		{invalid: true, discard: true},
+		{state: true},
+	}
+	for _, n := range allow {
+		rules = append(rules, pass{in: outside, proto: unix.IPPROTO_TCP, net: n, port: inventory.PortSSH})
+	}
+	return rules
+}
+
 // checkRules refuses a line that would match more than its author can have meant.
 func checkRules(rules []pass) error {
 	for i, r := range rules {
 		switch {
 		case r == pass{} || r == pass{in: outside} || r == pass{in: tunnelInterface}:
 			return fmt.Errorf("line %d of the packet filter lets everything in", i+1)
-		case (r.from.IsValid() && !r.from.Is4()) || (r.to.IsValid() && !r.to.Is4()):
+		case (r.from.IsValid() && !r.from.Is4()) || (r.to.IsValid() && !r.to.Is4()) || (r.net.IsValid() && !r.net.Addr().Is4()):
 			return fmt.Errorf("line %d of the packet filter has an address that is not IPv4", i+1)
 		case r.port != 0 && r.proto != unix.IPPROTO_TCP && r.proto != unix.IPPROTO_UDP:
 			return fmt.Errorf("line %d of the packet filter has a port without a protocol", i+1)
-		case r.port == inventory.PortSSH && !r.from.IsValid():
+		case r.port == inventory.PortSSH && !r.from.IsValid() && !r.net.IsValid():
 			return fmt.Errorf("line %d of the packet filter opens SSH to everybody", i+1)
 		}
 	}
@@ -135,11 +150,16 @@ func (r pass) expressions() []expr.Any {
 	if r.groups != 0 {
 		e = append(e, atLeast(expr.MetaKeySKGID, r.groups)...)
 	}
-	if r.from.IsValid() || r.to.IsValid() || r.ping {
+	if r.from.IsValid() || r.to.IsValid() || r.net.IsValid() || r.ping {
 		e = append(e, &expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, equal([]byte{unix.NFPROTO_IPV4}))
 	}
 	if r.from.IsValid() {
 		e = append(e, &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4}, equal(r.from.AsSlice()))
+	}
+	if r.net.IsValid() {
+		mask := net.CIDRMask(r.net.Bits(), 32)
+		e = append(e, &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4},
+			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: mask, Xor: make([]byte, 4)}, equal(r.net.Masked().Addr().AsSlice()))
 	}
 	if r.to.IsValid() {
 		e = append(e, &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4}, equal(r.to.AsSlice()))

@@ -36,6 +36,7 @@ type machine struct {
 	client *join.Client
 	sup    *supervisor
 	tunnel *tunnelClient
+	gate   *gate // nil unless this server is a bastion
 	end    func(why string)
 
 	logins  *loginReports
@@ -86,10 +87,12 @@ func (m *machine) setCertificates(c join.Certificates, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if err := writeOwned(tunnelChain, c.TLS, 0o644, tunnelUID); err != nil {
-		return err
+	if m.gate != nil {
+		err = m.gate.certificate(c.Host)
+	} else {
+		err = errors.Join(writeOwned(tunnelChain, c.TLS, 0o644, tunnelUID), durable.WriteFile(hostCert, []byte(c.Host+"\n"), 0o644))
 	}
-	if err := durable.WriteFile(hostCert, []byte(c.Host+"\n"), 0o644); err != nil {
+	if err != nil {
 		return err
 	}
 	m.mu.Lock()
@@ -97,6 +100,9 @@ func (m *machine) setCertificates(c join.Certificates, now time.Time) error {
 	m.certs, m.pair, m.got = c, pair, now
 	if m.renewed != nil {
 		close(m.renewed)
+		if m.gate != nil {
+			m.gate.link.Renewed()
+		}
 	}
 	m.renewed = make(chan struct{})
 	return nil
@@ -104,6 +110,9 @@ func (m *machine) setCertificates(c join.Certificates, now time.Time) error {
 
 // writeKeys puts the private keys where their programs read them.
 func (m *machine) writeKeys() error {
+	if m.gate != nil {
+		return m.gate.key(m.keys.hostPEM)
+	}
 	if err := durable.WriteFile(hostKeyFile, m.keys.hostPEM, 0o600); err != nil {
 		return err
 	}
@@ -174,7 +183,7 @@ func (m *machine) renewOnce(ctx context.Context, pair tls.Certificate, chain []b
 	if err := m.setCertificates(c, time.Now()); err != nil {
 		return err
 	}
-	return m.sup.reload("sshd") // the tunnel looks at its file itself
+	return m.sup.reload("sshd") // the tunnel and a bastion look at their files themselves
 }
 
 // newPolicy verifies a bundle and puts it in force.
@@ -192,7 +201,15 @@ func (m *machine) newPolicy(data, sig []byte, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if err := m.apply(b, now); err != nil {
+	if server, _ := b.Inventory.Server(m.papers.ticket.Server); (server.Role == inventory.RoleBastion) != (m.gate != nil) {
+		return refuse(codeServer, "the signed inventory says role %q, and this life began with another", server.Role)
+	}
+	if m.gate != nil {
+		err = m.gate.apply(b, data, sig, m.sup.reload)
+	} else {
+		err = m.apply(b, now)
+	}
+	if err != nil {
 		return err
 	}
 	first := m.bundle == nil
@@ -319,6 +336,10 @@ func (m *machine) beginDrain(ctx context.Context, limit time.Duration) {
 
 func (m *machine) drain(ctx context.Context, limit time.Duration) {
 	forced := true
+	if m.gate != nil {
+		m.endDrain(m.gate.drain(ctx, m.sup, limit))
+		return
+	}
 	ordered := false
 	for end := time.Now().Add(limit + drainGrace); time.Now().Before(end); time.Sleep(drainLook) {
 		if !ordered {
@@ -336,6 +357,10 @@ func (m *machine) drain(ctx context.Context, limit time.Duration) {
 			break
 		}
 	}
+	m.endDrain(forced)
+}
+
+func (m *machine) endDrain(forced bool) {
 	m.mu.Lock()
 	m.drained = &join.Drained{Forced: forced}
 	m.mu.Unlock()
@@ -345,6 +370,10 @@ func (m *machine) drain(ctx context.Context, limit time.Duration) {
 
 // watchServices asks each service whether it answers.
 func (m *machine) watchServices(ctx context.Context, wg *sync.WaitGroup, s inventory.Server) {
+	if m.gate != nil {
+		wg.Go(func() { m.watchService(ctx, bastionName, tunnelEvery, m.gate.probe) })
+		return
+	}
 	ssh := netip.AddrPortFrom(m.papers.ticket.Address.Addr(), inventory.PortSSH)
 	dns := netip.AddrPortFrom(tunnelAddress(s), inventory.PortDNS)
 	wg.Go(func() {

@@ -14,6 +14,7 @@ import (
 
 	"mayfly/internal/command"
 	"mayfly/internal/durable"
+	"mayfly/inventory"
 	"mayfly/rebuild/join"
 )
 
@@ -177,6 +178,9 @@ func (b *boot) join(ctx context.Context) (*machine, error) {
 		return nil, coded(codeJoin, err)
 	}
 	b.con.stage("policy")
+	if err := m.becomeRole(answer.Bundle, answer.BundleSig, time.Now()); err != nil {
+		return nil, coded(codeServices, err)
+	}
 	for _, do := range []func() error{
 		m.writeKeys,
 		func() error { return m.setCertificates(answer.Certificates, time.Now()) },
@@ -198,6 +202,9 @@ func (b *boot) serve(ctx context.Context, m *machine) error {
 	b.con.stage("services")
 	f := m.bundle.Inventory
 	server, _ := f.Server(m.papers.ticket.Server)
+	if m.gate != nil {
+		return b.serveGate(ctx, m, server)
+	}
 	config, err := tunnelConfiguration(f, server)
 	if err != nil {
 		return coded(codeServices, err)
@@ -216,7 +223,13 @@ func (b *boot) serve(ctx context.Context, m *machine) error {
 		return coded(codeServices, err)
 	}
 	b.end.onServices(m.sup.wg.Wait)
-	for _, s := range []spec{sshdService(m.logins.take), tunnelService(), resolverService()} {
+	b.stay(ctx, m, server, sshdService(m.logins.take), tunnelService(), resolverService())
+	return nil
+}
+
+// stay runs the services and all that keeps a machine going, until ctx ends.
+func (b *boot) stay(ctx context.Context, m *machine, server inventory.Server, services ...spec) {
+	for _, s := range services {
 		m.sup.run(ctx, s)
 	}
 	var wg sync.WaitGroup
@@ -226,7 +239,6 @@ func (b *boot) serve(ctx context.Context, m *machine) error {
 	wg.Go(func() { m.watchPolicy(ctx) })
 	wg.Go(func() { b.tellReady(ctx, m) })
 	wg.Wait()
-	return nil
 }
 
 // tellReady says once that every service answers.

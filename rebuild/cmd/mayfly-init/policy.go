@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"net/netip"
 	"slices"
@@ -42,6 +43,20 @@ func openBundle(t *trust.Trust, data, sig []byte, now time.Time, least uint64, s
 		return nil, refuse(codeServer, "the signed inventory has no server %q", server)
 	}
 	return b, nil
+}
+
+// allowedNetworks are whence engineers may come to a bastion. IPv6 is off on a server.
+func allowedNetworks(p policies.Policy) []netip.Prefix {
+	var list []netip.Prefix
+	for _, n := range slices.Concat(p.SSH.Allow, p.SSH.Proxies) {
+		if n.Addr().Is4() {
+			list = append(list, n.Masked())
+		}
+	}
+	slices.SortFunc(list, func(a, b netip.Prefix) int {
+		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+	})
+	return slices.Compact(list)
 }
 
 // granted lists who may log in on server by SSH at now, by name.

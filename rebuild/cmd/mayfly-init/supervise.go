@@ -24,6 +24,7 @@ const (
 const (
 	stateRunning  = "running"
 	stateStarting = "starting"
+	stateOver     = "over" // it has ended, as it was told to
 )
 
 // spec is a service.
@@ -52,11 +53,12 @@ type supervisor struct {
 	mu     sync.Mutex        // guards the rest
 	pids   map[string]int    // of running services
 	states map[string]string // state of each service
+	over   map[string]bool   // services that end by themselves and are not started again
 	wg     sync.WaitGroup
 }
 
 func newSupervisor(start func(spec) (process, error)) *supervisor {
-	return &supervisor{start: start, signal: unix.Kill, pids: make(map[string]int), states: make(map[string]string)}
+	return &supervisor{start: start, signal: unix.Kill, pids: make(map[string]int), states: make(map[string]string), over: make(map[string]bool)}
 }
 
 // run keeps one service running until ctx ends, then stops it.
@@ -68,7 +70,13 @@ func (s *supervisor) run(ctx context.Context, sp spec) {
 		for ctx.Err() == nil {
 			began := time.Now()
 			cause := s.once(ctx, sp)
+			if s.isOver(sp.name) {
+				cause = stateOver
+			}
 			s.set(sp.name, cause, 0)
+			if cause == stateOver {
+				return
+			}
 			if time.Since(began) >= steadyRun {
 				pause = firstPause
 			}
@@ -79,6 +87,19 @@ func (s *supervisor) run(ctx context.Context, sp spec) {
 			pause = min(2*pause, maxPause)
 		}
 	})
+}
+
+// retire keeps a service from being started again once it has ended.
+func (s *supervisor) retire(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over[name] = true
+}
+
+func (s *supervisor) isOver(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.over[name]
 }
 
 // wait lets another service answer first.
