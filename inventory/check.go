@@ -14,14 +14,15 @@ import (
 
 // Bounds of a fleet.
 const (
-	MaxServers  = 10_000
-	MaxRegions  = 1_000
-	MaxRacks    = 10_000
-	MaxBastions = 64
-	MaxCapacity = 100_000_000 // Mbit/s, of one server and of a floor
-	maxRoots    = 32
-	minMemory   = 128     // MiB
-	maxMemory   = 1 << 20 // MiB
+	MaxServers   = 10_000
+	MaxRegions   = 1_000
+	MaxRacks     = 10_000
+	MaxBastions  = 64
+	MaxCapacity  = 100_000_000 // Mbit/s, of one server and of a floor
+	maxRoots     = 32
+	maxWitnesses = 16
+	minMemory    = 128     // MiB
+	maxMemory    = 1 << 20 // MiB
 )
 
 var (
@@ -70,6 +71,23 @@ func (c *checker) top() error {
 	}{{"server", len(f.Servers), MaxServers}, {"region", len(f.Regions), MaxRegions}, {"rack", len(f.Racks), MaxRacks}, {"bastion", len(f.AllBastions()), MaxBastions}, {"dns.root", len(f.DNS.Roots), maxRoots}, {"dns.trust_anchors", len(f.DNS.TrustAnchors), maxRoots}} {
 		if n.have > n.max {
 			return tomlfile.At(n.path, "split the fleet", "%d of %s: at most %d", n.have, n.path, n.max)
+		}
+	}
+	return c.witnesses()
+}
+
+// witnesses asks for addresses: a server resolves no names. What a witness says is signed, so TLS would add nothing.
+func (c *checker) witnesses() error {
+	if len(c.fleet.Witnesses) > maxWitnesses {
+		return tomlfile.At("witnesses", "a trust policy has no more", "%d witnesses: at most %d", len(c.fleet.Witnesses), maxWitnesses)
+	}
+	for i, w := range c.fleet.Witnesses {
+		at, scheme := strings.CutPrefix(w, "http://")
+		if ap, err := netip.ParseAddrPort(at); !scheme || err != nil || ap.String() != at || ap.Port() == 0 || ap.Addr().Zone() != "" {
+			return tomlfile.At(fmt.Sprintf("witnesses[%d]", i), "for example witnesses = [\"http://192.0.2.1:9000\"]", "witness %q is not http://ADDRESS:PORT", w)
+		}
+		if slices.Contains(c.fleet.Witnesses[:i], w) {
+			return tomlfile.At(fmt.Sprintf("witnesses[%d]", i), "each witness once", "witness %q is listed twice", w)
 		}
 	}
 	return nil

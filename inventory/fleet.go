@@ -9,9 +9,10 @@ import (
 
 // Fleet is a parsed and checked fleet.toml. It is also part of the signed policy bundle, as JSON.
 type Fleet struct {
-	Name       string     `toml:"name" json:"name"`     // lower-case DNS label
-	Domain     string     `toml:"domain" json:"domain"` // certificates name SERVER.DOMAIN
-	Test       bool       `toml:"test" json:"test"`     // software keys and virtual hardware may be accepted
+	Name       string     `toml:"name" json:"name"`                     // lower-case DNS label
+	Domain     string     `toml:"domain" json:"domain"`                 // certificates name SERVER.DOMAIN
+	Test       bool       `toml:"test" json:"test"`                     // software keys and virtual hardware may be accepted
+	Witnesses  []string   `toml:"witnesses" json:"witnesses,omitempty"` // "http://ADDRESS:PORT" of who confirms policies, for servers that are bastions
 	Network    Network    `toml:"network" json:"network"`
 	Controller Controller `toml:"controller" json:"controller"`
 	DNS        DNS        `toml:"dns" json:"dns"`

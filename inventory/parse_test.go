@@ -170,6 +170,17 @@ func TestRebuiltBastion(t *testing.T) {
 		}
 	}
 	f.Servers[len(f.Servers)-1] = gate
+	f.Witnesses = []string{"http://10.77.0.1:9000"}
+	if err := Check(f); err != nil {
+		t.Error(err)
+	}
+	for _, bad := range []string{"10.77.0.1:9000", "https://10.77.0.1:9000", "http://witness:9000", "http://10.77.0.1", "http://10.77.0.1:9000/", "http://10.77.0.1:9000"} {
+		f.Witnesses = append(f.Witnesses[:1:1], bad)
+		if err := Check(f); err == nil || !strings.HasPrefix(err.Error(), "witnesses[1]: ") || hint.Of(err) == "" {
+			t.Errorf("witness %q: got %v", bad, err)
+		}
+	}
+	f.Witnesses = nil
 	f.Network.Management = []netip.Prefix{netip.PrefixFrom(f.Controller.Address, 32)}
 	if err := Check(f); err == nil || !strings.Contains(err.Error(), "no management network") {
 		t.Errorf("outside of the management networks: got %v", err)

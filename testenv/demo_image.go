@@ -100,7 +100,7 @@ func (d *demo) makeFleet(ctx context.Context) error {
 		}
 	}
 	var taps []string
-	for _, m := range machines {
+	for _, m := range slices.Concat(machines, gates()) {
 		taps = append(taps, m.Tap)
 	}
 	if err := d.e.lab.Create(taps); err != nil {

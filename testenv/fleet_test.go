@@ -253,6 +253,7 @@ func TestFleet(t *testing.T) {
 			t.Fatalf("got programs %v, %v: the kill left nothing to sweep", running, err)
 		}
 	})
+	t.Setenv(envTestBastion, "1")
 	code, out := c.run(t, "up") // sweeps what the killed run left
 	if code != command.OK || !strings.Contains(out, "ssh -F .testenv/ssh_config se-1") || !strings.Contains(out, "go run ./testenv down") {
 		t.Fatalf("up: got exit %d, %q", code, out)
@@ -288,6 +289,7 @@ func TestFleet(t *testing.T) {
 		}
 	})
 	t.Run("bad input", func(t *testing.T) { badInput(t, d) })
+	t.Run("rebuilt bastion", func(t *testing.T) { rebuiltBastion(t, d) })
 	t.Run("drained", func(t *testing.T) { drained(t, d) })
 	t.Run("lives", func(t *testing.T) { lives(t, d) })
 	for range 2 {

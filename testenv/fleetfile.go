@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"text/template"
 	"time"
 
@@ -19,6 +20,20 @@ var machines = []machine{
 	{"se-1", "se-rack-1", "se", "10.77.0.11/24", "10.64.1.0/24", "tap-se-1", "52:54:00:4d:46:11"},
 	{"se-2", "se-rack-2", "se", "10.77.0.12/24", "10.64.2.0/24", "tap-se-2", "52:54:00:4d:46:12"},
 	{"nl-1", "nl-rack-1", "nl", "10.77.0.13/24", "10.64.3.0/24", "tap-nl-1", "52:54:00:4d:46:13"},
+}
+
+// gate is the server of the fleet that is a bastion, where the environment has one.
+var gate = machine{Name: "bastion-2", Rack: "se-rack-1", Region: "se", Address: "10.77.0.14/24", Tap: "tap-bastion-2", MAC: "52:54:00:4d:46:14"}
+
+// envTestBastion makes tests' environments have it: the demo's fleet is three servers.
+const envTestBastion = "MAYFLY_TEST_BASTION"
+
+// gates of this environment.
+func gates() []machine {
+	if os.Getenv(envTestBastion) == "" {
+		return nil
+	}
+	return []machine{gate}
 }
 
 const (
@@ -54,6 +69,7 @@ var fleetTemplate = template.Must(template.New("fleet").Parse(`# Made by testenv
 name = "{{.Name}}"
 domain = "{{.Domain}}"
 test = true
+witnesses = ["{{.Witness}}"]
 
 [network]
 management = ["{{.Management}}"]
@@ -97,6 +113,13 @@ address = "{{.Address}}"
 capacity = {{$.Capacity}}
 tunnel = "{{.Tunnel}}"
 power = { driver = "qemu", tap = "{{.Tap}}", mac = "{{.MAC}}", memory_mib = {{$.Memory}} }
+{{end}}{{range .Gates}}
+[[server]]
+name = "{{.Name}}"
+rack = "{{.Rack}}"
+role = "bastion"
+address = "{{.Address}}"
+power = { driver = "qemu", tap = "{{.Tap}}", mac = "{{.MAC}}", memory_mib = {{$.Memory}} }
 {{end}}`))
 
 // fleetText is fleet.toml with the anchor of the lab's DNS root.
@@ -104,7 +127,7 @@ func fleetText(anchor string) ([]byte, error) {
 	return render(fleetTemplate, map[string]any{
 		"Name": fleetName, "Domain": fleetDomain, "Management": netlab.Management, "Gateway": netlab.Controller, "Anchor": anchor,
 		"RootServer": rootServer, "DNSRoot": netlab.DNSRoot, "Bastion": bastionName, "BastionAddress": netlab.Bastion,
-		"BastionPort": bastionPort, "BootPort": bootPort, "Floor": floorOfSE, "Machines": machines, "Capacity": capacity, "Memory": memoryMiB,
+		"BastionPort": bastionPort, "BootPort": bootPort, "Floor": floorOfSE, "Machines": machines, "Gates": gates(), "Witness": witnessURL, "Capacity": capacity, "Memory": memoryMiB,
 	})
 }
 

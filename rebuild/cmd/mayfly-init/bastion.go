@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -79,12 +80,12 @@ func (m *machine) becomeRole(data, sig []byte, now time.Time) error {
 	m.gate = &gate{link: m.client.AuditLink(func() tls.Certificate { pair, _ := m.pairNow(); return pair })}
 	return errors.Join(
 		durable.WriteFile(gateTrust, policy, 0o644),
-		durable.WriteFile(gateConf, bastionConfiguration(m.papers.ticket.Address.Addr(), m.papers.ticket.Epoch), 0o644),
+		durable.WriteFile(gateConf, bastionConfiguration(m.papers.ticket.Address.Addr(), m.papers.ticket.Epoch, b.Inventory.Witnesses), 0o644),
 	)
 }
 
 // bastionConfiguration is bastion.toml, which `bastion serve` reads (its package is not linked here: what is shared is the file).
-func bastionConfiguration(own netip.Addr, epoch uint64) []byte {
+func bastionConfiguration(own netip.Addr, epoch uint64, witnesses []string) []byte {
 	var b strings.Builder
 	fmt.Fprintf(&b, "listen = %q\n", netip.AddrPortFrom(own, inventory.PortSSH))
 	for _, l := range [][2]string{
@@ -94,7 +95,18 @@ func bastionConfiguration(own netip.Addr, epoch uint64) []byte {
 		fmt.Fprintf(&b, "%s = %q\n", l[0], l[1])
 	}
 	fmt.Fprintf(&b, "audit_life = %d\n", epoch)
+	if len(witnesses) > 0 {
+		fmt.Fprintf(&b, "witnesses = [%s]\n", quoted(witnesses))
+	}
 	return []byte(b.String())
+}
+
+func quoted(list []string) string {
+	var q []string
+	for _, s := range list {
+		q = append(q, strconv.Quote(s))
+	}
+	return strings.Join(q, ", ")
 }
 
 // bastionService runs as its own user: of root's powers it keeps that to listen on port 22, until it does.

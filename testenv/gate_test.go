@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"mayfly/internal/audit"
+	"mayfly/inventory"
+	"mayfly/inventory/store"
+	"mayfly/rebuild/power"
+	"mayfly/testenv/netlab"
+)
+
+// rebuiltBastion logs in through the bastion that is a server of the fleet, rebuilds it, and logs in again by the same known_hosts.
+// The log of its first life is at the controller, whole, when the machine is gone.
+func rebuiltBastion(t *testing.T, d *demo) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	server := func() store.Server {
+		t.Helper()
+		all, err := d.servers(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all[gate.Name]
+	}
+	login := func(want string) {
+		t.Helper()
+		limit, cancel := context.WithTimeout(ctx, sshLimit)
+		defer cancel()
+		cmd := d.sshCommand(limit, engineer, "-J", gate.Name, machines[1].Name, "hostname")
+		out, err := outputOf(cmd, d.e.lab.Client.Start)
+		if err != nil || strings.TrimSpace(out) != want {
+			t.Fatalf("ssh -J %s: got %q, %v, want %q", gate.Name, out, err, want)
+		}
+	}
+	s, err := store.Open(ctx, d.e.fleet("store.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	first := server()
+	if first.State != inventory.Serving || first.Epoch == 0 {
+		t.Fatalf("%s is %s in life %d: %s", gate.Name, first.State, first.Epoch, first.Cause)
+	}
+	login(machines[1].Name)
+	d.awaitClosing(t, ctx, first.Epoch, 1)
+
+	// Nobody else gets an answer there: not even the controller, whose address is not on the list.
+	silent, cancelSilent := context.WithTimeout(ctx, silentLimit)
+	defer cancelSilent()
+	address, _, _ := strings.Cut(gate.Address, "/")
+	if conn, err := d.e.lab.Core.DialContext(silent, "tcp", address+":22", netlab.Controller); err == nil {
+		conn.Close()
+		t.Error("the controller's address gets an answer on port 22")
+	}
+
+	began := time.Now()
+	beginLife(t, ctx, d, s, gate.Name, time.Hour, power.Options{})
+	await(t, ctx, d, gate.Name, "the next life is healthy", func() bool {
+		s := server()
+		var health struct{ Ready bool }
+		return s.Epoch > first.Epoch && s.BootID != "" && s.BootID != first.BootID && json.Unmarshal(s.Health, &health) == nil && health.Ready
+	})
+	t.Logf("rebuilt in %s", time.Since(began).Round(100*time.Millisecond))
+	second := server()
+	if first.HostKey == second.HostKey {
+		t.Error("both lives have one host key")
+	}
+	login(machines[1].Name) // with the ssh_config and known_hosts of before: a warning would be an error
+	d.awaitClosing(t, ctx, second.Epoch, 1)
+	d.awaitClosing(t, ctx, first.Epoch, 1) // still there
+}
+
+// awaitClosing waits until the controller's copy of a life's log verifies, and has this many closing records of admitted connections.
+func (d *demo) awaitClosing(t *testing.T, ctx context.Context, epoch uint64, want int) {
+	t.Helper()
+	dir := d.e.fleet("audit", gate.Name, strconv.FormatUint(epoch, 10))
+	await(t, ctx, d, gate.Name, "the closing record is at the controller", func() bool {
+		closed := 0
+		_, err := audit.Read(dir, 0, func(_ uint64, line []byte) error {
+			var r struct {
+				Event  string
+				Record struct{ Outcome, User string }
+			}
+			if err := json.Unmarshal(line, &r); err != nil {
+				return err
+			}
+			if r.Event == "connection" && r.Record.Outcome == "accepted" && r.Record.User == engineer {
+				closed++
+			}
+			return nil
+		})
+		return err == nil && closed == want
+	})
+	key, err := audit.ReadVerifier(filepath.Join(dir, audit.KeyName+".pub"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	report, err := audit.Verify(dir, audit.Trusted{Log: key})
+	if err != nil || !strings.HasSuffix(report.Origin, "/"+gate.Name+"/"+strconv.FormatUint(epoch, 10)) {
+		t.Errorf("the log of life %d: got %+v, %v", epoch, report, err)
+	}
+}
