@@ -75,3 +75,29 @@ func FuzzConfig(f *testing.F) {
 		}
 	})
 }
+
+// TestRebuiltConfig reads what mayfly-init writes for a bastion that is a server of the fleet (its own test has the same text).
+func TestRebuiltConfig(t *testing.T) {
+	text := `listen = "10.77.0.14:22"
+trust = "/run/mayfly/bastion/trust.json"
+bundle = "/run/mayfly/bastion/bundle.json"
+host_key = "/run/mayfly/bastion/host_key"
+host_certificate = "/run/mayfly/bastion/host_key-cert.pub"
+audit = "/run/mayfly/bastion/audit"
+control = "/run/mayfly/bastion/run/control.sock"
+drain_limit = "5s"
+audit_replica = "http://127.0.0.1:9101"
+audit_life = 7
+witnesses = ["http://10.77.0.1:9000", "http://10.77.0.1:9001"]
+`
+	c, err := parseConfig("bastion.toml", []byte(text))
+	if err != nil || c.AuditLife != 7 || c.replica() == nil {
+		t.Fatalf("got %+v, %v", c, err)
+	}
+	for _, bad := range []string{"http://10.77.0.1:9101", "https://127.0.0.1:9101", "http://localhost:9101", "http://127.0.0.1", "http://127.0.0.1:0", "http://127.0.0.1:9101/x", "127.0.0.1:9101", "http://u@127.0.0.1:9101"} {
+		_, err := parseConfig("bastion.toml", []byte(strings.Replace(text, "http://127.0.0.1:9101", bad, 1)))
+		if err == nil || !strings.Contains(err.Error(), "audit_replica") || hint.Of(err) == "" {
+			t.Errorf("%s: got %v", bad, err)
+		}
+	}
+}

@@ -47,7 +47,7 @@ func (c Config) replica() audit.Replica {
 	client := &http.Client{
 		Timeout:       replicaLimit,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport:     &http.Transport{DialContext: (&net.Dialer{}).DialContext, DisableCompression: true, MaxConnsPerHost: 2},
+		Transport:     &http.Transport{DialContext: (&net.Dialer{}).DialContext, DisableCompression: true, DisableKeepAlives: true},
 	}
 	return func(b audit.Batch) (audit.Kept, error) {
 		body, err := json.Marshal(b)

@@ -116,7 +116,7 @@ func (f *fleet) start(t *testing.T) {
 	}
 	ready := make(chan struct{})
 	wg.Go(func() {
-		err := boot.Serve(ctx, boot.Config{Fleet: f.inv, Trust: f.trust, CA: f.public.TLSCA, Public: filepath.Join(f.dir, "public"), Store: f.store, Signer: f.client, Bundle: f.bundle, Log: log, Ready: func() { close(ready) }})
+		err := boot.Serve(ctx, boot.Config{Fleet: f.inv, Trust: f.trust, CA: f.public.TLSCA, Public: filepath.Join(f.dir, "public"), Store: f.store, Signer: f.client, Bundle: f.bundle, Log: log, Audit: filepath.Join(f.dir, "audit"), Ready: func() { close(ready) }})
 		if err != nil {
 			t.Errorf("boot service: %v", err)
 		}

@@ -19,8 +19,11 @@ import (
 // key only. What it holds is a log like any other, for Verify and Read.
 type Copy struct {
 	mu  sync.Mutex
+	key string
 	log Log // without a signer, and without the goroutines of one that is written here
 }
+
+const keyHint = "a life has one log, and a log one key: somebody else writes in its name"
 
 // Refused is why a copy does not take a batch, which will not do again either.
 type Refused struct{ Err error }
@@ -34,7 +37,7 @@ func refused(format string, args ...any) error { return &Refused{fmt.Errorf(form
 
 // OpenCopy opens the copy of the log with this verifier key, or begins it: the first key that comes is the log's for good.
 func OpenCopy(dir, key, name string) (*Copy, error) {
-	c := &Copy{log: Log{dir: dir, now: time.Now, space: space{reserve: Reserve}}}
+	c := &Copy{key: key, log: Log{dir: dir, now: time.Now, space: space{reserve: Reserve}}}
 	if err := c.begin(key, name); err != nil {
 		err = fmt.Errorf("opening the copy of an audit log %s: %w", dir, err)
 		for _, f := range []*os.File{c.log.lock, c.log.file()} {
@@ -67,7 +70,7 @@ func (c *Copy) begin(key, name string) (err error) {
 	case err != nil:
 		return err
 	case known != key:
-		return &Refused{hint.New(errors.New("the log has another key"), "a life has one log, and a log one key: somebody else writes in its name")}
+		return &Refused{hint.New(errors.New("the log has another key"), keyHint)}
 	}
 	p := &l.pub
 	p.tree = &tree{}
@@ -115,6 +118,9 @@ func (c *Copy) Take(b Batch) (Kept, error) {
 	l := &c.log
 	if l.broken != nil {
 		return Kept{}, l.broken
+	}
+	if b.Log != c.key {
+		return Kept{}, &Refused{hint.New(errors.New("the log has another key"), keyHint)}
 	}
 	if err := c.entries(b); err != nil {
 		return Kept{}, err

@@ -315,7 +315,7 @@ func TestCopyRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kept, err := c.Take(Batch{Frames: frames[:len(frames)-len(forged)]})
+	kept, err := c.Take(Batch{Log: key, Frames: frames[:len(frames)-len(forged)]})
 	if err != nil || kept != (Kept{Next: 2}) {
 		t.Fatalf("got %+v, %v", kept, err)
 	}
@@ -328,15 +328,19 @@ func TestCopyRefuses(t *testing.T) {
 		"a checkpoint ahead":           {First: 2, Checkpoint: signed},
 		"a checkpoint that is too big": {First: 2, Checkpoint: make([]byte, MaxCheckpoint+1)},
 	} {
+		b.Log = key
 		if _, err := c.Take(b); !isRefused(err) {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
-	if kept, err = c.Take(Batch{}); err != nil || kept.Next != 2 {
+	if kept, err = c.Take(Batch{Log: key}); err != nil || kept.Next != 2 {
 		t.Errorf("after all that: got %+v, %v", kept, err)
 	}
+	if _, err := c.Take(Batch{Log: otherKey}); !isRefused(err) {
+		t.Errorf("another log: got %v", err)
+	}
 	// Other records than those that the log signed close the copy.
-	if _, err := c.Take(Batch{First: 2, Frames: forged, Checkpoint: signed}); !isRefused(err) || !strings.Contains(err.Error(), "not over those") {
+	if _, err := c.Take(Batch{Log: key, First: 2, Frames: forged, Checkpoint: signed}); !isRefused(err) || !strings.Contains(err.Error(), "not over those") {
 		t.Errorf("a checkpoint over others: got %v", err)
 	}
 	if _, err := c.Take(Batch{}); err == nil || c.Broken() == nil {
@@ -385,7 +389,7 @@ func FuzzCopy(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer closeCopy(t, c)
-		kept, err := c.Take(Batch{First: first, Frames: frames, Checkpoint: checkpoint})
+		kept, err := c.Take(Batch{Log: key, First: first, Frames: frames, Checkpoint: checkpoint})
 		if err == nil && kept.Size > 0 {
 			verify(t, at, kept.Next)
 		}

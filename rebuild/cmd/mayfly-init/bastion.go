@@ -13,6 +13,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/nftables"
@@ -44,11 +45,17 @@ const (
 	gateAuditSize = "mode=0700,size=50%,nr_inodes=64k,uid=104,gid=104"
 	kindControl   = "mayfly-bastion-control/1"
 	maxGateAnswer = 8 << 20
+	maxWhy        = 160
+	whyWait       = 100 * time.Millisecond // for the last words of a program that has ended
 )
 
 // gate is what a machine has that is a bastion.
 type gate struct {
-	link *join.AuditLink
+	link    *join.AuditLink
+	control string // the bastion's control socket
+
+	mu  sync.Mutex // guards why
+	why string     // it ended, in its own words
 }
 
 // becomeRole finds out, by the signed bundle, what the machine is in this life.
@@ -77,7 +84,7 @@ func (m *machine) becomeRole(data, sig []byte, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("reading the trust policy: %w", err)
 	}
-	m.gate = &gate{link: m.client.AuditLink(func() tls.Certificate { pair, _ := m.pairNow(); return pair })}
+	m.gate = &gate{link: m.client.AuditLink(func() tls.Certificate { pair, _ := m.pairNow(); return pair }), control: gateControl}
 	return errors.Join(
 		durable.WriteFile(gateTrust, policy, 0o644),
 		durable.WriteFile(gateConf, bastionConfiguration(m.papers.ticket.Address.Addr(), m.papers.ticket.Epoch, b.Inventory.Witnesses), 0o644),
@@ -110,8 +117,37 @@ func quoted(list []string) string {
 }
 
 // bastionService runs as its own user: of root's powers it keeps that to listen on port 22, until it does.
-func bastionService() spec {
-	return spec{name: bastionName, path: release.BastionPath, args: []string{"serve", "--config", gateConf}, uid: bastionUID, caps: []uintptr{unix.CAP_NET_BIND_SERVICE}}
+func (g *gate) service() spec {
+	return spec{name: bastionName, said: g.said, why: g.because, path: release.BastionPath, args: []string{"serve", "--config", gateConf}, uid: bastionUID, caps: []uintptr{unix.CAP_NET_BIND_SERVICE}}
+}
+
+// errorPrefix begins the one line that says why the bastion does not go on. Everything else that it says is its log, which nobody keeps.
+const errorPrefix = "bastion: error: "
+
+// said keeps why the bastion ended. What it is about is its own files and sockets, and never what somebody sent.
+func (g *gate) said(r io.ReadCloser) {
+	defer r.Close()
+	in := bufio.NewReaderSize(r, 4<<10)
+	for {
+		line, err := in.ReadSlice('\n')
+		if text, ok := strings.CutPrefix(string(line), errorPrefix); ok {
+			g.mu.Lock()
+			g.why = clip(strings.TrimSpace(text), maxWhy)
+			g.mu.Unlock()
+		}
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			return
+		}
+	}
+}
+
+// because is what the bastion said last, once.
+func (g *gate) because() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	why := g.why
+	g.why = ""
+	return why
 }
 
 func (g *gate) key(pem []byte) error { return writeOwned(gateKey, pem, 0o600, bastionUID) }
@@ -134,7 +170,7 @@ func (b *boot) serveGate(ctx context.Context, m *machine, server inventory.Serve
 		return coded(codeServices, err)
 	}
 	b.end.onServices(m.sup.wg.Wait)
-	b.stay(ctx, m, server, bastionService())
+	b.stay(ctx, m, server, m.gate.service())
 	return nil
 }
 
@@ -152,7 +188,7 @@ type gateAnswer struct {
 func (g *gate) ask(ctx context.Context, do, limit string) (a gateAnswer, err error) {
 	fail := func(err error) (gateAnswer, error) { return a, fmt.Errorf("asking the bastion: %w", err) }
 	d := net.Dialer{Timeout: controlDeadline}
-	conn, err := d.DialContext(ctx, "unix", gateControl)
+	conn, err := d.DialContext(ctx, "unix", g.control)
 	if err != nil {
 		return fail(err)
 	}

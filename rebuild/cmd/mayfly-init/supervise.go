@@ -36,6 +36,7 @@ type spec struct {
 	caps  []uintptr           // ambient capabilities of a service that is not root's
 	users bool                // engineers' sessions are its children: bounded as those are
 	said  func(io.ReadCloser) // reads what it says on stderr, to its end; nil: nobody does
+	why   func() string       // what it said when it ended; nil: nothing is known
 	after string              // waits until this service answers, or afterLimit
 }
 
@@ -70,6 +71,11 @@ func (s *supervisor) run(ctx context.Context, sp spec) {
 		for ctx.Err() == nil {
 			began := time.Now()
 			cause := s.once(ctx, sp)
+			if sp.why != nil && sleep(ctx, whyWait) {
+				if why := sp.why(); why != "" {
+					cause += ": " + why
+				}
+			}
 			if s.isOver(sp.name) {
 				cause = stateOver
 			}
