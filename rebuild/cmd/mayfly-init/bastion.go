@@ -116,9 +116,10 @@ func quoted(list []string) string {
 	return strings.Join(q, ", ")
 }
 
-// bastionService runs as its own user: of root's powers it keeps that to listen on port 22, until it does.
+// service runs as its own user. Of root's powers it has that to listen on port 22, and that to filter its own socket, without which this kernel
+// takes no filter. The sandbox gives both up once it listens, but for the second on a kernel that wants it each time: then it opens no netlink.
 func (g *gate) service() spec {
-	return spec{name: bastionName, said: g.said, why: g.because, path: release.BastionPath, args: []string{"serve", "--config", gateConf}, uid: bastionUID, caps: []uintptr{unix.CAP_NET_BIND_SERVICE}}
+	return spec{name: bastionName, said: g.said, why: g.because, path: release.BastionPath, args: []string{"serve", "--config", gateConf}, uid: bastionUID, caps: []uintptr{unix.CAP_NET_BIND_SERVICE, unix.CAP_NET_ADMIN}}
 }
 
 // errorPrefix begins the one line that says why the bastion does not go on. Everything else that it says is its log, which nobody keeps.

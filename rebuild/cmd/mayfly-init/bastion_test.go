@@ -42,7 +42,7 @@ witnesses = ["http://10.77.0.1:9000", "http://10.77.0.1:9001"]
 	if got := string(bastionConfiguration(own, 7, nil)); strings.Contains(got, "witnesses") {
 		t.Errorf("without witnesses: got %s", got)
 	}
-	if s := (&gate{}).service(); s.uid != bastionUID || s.users || len(s.caps) != 1 || s.caps[0] != unix.CAP_NET_BIND_SERVICE {
+	if s := (&gate{}).service(); s.uid != bastionUID || s.users || len(s.caps) != 2 || s.caps[0] != unix.CAP_NET_BIND_SERVICE {
 		t.Errorf("got %+v", s)
 	}
 }
