@@ -55,7 +55,7 @@ func inherit(file *os.File, address netip.AddrPort, filter []bpf.RawInstruction)
 	own = netip.AddrPortFrom(own.Addr().Unmap(), own.Port())
 	if want := netip.AddrPortFrom(address.Addr().Unmap(), address.Port()); own != want {
 		return nil, errors.Join(hint.New(fmt.Errorf("the service manager's socket listens on %s, bastion.toml says %s", own, want),
-			"make ListenStream of bastion.socket and listen of bastion.toml the same"), l.Close())
+			"`systemctl edit bastion.socket`: in [Socket] an empty ListenStream=, then ListenStream=%s", want), l.Close())
 	}
 	raw, err := tcp.SyscallConn()
 	if err == nil {

@@ -93,6 +93,19 @@ type ReportHost struct {
 	Grants  []string   `json:"grants"` // "anna:22", "anna:22 (approval, drained, windows)", "glass:22 (break-glass)"
 }
 
+// CheckList is the part of Check that a firewall needs: the policy's addresses. It reads no host key, so that root can ask for it.
+func CheckList(c Config, now time.Time) (Report, error) {
+	seen, err := seenVersion(c)
+	if err != nil {
+		return Report{}, err
+	}
+	b, _, err := loadFresh(c, seen, nil, now)
+	if err != nil {
+		return Report{}, err
+	}
+	return Report{Policy: b.Version, Allow: b.Policy.SSH.Allow, Proxies: b.Policy.SSH.Proxies}, nil
+}
+
 // Check loads all that Serve would load, refuses what Serve would refuse, and changes nothing.
 func Check(c Config, now time.Time) (Report, error) {
 	if err := c.checkSandbox(); err != nil {

@@ -2,11 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"time"
 
 	"mayfly/fleetctl/signer"
+	"mayfly/internal/account"
 	"mayfly/internal/command"
+	"mayfly/internal/hint"
 	"mayfly/inventory"
 )
 
@@ -16,7 +21,9 @@ const caOverlap = 24 * time.Hour
 
 const caStory = `A CA is next (in known_hosts, signing nothing), current, retiring (signing nothing, believed) and retired (its key deleted here, and
 "@revoked" in known_hosts), in this order. Each change rewrites DIR/public/known_hosts; hand it out, or have "fleetctl ssh-config" do
-it. Nobody ever sees a warning: every certificate is by a CA that known_hosts named before it signed.`
+it. Nobody ever sees a warning: every certificate is by a CA that known_hosts named before it signed.
+
+Where root types it and the signer is another user, it acts as that user.`
 
 var caListVerb = command.Verb{
 	Name:    "ca list",
@@ -77,6 +84,9 @@ Example:
 			return command.Usagef("--overlap %s: it is not negative", *overlap)
 		}
 		d, now := state(*dir), time.Now()
+		if err := d.actAsOwner(c); err != nil {
+			return err
+		}
 		f, err := d.namedFleet(ctx, now)
 		if err != nil {
 			return err
@@ -132,6 +142,9 @@ Example:
 			return command.Usagef("want one FINGERPRINT; `fleetctl ca list` shows them")
 		}
 		d, now := state(*dir), time.Now()
+		if err := d.actAsOwner(c); err != nil {
+			return err
+		}
 		f, err := d.namedFleet(ctx, now)
 		if err != nil {
 			return err
@@ -171,6 +184,9 @@ Example:
 			return err
 		}
 		d := state(*dir)
+		if err := d.actAsOwner(c); err != nil {
+			return err
+		}
 		f, err := d.namedFleet(ctx, time.Now())
 		if err != nil {
 			return err
@@ -222,4 +238,17 @@ func showHostCAs(c *command.Call, format string, l signer.HostCAs) error {
 		rows = append(rows, []string{ca.Fingerprint(), ca.State, since})
 	}
 	return show(c.Stdout, format, map[string]any{"cas": reports}, []string{"FINGERPRINT", "STATE", "SINCE"}, rows)
+}
+
+// actAsOwner makes root the signer's user: what root would leave in DIR/signer, the signer could not read.
+func (d state) actAsOwner(c *command.Call) error {
+	keys := d.path("signer")
+	changed, err := account.ActAsOwner(keys)
+	if errors.Is(err, fs.ErrNotExist) {
+		return hint.New(fmt.Errorf("the CA is not here: %w", err), "run it where `fleetctl signer` runs, with the signer's --dir")
+	}
+	if changed {
+		fmt.Fprintf(c.Stderr, "fleetctl: acting as %s, whose %s is\n", account.Name(os.Geteuid()), keys)
+	}
+	return err
 }

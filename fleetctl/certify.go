@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -15,18 +17,19 @@ import (
 	"mayfly/internal/hint"
 	"mayfly/internal/renewal"
 	"mayfly/policies/trust"
+	"mayfly/rebuild/join"
 )
 
 var certifyVerb = command.Verb{
 	Name:    "certify",
-	Args:    "--dir DIR --bastion NAME --key HOSTKEY.pub [--out FILE] [--renew]",
+	Args:    "--dir DIR --bastion NAME --key HOSTKEY.pub [--out FILE] [--renew] [--wait DURATION]",
 	Summary: "have a bastion's SSH host key certified by the signer",
 	Help: `Asks the signer, which has to run, for an SSH host certificate of a bastion that the signed inventory names, and writes it
 beside the key (HOSTKEY-cert.pub) or to --out. Servers get theirs when they join; this is for bastions only.
 
 A certificate lasts an hour. The key becomes the one that the bastion may renew by itself from then on ("bastion renew", over the
 controller's join port). --renew goes on here instead, and renews when half of the hour has passed: for a bastion on the signer's own
-host, where there is no controller.
+host, where there is no controller. --wait lets a signer that was started at the same time get ready.
 
 Example:
 
@@ -38,6 +41,7 @@ Example:
 		key := fs.String("key", "", "`file` of the bastion's public host key")
 		renew := fs.Bool("renew", false, "go on renewing until interrupted")
 		out := fs.String("out", "", "`file` of the certificate (default: the key's name with -cert.pub)")
+		wait := fs.Duration("wait", 0, "`time` to wait for a signer that does not answer yet")
 		if err := c.Parse(fs); err != nil {
 			return err
 		}
@@ -66,7 +70,7 @@ Example:
 			}
 			return writeCertificate(*out, line)
 		}
-		end, err := certify(ctx)
+		end, err := certifyWithin(ctx, *wait, certify)
 		if err != nil {
 			return err
 		}
@@ -79,6 +83,25 @@ Example:
 		}
 		return nil
 	},
+}
+
+// signerPause is the pause between two questions to a signer that is not there yet.
+const signerPause = 200 * time.Millisecond
+
+// certifyWithin asks again while there is no signer, until limit has passed. What a signer refuses is final.
+func certifyWithin(ctx context.Context, limit time.Duration, certify func(context.Context) (time.Time, error)) (time.Time, error) {
+	for late := time.Now().Add(limit); ; {
+		end, err := certify(ctx)
+		absent := errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
+		if !absent || !time.Now().Add(signerPause).Before(late) {
+			return end, err
+		}
+		select {
+		case <-ctx.Done():
+			return end, err
+		case <-time.After(signerPause):
+		}
+	}
 }
 
 // writeCertificate puts a host certificate in place and says when it ends.
@@ -97,8 +120,13 @@ func needsSigner(err error) error {
 	if err == nil || hint.Of(err) != "" {
 		return err
 	}
-	var refused interface{ Refused() bool }
-	if errors.As(err, &refused) {
+	if r, ok := join.IsRefusal(err); ok {
+		switch r.Reason {
+		case join.ControllerFailed:
+			return hint.New(err, "the signer's own log says why (journalctl); all in DIR/signer has to belong to the signer's user")
+		case join.BundleMissing:
+			return hint.New(err, "the signer goes by its own DIR/bundle.json and .sig: bring the newest signed bundle there too")
+		}
 		return err
 	}
 	return hint.New(err, "is `fleetctl signer --dir DIR` running?")

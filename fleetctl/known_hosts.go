@@ -17,6 +17,9 @@ import (
 func (d state) hostCAs() (signer.HostCAs, error) {
 	data, err := read(d.hostCAsFile(), "")
 	if errors.Is(err, fs.ErrNotExist) {
+		if own, err := signer.LoadHostCAs(string(d)); err == nil { // where the CA was moved to, before its first change
+			return own, nil
+		}
 		return signer.HostCAs{}, hint.New(err, "`fleetctl ca publish` writes it; --dir names the state directory")
 	}
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"mayfly/fleetctl/signer"
 	"mayfly/internal/command"
 	"mayfly/internal/durable"
 	"mayfly/internal/hint"
@@ -19,7 +20,7 @@ import (
 
 var sshConfigVerb = command.Verb{
 	Name:    "ssh-config",
-	Args:    "--dir DIR [--bastion HOST:PORT] [--known-hosts FILE] [-o FILE]",
+	Args:    "--dir DIR [--bastion HOST:PORT] [--known-hosts FILE] [--known-hosts-at PATH] [--identity PATH] [-o FILE]",
 	Summary: "write an ssh_config and a known_hosts that reach every server through the bastion",
 	Help: `Prints, or writes to FILE, a whole ssh_config: an entry for each bastion, each server and each host of the signed inventory, host keys
 checked against the fleet's SSH host CAs, never asked about; no passwords, no forwarding. The known_hosts that it goes by is written as
@@ -27,9 +28,15 @@ well, with the CAs, the revoked ones and the keys of hosts that nobody rebuilds:
 
 With several bastions the first one is the way in; the others are named in a comment, and ssh -J takes any of them.
 
+For another machine, --known-hosts-at says where known_hosts will lie there, and --identity where the engineer's key does; both may begin
+with ~/, the home of whoever runs ssh. Without --known-hosts-at the ssh_config works here, where known_hosts was written. A known_hosts that
+names CAs of which DIR knows nothing is newer than DIR, and is not overwritten.
+
 --bastion reaches the first bastion at another address, for example through a local proxy; its name is checked all the same.
 
 Example:
+
+  fleetctl ssh-config --dir lab --known-hosts lab.known_hosts --known-hosts-at '~/.ssh/lab.known_hosts' -o lab.conf
 
   fleetctl ssh-config --dir lab -o lab.conf && ssh -F lab.conf se-1`,
 	Run: func(ctx context.Context, c *command.Call) error {
@@ -38,8 +45,9 @@ Example:
 		bastion := fs.String("bastion", "", "`HOST:PORT` at which the first bastion is reached")
 		out := fs.String("o", "", "`file` to write (default: standard output)")
 		knownHostsTo := fs.String("known-hosts", "", "`file` of the known_hosts to write (default: DIR/public/known_hosts)")
+		knownHostsAt := fs.String("known-hosts-at", "", "`path` of that known_hosts on the engineer's machine: absolute, or ~/…")
 		user := fs.String("user", "", "account `name` on servers (default: ssh's own)")
-		identity := fs.String("identity", "", "`file` of the engineer's key, or public key in the agent (default: what the agent offers)")
+		identity := fs.String("identity", "", "`path` of the engineer's key, or public key in the agent: a file here, or absolute or ~/… there (default: what the agent offers)")
 		if err := c.Parse(fs); err != nil {
 			return err
 		}
@@ -62,8 +70,21 @@ Example:
 		if err != nil {
 			return err
 		}
-		text, err := sshConfig(f, sshOptions{knownHosts: known, bastion: *bastion, user: *user, identity: *identity})
+		if *knownHostsAt == "" {
+			*knownHostsAt = known
+		} else if !elsewhere(*knownHostsAt) {
+			return command.Usagef("--known-hosts-at %s: want an absolute path or ~/…, as it is on the engineer's machine", *knownHostsAt)
+		}
+		if *identity != "" && !elsewhere(*identity) {
+			if *identity, err = filepath.Abs(*identity); err != nil {
+				return err
+			}
+		}
+		text, err := sshConfig(f, sshOptions{knownHosts: *knownHostsAt, bastion: *bastion, user: *user, identity: *identity})
 		if err != nil {
+			return err
+		}
+		if err := notNewer(known, cas); err != nil {
 			return err
 		}
 		if err := writeIfOther(known, knownHosts(f, cas)); err != nil {
@@ -77,6 +98,40 @@ Example:
 	},
 }
 
+// elsewhere says whether ssh takes a path as meant wherever it is run: from the root, or from the user's home.
+func elsewhere(path string) bool {
+	return filepath.IsAbs(path) || strings.HasPrefix(path, "~/") || strings.HasPrefix(path, "%d/")
+}
+
+// sshPath writes a path for ssh_config, where % begins a token; that of the home may stand at the beginning.
+func sshPath(path string) string {
+	home := ""
+	if rest, ok := strings.CutPrefix(path, "%d/"); ok {
+		home, path = "%d/", rest
+	}
+	return `"` + home + strings.ReplaceAll(path, "%", "%%") + `"`
+}
+
+// notNewer refuses to overwrite a known_hosts with what is older: one that names a CA, or a retired one, that the list does not.
+func notNewer(path string, l signer.HostCAs) error {
+	old, err := read(path, "")
+	if err != nil {
+		return nil // not there; what cannot be read cannot be written either, or says so then
+	}
+	for line := range strings.Lines(string(old)) {
+		fields := strings.Fields(line)
+		if len(fields) < 4 || fields[0] != "@cert-authority" && fields[0] != "@revoked" {
+			continue
+		}
+		key := fields[2] + " " + fields[3]
+		if !slices.ContainsFunc(l.CAs, func(c signer.HostCA) bool { return c.Key == key }) {
+			return command.Refuse(hint.New(fmt.Errorf("%s names a CA that ssh-host-cas.json does not: it is newer", path),
+				"bring ssh-host-cas.json here from where `fleetctl ca` was run, into --dir; where that known_hosts is another fleet's, delete it"))
+		}
+	}
+	return nil
+}
+
 // writeIfOther leaves a file alone that holds the same already: who may read the directory need not be able to write there.
 func writeIfOther(path string, data []byte) error {
 	if old, err := read(path, ""); err == nil && bytes.Equal(old, data) {
@@ -86,7 +141,7 @@ func writeIfOther(path string, data []byte) error {
 }
 
 type sshOptions struct {
-	knownHosts string // absolute path
+	knownHosts string // where it lies when ssh is run
 	bastion    string // HOST:PORT, or empty
 	user       string
 	identity   string
@@ -162,7 +217,7 @@ func sshConfig(f inventory.Fleet, o sshOptions) ([]byte, error) {
 	line("# A host is who it says it is when the fleet's SSH host CA, or the signed inventory, says so: no first-use question, no stored keys.")
 	line("Host %s", strings.Join(all, " "))
 	line("    # CAs, retired CAs (@revoked) and the keys of hosts. Fetch it again after `fleetctl ca`.")
-	line("    UserKnownHostsFile \"%s\"", strings.ReplaceAll(o.knownHosts, "%", "%%"))
+	line("    UserKnownHostsFile %s", sshPath(o.knownHosts))
 	line("    GlobalKnownHostsFile none")
 	line("    StrictHostKeyChecking yes")
 	line("    HostKeyAlgorithms ssh-ed25519-cert-v01@openssh.com")
@@ -180,7 +235,7 @@ func sshConfig(f inventory.Fleet, o sshOptions) ([]byte, error) {
 	}
 	if o.identity != "" {
 		line("    # This key only, whatever else the agent holds.")
-		line("    IdentityFile \"%s\"", strings.ReplaceAll(o.identity, "%", "%%"))
+		line("    IdentityFile %s", sshPath(o.identity))
 		line("    IdentitiesOnly yes")
 	}
 	line("    # The bastion opens ports on servers; nothing is forwarded back. An agent is never needed behind it.")

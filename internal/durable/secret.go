@@ -7,6 +7,7 @@ import (
 	"os"
 	"syscall"
 
+	"mayfly/internal/account"
 	"mayfly/internal/hint"
 )
 
@@ -49,7 +50,10 @@ func readChecked(f *os.File, path string) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("reading secret %s: its owner cannot be told", path)
 	}
-	if uid := os.Geteuid(); stat.Uid != 0 && int(stat.Uid) != uid {
+	if uid := os.Geteuid(); uid == 0 && stat.Uid != 0 { // whoever owns it needs it as it is
+		return nil, hint.New(fmt.Errorf("reading secret %s: it belongs to user %s, not to root", path, account.Name(int(stat.Uid))),
+			"run this as that user: %s", account.RunAs(int(stat.Uid)))
+	} else if stat.Uid != 0 && int(stat.Uid) != uid {
 		return nil, hint.New(fmt.Errorf("reading secret %s: it belongs to user %d, not to user %d", path, stat.Uid, uid),
 			"chown %d %s", uid, path)
 	}

@@ -3,20 +3,24 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"mayfly/bastion"
+	"mayfly/internal/account"
 	"mayfly/internal/command"
 )
 
 const checkHelp = `It loads what "bastion serve" would load, refuses what it would refuse, and prints what would be offered, who may
-connect from where, and which hosts can be reached by whom. It changes nothing.
+connect from where, and which hosts can be reached by whom. It changes nothing. Where root types it and the host key is another
+user's, the service's, it looks with that user's eyes.
 
 ` + configHelp
 
@@ -39,6 +43,16 @@ func check(_ context.Context, c *command.Call) error {
 	}
 	if *output != "text" && *output != "json" {
 		return command.Usagef("-o %s: want text or json", *output)
+	}
+	// What root may read says nothing of what the service may. Others find out by reading.
+	if os.Geteuid() == 0 {
+		changed, err := account.ActAsOwner(config.HostKey)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if changed {
+			fmt.Fprintf(c.Stderr, "bastion: looking as %s, whose host key it is\n", account.Name(os.Geteuid()))
+		}
 	}
 	report, err := bastion.Check(config, time.Now())
 	if err != nil {

@@ -17,7 +17,7 @@ func nftVerb() command.Verb {
 		Summary: "print the address list for the host's firewall",
 		Help: `It prints what the policy lists (ssh.allow and ssh.proxies) as a whole nftables ruleset: one table with two sets, and a rule that drops a
 SYN to the bastion's port from anybody else. The bastion's own filter does the same; this one is also there while no bastion has started
-yet. Loading it replaces the table in one step:
+yet. Loading it replaces the table in one step. It reads no host key:
 
   bastion nft --config bastion.toml | nft -f -
 
@@ -37,7 +37,7 @@ func nft(_ context.Context, c *command.Call) error {
 	if *port > 65535 {
 		return command.Usagef("--port %d: 1 to 65535", *port)
 	}
-	report, err := bastion.Check(config, time.Now())
+	report, err := bastion.CheckList(config, time.Now())
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,83 @@
+// Package account makes root act as the user whom a directory or key belongs to, so that what root types by hand leaves nothing behind that
+// the service, which runs as that user, cannot read.
+package account
+
+import (
+	"fmt"
+	"os"
+	"os/user"
+	"strconv"
+	"syscall"
+
+	"mayfly/internal/hint"
+)
+
+// self is who acts now; tests replace it.
+var self = os.Geteuid
+
+// Owner is who owns path.
+func Owner(path string) (uid, gid int, err error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0, 0, err
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, 0, fmt.Errorf("the owner of %s cannot be told", path)
+	}
+	return int(stat.Uid), int(stat.Gid), nil
+}
+
+// ActAsOwner gives up root for good, for the whole process, where path belongs to another user; it says whether it did. Who is neither
+// root nor the owner is refused.
+func ActAsOwner(path string) (bool, error) {
+	uid, gid, err := Owner(path)
+	if err != nil {
+		return false, err
+	}
+	switch now := self(); {
+	case now == uid:
+		return false, nil
+	case now != 0:
+		return false, hint.New(fmt.Errorf("%s belongs to user %s, not to %s", path, Name(uid), Name(now)), "run this as that user: %s", RunAs(uid))
+	}
+	groups := []int{gid}
+	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
+		if own, err := strconv.Atoi(u.Gid); err == nil {
+			gid, groups = own, []int{own}
+		}
+		if list, err := u.GroupIds(); err == nil {
+			for _, text := range list {
+				if g, err := strconv.Atoi(text); err == nil && g != gid {
+					groups = append(groups, g)
+				}
+			}
+		}
+	}
+	if err := syscall.Setgroups(groups); err != nil {
+		return false, fmt.Errorf("becoming user %s: setting groups: %w", Name(uid), err)
+	}
+	if err := syscall.Setresgid(gid, gid, gid); err != nil {
+		return false, fmt.Errorf("becoming user %s: %w", Name(uid), err)
+	}
+	if err := syscall.Setresuid(uid, uid, uid); err != nil {
+		return false, fmt.Errorf("becoming user %s: %w", Name(uid), err)
+	}
+	return true, nil
+}
+
+// Name is what the machine calls a user, or its number.
+func Name(uid int) string {
+	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
+		return u.Username
+	}
+	return strconv.Itoa(uid)
+}
+
+// RunAs is the beginning of a command line that runs the rest of it as a user.
+func RunAs(uid int) string {
+	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
+		return "runuser -u " + u.Username + " --"
+	}
+	return fmt.Sprintf("setpriv --reuid=%d --regid=%d --clear-groups --", uid, uid)
+}
