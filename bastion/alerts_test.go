@@ -353,3 +353,25 @@ func FuzzNetworks(f *testing.F) {
 		}
 	})
 }
+
+// sickLog is a log whose health the test sets.
+type sickLog struct {
+	auditLog
+	err error
+}
+
+func (l *sickLog) Healthy() error { return l.err }
+
+// TestAlertOfAudit tells once that the log is ill, and once that it has recovered.
+func TestAlertOfAudit(t *testing.T) {
+	log := &sickLog{}
+	var told []string
+	s := &Server{audit: log, log: slog.New(slog.DiscardHandler), events: func(kind string, _ any) { told = append(told, kind) }}
+	for _, err := range []error{nil, os.ErrClosed, os.ErrClosed, nil, nil} {
+		log.err = err
+		s.watchAudit()
+	}
+	if want := []string{noticeAuditIll, noticeAuditWell}; !slices.Equal(told, want) {
+		t.Errorf("told %q, want %q", told, want)
+	}
+}

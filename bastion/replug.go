@@ -138,7 +138,7 @@ func (s *Server) replug(ctx context.Context, began time.Time) {
 	if ctx.Err() != nil {
 		return // it stops
 	}
-	s.log.Info("plugins were asked about who is in", "policy", record.Policy, "asked", record.Asked, "cut", record.Cut)
+	s.log.Info("plugins were asked about who is in", "version", record.Policy, "asked", record.Asked, "cut", record.Cut)
 	s.append(eventPlugins, record)
 }
 
