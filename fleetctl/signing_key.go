@@ -18,7 +18,7 @@ import (
 const maxPublic = 16 << 10
 
 // loadSigner returns a signer for the key at path: a private key file that only this user can read, or a public key whose
-// private half answers at the ssh-agent's socket. The agent is dialled for each signature, so nothing is left to close.
+// private half answers at the ssh-agent's socket, or a handle or locked key with such a public key beside it (.pub). The agent is dialled for each signature, so nothing is left to close.
 func loadSigner(path string, agentSock string) (ssh.Signer, error) {
 	if key, err := readPublic(path); err != nil {
 		return nil, err
@@ -31,14 +31,21 @@ func loadSigner(path string, agentSock string) (ssh.Signer, error) {
 	}
 	defer clear(data)
 	signer, err := ssh.ParsePrivateKey(data)
+	if err == nil {
+		return signer, nil
+	}
+	// With a passphrase, or a security key's file, which is only a handle: the agent may hold what it stands for.
+	if key, err := readPublic(path + ".pub"); err == nil && key != nil {
+		if signer, err := agentSigner(path+".pub", key, agentSock); err == nil {
+			return signer, nil
+		}
+	}
 	var locked *ssh.PassphraseMissingError
 	if errors.As(err, &locked) {
-		return nil, hint.New(fmt.Errorf("reading key %s: it has a passphrase", path), "load it into ssh-agent and give the path of its .pub file")
+		return nil, hint.New(fmt.Errorf("reading key %s: it has a passphrase", path), "load it into ssh-agent: ssh-add %s; then give %[1]s.pub", path)
 	}
-	if err != nil {
-		return nil, hint.New(fmt.Errorf("reading key %s: %w", path, err), "a security key's file is only a handle: load it into ssh-agent and give the path of its .pub file")
-	}
-	return signer, nil
+	return nil, hint.New(fmt.Errorf("reading key %s: %w", path, err),
+		"a security key's file is only a handle: load it into ssh-agent: ssh-add %s; then give %[1]s.pub", path)
 }
 
 // readPublic returns the key if the file is a public key, nil if it is something else.

@@ -87,7 +87,12 @@ func TestLoadSigner(t *testing.T) {
 	}
 	private := write("private", pem.EncodeToMemory(block), 0o600)
 	pub := write("private.pub", public, 0o644)
-	for _, tt := range []struct{ name, path, sock string }{{"private", private, ""}, {"agent", pub, sock}} {
+	// A security key's file, and one with a passphrase, with the public key beside it.
+	handle := write("handle", []byte("-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n"), 0o600)
+	write("handle.pub", public, 0o644)
+	hidden := write("hidden", pem.EncodeToMemory(locked), 0o600)
+	write("hidden.pub", public, 0o644)
+	for _, tt := range []struct{ name, path, sock string }{{"private", private, ""}, {"agent", pub, sock}, {"handle", handle, sock}, {"passphrase", hidden, sock}} {
 		signer, err := loadSigner(tt.path, tt.sock)
 		if err != nil {
 			t.Errorf("%s: %v", tt.name, err)
@@ -104,6 +109,8 @@ func TestLoadSigner(t *testing.T) {
 		{"garbage", write("garbage", []byte("hello"), 0o600), "", "neither"},
 		{"pipe", pipe, "", "not a regular file"},
 		{"broken", write("broken", []byte("-----BEGIN OPENSSH PRIVATE KEY-----\n"), 0o600), "", "reading key"},
+		{"handle, no agent", handle, "", "reading key"},
+		{"passphrase, agent gone", hidden, filepath.Join(dir, "none.sock"), "passphrase"},
 		{"no agent", pub, "", "no ssh-agent"},
 		{"agent gone", pub, filepath.Join(dir, "none.sock"), "reaching ssh-agent"},
 		{"agent without it", write("stranger.pub", ssh.MarshalAuthorizedKey(strange), 0o644), sock, "does not hold"},
