@@ -78,6 +78,7 @@ const (
 	endPolicy   = "policy_cut"
 	endStopping = "bastion_stopping"
 	endRefused  = "refused"
+	endDied     = "bastion_died" // found at the next start
 
 	endRecording = "recording_ended" // what cannot be recorded does not go on
 )

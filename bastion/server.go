@@ -174,6 +174,9 @@ func (s *Server) serve(ctx context.Context, reload <-chan os.Signal, ready func(
 	if err := s.confine(first); err != nil {
 		return err
 	}
+	if err := s.closeDied(); err != nil {
+		return err
+	}
 	if err := s.audit.Append(eventServe, first.record("in_force")); err != nil {
 		return err
 	}
