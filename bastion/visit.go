@@ -72,6 +72,8 @@ func (s *Server) visit(ctx context.Context, conn net.Conn, source netip.AddrPort
 	if err == nil || v.written {
 		s.metrics.handshake(outcomeAccepted, took)
 		s.metrics.accepted()
+		s.letIn(source.Addr(), time.Now())
+		v.comesFrom(time.Now())
 	}
 	if err != nil && v.written {
 		v.lostAtTheDoor()
@@ -84,8 +86,6 @@ func (s *Server) visit(ctx context.Context, conn net.Conn, source netip.AddrPort
 		v.write("refused", why, detail)
 		return
 	}
-	s.letIn(source.Addr(), time.Now())
-	v.comesFrom(time.Now())
 	v.serve(ctx, sshConn, channels, requests)
 	v.write("accepted", v.reason(), "")
 }
