@@ -81,6 +81,7 @@ func (v *visit) handshake() (*ssh.ServerConn, <-chan ssh.NewChannel, <-chan *ssh
 	config := *v.ruling.ssh
 	config.PreAuthConnCallback = func(c ssh.ServerPreAuthConn) {
 		v.meta = c
+		v.wire.gate.Store(nil)
 		v.place.reached(stageExchanged)
 	}
 	config.PublicKeyCallback = v.offered

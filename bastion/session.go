@@ -172,6 +172,7 @@ func (v *visit) session(ctx context.Context, nc ssh.NewChannel) {
 			v.refuse(nc, what, why, err.Error())
 			return
 		}
+		defer drainLibrary(client)
 		defer client.Close()
 		channel, requests, err := nc.Accept()
 		if err != nil {

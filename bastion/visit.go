@@ -69,6 +69,10 @@ func (s *Server) visit(ctx context.Context, conn net.Conn, source netip.AddrPort
 	took := time.Since(v.began)
 	s.startups.leave(place)
 	defer s.sessions.leave(v)
+	if err != nil {
+		v.conn.Close()
+		drainLibrary(v.meta)
+	}
 	if err == nil || v.written {
 		s.metrics.handshake(outcomeAccepted, took)
 		s.metrics.accepted()
@@ -119,11 +123,13 @@ func (v *visit) serve(ctx context.Context, conn *ssh.ServerConn, channels <-chan
 	// A stop reaches the session through cut, which says why it ends, and not through ctx.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	defer conn.Close()
 
 	v.active()
 	defer v.limit()()
 	v.answer(ctx, cancel, channels, requests)
+	// The library has given the connection up, and its reader may wait for somebody to take what it has read.
+	v.conn.Close()
+	drainLibrary(conn)
 	if err := conn.Wait(); errors.Is(err, io.EOF) || isDisconnect(err) {
 		v.finish(endClient, "")
 	} else {

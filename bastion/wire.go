@@ -39,7 +39,8 @@ type wire struct {
 	from, to  int
 	readError error
 
-	greeting atomic.Bool // handshake: what is written waits for the reader to wait
+	gate     atomic.Pointer[gate] // until authentication begins
+	greeting atomic.Bool          // handshake: what is written waits for the reader to wait
 
 	mu      sync.Mutex // of what follows; held while the socket is written
 	waits   bool       // while greeting: the reader waits for the peer, so that nothing may be held
@@ -55,6 +56,7 @@ var _ net.Conn = (*wire)(nil)
 
 func newWire(conn net.Conn) *wire {
 	w := &wire{Conn: conn}
+	w.gate.Store(&gate{})
 	if s, ok := conn.(syscall.Conn); ok {
 		if raw, err := s.SyscallConn(); err == nil {
 			w.raw, w.take = raw, w.receive
@@ -65,6 +67,16 @@ func newWire(conn net.Conn) *wire {
 
 // Read hands out what is buffered, or waits for more. The library has one reader.
 func (w *wire) Read(p []byte) (int, error) {
+	n, err := w.read(p)
+	if g := w.gate.Load(); g != nil {
+		if passed := g.pass(p[:n]); passed < n {
+			return passed, errTooMuchBefore
+		}
+	}
+	return n, err
+}
+
+func (w *wire) read(p []byte) (int, error) {
 	if w.in == nil {
 		if w.raw == nil {
 			return w.Conn.Read(p)

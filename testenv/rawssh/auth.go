@@ -1,6 +1,8 @@
 package rawssh
 
 import (
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -15,11 +17,14 @@ const (
 	MsgAuthFailure    = 51
 	MsgAuthSuccess    = 52
 	msgAuthBanner     = 53
+	MsgPublicKeyOK    = 60
 )
 
 // Reply is the server's answer to a request for authentication.
 type Reply struct {
 	Success bool
+	Partial bool     // the method was accepted, another has to follow
+	Usable  bool     // the server takes a signature by the key that was asked about
 	Methods []string // that can continue
 }
 
@@ -71,7 +76,9 @@ func (c *Client) Authenticate(user, method string, fields []byte) (Reply, error)
 			if err := ssh.Unmarshal(packet, &failure); err != nil {
 				return Reply{}, fmt.Errorf("authenticating by %s: %w", method, err)
 			}
-			return Reply{Methods: strings.Split(failure.Methods, ",")}, nil
+			return Reply{Partial: failure.Partial, Methods: strings.Split(failure.Methods, ",")}, nil
+		case MsgPublicKeyOK:
+			return Reply{Usable: true}, nil
 		case msgIgnore, msgDebug, msgExtInfo, msgAuthBanner:
 		case MsgDisconnect:
 			return Reply{}, fmt.Errorf("authenticating by %s: %w", method, disconnect(packet))
@@ -79,4 +86,45 @@ func (c *Client) Authenticate(user, method string, fields []byte) (Reply, error)
 			return Reply{}, fmt.Errorf("authenticating by %s: message %d", method, packet[0])
 		}
 	}
+}
+
+// Ask asks whether a signature by a key would be taken (RFC 4252, section 7). The blob need not be a key.
+func (c *Client) Ask(user, algorithm string, blob []byte) (Reply, error) {
+	return c.Authenticate(user, "publickey", ssh.Marshal(struct {
+		Signed    bool
+		Algorithm string
+		Blob      []byte
+	}{false, algorithm, blob}))
+}
+
+// Sign logs in by a signature of this session. The signer need not be the key's.
+func (c *Client) Sign(user string, key ssh.PublicKey, signer ssh.Signer) (Reply, error) {
+	request := ssh.Marshal(struct {
+		User, Service, Method string `sshtype:"50"`
+		Signed                bool
+		Algorithm             string
+		Blob                  []byte
+	}{user, "ssh-connection", "publickey", true, key.Type(), key.Marshal()})
+	signature, err := signer.Sign(rand.Reader, append(ssh.Marshal(struct{ Session []byte }{c.session}), request...))
+	if err != nil {
+		return Reply{}, fmt.Errorf("signing: %w", err)
+	}
+	return c.Authenticate(user, "publickey", ssh.Marshal(struct {
+		Signed    bool
+		Algorithm string
+		Blob      []byte
+		Signature []byte
+	}{true, key.Type(), key.Marshal(), ssh.Marshal(signature)}))
+}
+
+// Login asks for the service and signs.
+func (c *Client) Login(user string, signer ssh.Signer) error {
+	if err := c.Service(); err != nil {
+		return err
+	}
+	reply, err := c.Sign(user, signer.PublicKey(), signer)
+	if err == nil && !reply.Success {
+		err = errors.New("refused")
+	}
+	return err
 }

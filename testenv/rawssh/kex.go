@@ -36,12 +36,15 @@ const clientVersion = "SSH-2.0-mayfly_rawssh"
 // Offer is what the client says it can; empty fields mean the one algorithm that this package speaks.
 type Offer struct {
 	KeyExchanges, HostKeys, Ciphers []string
+
+	Between []byte // a payload that is sent in the middle of the key exchange, where none belongs; nil: none
 }
 
 // Client is a connection after key exchange.
 type Client struct {
 	HostKey ssh.PublicKey // proven, not trusted
 	Version string        // of the server
+	Offered []byte        // the server's SSH_MSG_KEXINIT
 
 	conn    net.Conn
 	reader  *bufio.Reader
@@ -61,6 +64,12 @@ func Dial(ctx context.Context, address string, offer Offer) (*Client, error) {
 	}
 	return c, nil
 }
+
+// KeyInit is a SSH_MSG_KEXINIT: sent after a key exchange, it begins another one, which this package never ends.
+func KeyInit() []byte { return kexInit(Offer{}) }
+
+// Conn is the connection itself, for bytes that are no packet.
+func (c *Client) Conn() net.Conn { return c.conn }
 
 // Close ends the connection.
 func (c *Client) Close() error { return c.conn.Close() }
@@ -90,6 +99,12 @@ func (c *Client) exchange(offer Offer) error {
 	theirs, err := c.Expect(msgKexInit)
 	if err != nil {
 		return err
+	}
+	c.Offered = theirs
+	if offer.Between != nil {
+		if err := c.Write(offer.Between); err != nil {
+			return err
+		}
 	}
 	private, err := ecdh.X25519().GenerateKey(rand.Reader)
 	if err != nil {

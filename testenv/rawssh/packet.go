@@ -24,7 +24,10 @@ func (d *direction) advance() {
 }
 
 // Write sends one payload as one packet.
-func (c *Client) Write(payload []byte) error {
+func (c *Client) Write(payload []byte) error { return c.WritePadded(payload, 0) }
+
+// WritePadded is Write with another number in the place of the padding's length; 0 is the right one.
+func (c *Client) WritePadded(payload []byte, claimed byte) error {
 	block, covered := 8, 5+len(payload)
 	if c.out.seal != nil {
 		block, covered = 16, 1+len(payload) // the length is outside of the blocks (RFC 5647, section 7.2)
@@ -34,7 +37,10 @@ func (c *Client) Write(payload []byte) error {
 		pad += block
 	}
 	packet := binary.BigEndian.AppendUint32(nil, uint32(1+len(payload)+pad))
-	packet = append(packet, byte(pad))
+	if claimed == 0 {
+		claimed = byte(pad)
+	}
+	packet = append(packet, claimed)
 	packet = append(packet, payload...)
 	packet = append(packet, make([]byte, pad)...)
 	if _, err := rand.Read(packet[len(packet)-pad:]); err != nil {
