@@ -29,6 +29,11 @@ var testNeeds = slices.Concat(demoNeeds, []debian.Need{
 	{Name: "unshare", Package: "util-linux"},
 	{Name: "cpio", Package: "cpio"}, // reads our archives
 	{Name: "git", Package: "git"},
+	{Name: "plink", Package: "putty-tools"}, // the bastion's peers
+	{Name: "dbclient", Package: "dropbear-bin"},
+	{Name: "/usr/lib/python3/dist-packages/asyncssh", Package: "python3-asyncssh"},
+	{Name: "/usr/lib/python3/dist-packages/paramiko", Package: "python3-paramiko"},
+	{Name: "ssh-audit", Package: "ssh-audit"},
 	{Name: "systemd-analyze", Package: "systemd"}, // judges the bastion's units
 	sshdNeed, // of the benchmark and of a bastion alone
 })
