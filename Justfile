@@ -24,6 +24,14 @@ test *flags:
 quick:
     go test -short ./...
 
+# every fuzz target of outside input that a bastion or an engineer's tools read, for so long each
+fuzz time="20s":
+    go run ./testenv fuzz --time {{time}}
+
+# sessions opened and dropped for minutes: the bastion ends as it began
+soak minutes="10":
+    go run ./testenv soak --minutes {{minutes}}
+
 # our data plane against stock wireguard-go
 bench *flags:
     go run ./testenv bench tunnel {{flags}}

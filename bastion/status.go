@@ -3,6 +3,7 @@ package bastion
 import (
 	"cmp"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -43,6 +44,8 @@ type Status struct {
 	Refused            []RefusedStatus `json:"refused"` // within a minute of the first of its kind, most first
 	MoreRefused        int             `json:"more_refused"`
 	DroppedByFilter    uint32          `json:"dropped_by_filter"` // segments, since the socket was made
+	Goroutines         int             `json:"goroutines"`
+	HeapBytes          uint64          `json:"heap_bytes"`        // that the Go runtime has in use, garbage included
 	Sandbox            ReportSandbox   `json:"sandbox"`           // as it is in force
 	Plugins            *PluginsStatus  `json:"plugins,omitempty"` // left out where neither policy nor configuration has any
 }
@@ -150,6 +153,9 @@ func (s *Server) status(now time.Time) Status {
 	status.Fresh = r.fresh.status()
 	status.Sandbox = s.sandboxStatus()
 	status.Plugins = s.pluginsStatus(r)
+	var memory runtime.MemStats
+	runtime.ReadMemStats(&memory)
+	status.Goroutines, status.HeapBytes = runtime.NumGoroutine(), memory.HeapInuse
 	if end := s.drain.end(); !end.IsZero() {
 		end = end.UTC()
 		status.DrainingUntil = &end

@@ -234,7 +234,7 @@ func (l *sshLab) writeFleet(dir string, port int, lim limits) (string, error) {
 		signatures = append(signatures, signature...)
 	}
 	path := filepath.Join(dir, "bastion.toml")
-	config := fmt.Sprintf("listen = \"%s:%d\"\ntrust = \"trust.json\"\nbundle = \"bundle.json\"\nhost_key = %q\nhost_certificate = %q\naudit = \"audit\"\n",
+	config := fmt.Sprintf("listen = \"%s:%d\"\ntrust = \"trust.json\"\nbundle = \"bundle.json\"\nhost_key = %q\nhost_certificate = %q\naudit = \"audit\"\ncontrol = \"control.sock\"\n",
 		serverAddress, port, l.hostFile, l.path("host_key-cert.pub"))
 	return path, errors.Join(
 		os.WriteFile(filepath.Join(dir, "trust.json"), trusted, 0o644),

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"time"
+
+	"mayfly/internal/command"
+)
+
+// fuzzTargets are the parsers of what a bastion gets from outside. TestFuzzTargets sees that each exists and has seeds; docs/testing.md has this table.
+var fuzzTargets = []struct{ input, pkg, name string }{
+	{"policy", "./policies", "FuzzParse"},
+	{"policy bundle", "./policies/bundle", "FuzzParse"},
+	{"authorized keys", "./policies", "FuzzPublicKey"},
+	{"certificates", "./bastion", "FuzzCertificate"},
+	{"KRL", "./policies/krl", "FuzzParse"},
+	{"PROXY header", "./bastion", "FuzzProxyHeader"},
+	{"direct-tcpip payload", "./bastion", "FuzzDirectTCPIP"},
+	{"bastion.toml", "./bastion", "FuzzConfig"},
+	{"control socket", "./bastion", "FuzzControl"},
+	{"whole server, at each state of a connection", "./bastion", "FuzzServer"},
+	{"audit entries", "./internal/audit", "FuzzEntry"},
+	{"audit bundles", "./internal/audit", "FuzzBundle"},
+	{"audit frames", "./internal/audit", "FuzzFrames"},
+	{"audit checkpoints", "./internal/audit", "FuzzCheckpoint"},
+	{"audit proofs", "./internal/audit", "FuzzProof"},
+	{"statements", "./policies/statement", "FuzzOpen"},
+	{"witness answers", "./policies/witness", "FuzzOpen"},
+	{"recordings", "./bastion/recording", "FuzzReader"},
+}
+
+var fuzzVerb = command.Verb{
+	Name:    "fuzz",
+	Args:    "[--time DURATION]",
+	Summary: "run each fuzz target of the bastion's outside input for a while",
+	Help:    "What go finds is in the package's testdata/fuzz, and in the way of the next test.",
+	Run: func(ctx context.Context, c *command.Call) error {
+		fs := c.Flags()
+		each := fs.Duration("time", 20*time.Second, "for so long each, `DURATION`")
+		if err := c.Parse(fs); err != nil {
+			return err
+		}
+		if fs.NArg() > 0 || *each < time.Second {
+			return command.Usagef("fuzz takes --time of 1s at least")
+		}
+		ctx, cancel := lifeline(ctx, c.Stdin)
+		defer cancel()
+		e, err := newEnvironment()
+		if err != nil {
+			return err
+		}
+		for _, f := range fuzzTargets {
+			fmt.Fprintf(c.Stdout, "testenv: %s: %s %s\n", f.input, f.pkg, f.name)
+			cmd := exec.CommandContext(ctx, "go", "test", f.pkg, "-run", "^$", "-fuzz", "^"+f.name+"$", "-fuzztime", each.String())
+			cmd.Dir, cmd.Stdout, cmd.Stderr = e.module, c.Stdout, c.Stderr
+			if err := cmd.Run(); err != nil {
+				return fmt.Errorf("fuzzing %s: %w", f.input, err)
+			}
+		}
+		return nil
+	},
+}
