@@ -22,6 +22,9 @@ import (
 	"mayfly/policies/plugin"
 )
 
+// hostLimit is how long a host may take to end its plugins.
+const hostLimit = 3 * time.Second
+
 // PluginConfig is [plugin] of bastion.toml.
 type PluginConfig struct {
 	Directory string `toml:"directory"` // of the plugins' files: root's, and nobody else may write there
@@ -118,8 +121,26 @@ func startPlugins(c PluginConfig, test bool, log *slog.Logger) (relay *plugin.Re
 		if err := relay.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 			log.Debug("closing the plugins' socket", "error", err)
 		}
-		<-ended
+		awaitHost(ended, cmd.Process, log)
 	}, nil
+}
+
+// awaitHost waits for a host whose socket is closed, which ends by itself. One that hangs is killed where the bastion may do that; another
+// user's is left to who started the bastion.
+func awaitHost(ended <-chan struct{}, host interface{ Kill() error }, log *slog.Logger) {
+	for range 2 {
+		timer := time.NewTimer(hostLimit)
+		select {
+		case <-ended:
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		if err := host.Kill(); err != nil {
+			log.Error("bastion-plugins does not end", "error", err, "hint", "systemd ends what is left of a service")
+			return
+		}
+	}
 }
 
 // pluginUser reads a user's name, or "UID:GID". Root is none: a plugin needs no power.

@@ -6,7 +6,9 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -208,4 +210,74 @@ func TestPluginThatNeverAnswers(t *testing.T) {
 		end()
 		<-s.plugins.Done()
 	})
+}
+
+// TestHungPluginHostDelaysNoRevocation has a host of plugins that reads nothing, and an engineer who asks all the time: who a new policy
+// takes out is out within the second all the same.
+func TestHungPluginHostDelaysNoRevocation(t *testing.T) {
+	f := newFixture(t)
+	f.config.Plugin = PluginConfig{Directory: "/", User: "plugins"}
+	f.policy.Plugins = []policies.Plugin{{Name: "site", SHA256: strings.Repeat("0", 64), Decides: []string{policies.DecidesTarget}, Deadline: policies.Duration(time.Second)}}
+	f.writeBundle(2)
+	here, there := net.Pipe() // holds nothing: the pins of the start hang already
+	f.startWith(func(s *Server) { s.plugins = plugin.NewRelay(here) })
+	t.Cleanup(func() { there.Close() })
+	anna := f.login("anna", f.anna.Signer(softkey.Always))
+	bert := f.login("bert", f.bert.Signer(softkey.Always))
+	gone := make(chan struct{})
+	go func() {
+		bert.Wait()
+		close(gone)
+	}()
+	var asking sync.WaitGroup
+	for range 8 {
+		asking.Go(func() {
+			if conn, err := anna.Dial("tcp", "se-1:22"); err == nil {
+				t.Error("a target was opened that no plugin allowed")
+				conn.Close()
+			}
+		})
+	}
+	f.policy.Version++
+	f.policy.Engineers, f.policy.Grants = f.policy.Engineers[:1], f.policy.Grants[:1]
+	began := time.Now()
+	f.writeBundle(2)
+	select {
+	case <-gone:
+		if took := time.Since(began); took > 3*time.Second { // a second, on a busy machine
+			t.Errorf("it took %v", took)
+		}
+	case <-time.After(patience):
+		t.Error("bert, whom no policy knows any more, is still in")
+	}
+	there.Close()
+	anna.Close()
+	asking.Wait()
+}
+
+// stubborn is a host that hangs until it is killed, or does not die of that.
+type stubborn struct {
+	ended  chan struct{}
+	killed int
+	err    error
+}
+
+func (s *stubborn) Kill() error {
+	if s.killed++; s.err == nil && s.killed == 1 {
+		close(s.ended)
+	}
+	return s.err
+}
+
+// TestHungHostDoesNotHoldUpTheEnd: the bastion ends though its host of plugins does not.
+func TestHungHostDoesNotHoldUpTheEnd(t *testing.T) {
+	for _, err := range []error{nil, os.ErrPermission} {
+		synctest.Test(t, func(t *testing.T) {
+			began, host := time.Now(), &stubborn{ended: make(chan struct{}), err: err}
+			awaitHost(host.ended, host, slog.New(slog.DiscardHandler))
+			if took := time.Since(began); took != hostLimit || host.killed != 1 {
+				t.Errorf("%v: it took %v, killed %d times", err, took, host.killed)
+			}
+		})
+	}
 }

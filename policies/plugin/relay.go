@@ -15,6 +15,8 @@ import (
 const (
 	MaxAtOnce  = 64                     // questions under way; one more is refused as failed
 	relayGrace = 250 * time.Millisecond // beyond a plugin's deadline, for the way to it and back
+	maxQueued  = 4 * MaxAtOnce          // lines that wait for the host to read; one more fails
+	writeLimit = 30 * time.Second       // for one line; a host that reads nothing for so long is taken for gone
 )
 
 // message is one line on the socket between bastion and host.
@@ -25,21 +27,32 @@ type message struct {
 	Verdict *Verdict `json:"verdict,omitempty"`
 }
 
-// Relay is the bastion's end of the socket. Once the other end is gone, every question fails.
+// Relay is the bastion's end of the socket. Once the other end is gone, every question fails. Nobody who asks ever waits for the
+// socket: a host that does not read, which a plugin as the same user can bring about, makes answers late and nothing else.
 type Relay struct {
 	conn io.ReadWriteCloser
 
 	mu      sync.Mutex
 	next    uint64
 	waiting map[uint64]chan Verdict
+	queue   []line
 	err     error // set for good when the host is gone
+	more    chan struct{}
 	done    chan struct{}
+	written chan struct{}
+}
+
+// line is a message on its way to the host.
+type line struct {
+	id   uint64 // 0: of nobody who waits
+	data []byte
 }
 
 // NewRelay speaks to a host over conn until Close.
 func NewRelay(conn io.ReadWriteCloser) *Relay {
-	r := &Relay{conn: conn, waiting: map[uint64]chan Verdict{}, done: make(chan struct{})}
+	r := &Relay{conn: conn, waiting: map[uint64]chan Verdict{}, more: make(chan struct{}, 1), done: make(chan struct{}), written: make(chan struct{})}
 	go r.read()
+	go r.write()
 	return r
 }
 
@@ -47,14 +60,15 @@ func NewRelay(conn io.ReadWriteCloser) *Relay {
 func (r *Relay) Close() error {
 	err := r.conn.Close()
 	<-r.done
+	<-r.written
 	return err
 }
 
 // Done is closed when the host is gone.
 func (r *Relay) Done() <-chan struct{} { return r.done }
 
-// Pin says which plugins are to run.
-func (r *Relay) Pin(pins []Pin) error { return r.write(message{Pins: pins, Request: &Request{}}) }
+// Pin says which plugins are to run. It does not wait for the host.
+func (r *Relay) Pin(pins []Pin) error { return r.send(message{Pins: pins, Request: &Request{}}) }
 
 // Decide asks the plugins of these pins, in order, until one denies.
 func (r *Relay) Decide(ctx context.Context, pins []Pin, q Request) Verdict {
@@ -80,7 +94,7 @@ func (r *Relay) Decide(ctx context.Context, pins []Pin, q Request) Verdict {
 		defer r.mu.Unlock()
 		delete(r.waiting, id)
 	}()
-	if err := r.write(message{ID: id, Pins: pins, Request: &q}); err != nil {
+	if err := r.send(message{ID: id, Pins: pins, Request: &q}); err != nil {
 		return Verdict{Outcome: Failed, Text: err.Error()}
 	}
 	select {
@@ -91,21 +105,71 @@ func (r *Relay) Decide(ctx context.Context, pins []Pin, q Request) Verdict {
 	}
 }
 
-func (r *Relay) write(m message) error {
+// send puts a message into the queue.
+func (r *Relay) send(m message) error {
 	data, err := json.Marshal(m)
 	if err != nil {
 		return err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.err != nil {
+	switch {
+	case r.err != nil:
 		return r.err
-	}
-	if len(data) >= MaxMessage {
+	case len(data) >= MaxMessage:
 		return errors.New("a question that is too long")
+	case len(r.queue) >= maxQueued:
+		return errors.New("the plugins' host does not read")
 	}
-	_, err = r.conn.Write(append(data, '\n'))
-	return err
+	r.queue = append(r.queue, line{m.ID, append(data, '\n')})
+	select {
+	case r.more <- struct{}{}:
+	default: // it knows
+	}
+	return nil
+}
+
+// take is the next line to write; questions whose asker has given up are left out.
+func (r *Relay) take() ([]byte, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for len(r.queue) > 0 {
+		first := r.queue[0]
+		r.queue = r.queue[1:]
+		if first.id == 0 || r.waiting[first.id] != nil {
+			return first.data, true
+		}
+	}
+	r.queue = nil
+	return nil, false
+}
+
+// write is the only one that waits for the host to read. A host that does not is cut off.
+func (r *Relay) write() {
+	defer close(r.written)
+	for {
+		select {
+		case <-r.done:
+			return
+		case <-r.more:
+		}
+		for data, ok := r.take(); ok; data, ok = r.take() {
+			hung := time.AfterFunc(writeLimit, r.cutOff)
+			_, err := r.conn.Write(data)
+			hung.Stop()
+			if err != nil {
+				r.cutOff()
+				return
+			}
+		}
+	}
+}
+
+// cutOff ends the socket, which read notices.
+func (r *Relay) cutOff() {
+	if err := r.conn.Close(); err != nil {
+		return // it is closed already
+	}
 }
 
 func (r *Relay) read() {
