@@ -27,6 +27,7 @@ type Report struct {
 	Software     []string             `json:"software_keys"` // offered as well, and refused by name, unless it is a robot's
 	HostNames    []string             `json:"host_names"`    // of the host certificate
 	HostExpires  time.Time            `json:"host_certificate_expires"`
+	HostCA       string               `json:"host_certificate_authority"` // fingerprint, to compare with the known_hosts of engineers
 	Allow        []netip.Prefix       `json:"allow"`
 	Proxies      []netip.Prefix       `json:"proxies"` // balancers, which connect for others
 	Filter       int                  `json:"filter_instructions"`
@@ -134,7 +135,8 @@ func Check(c Config, now time.Time) (Report, error) {
 			HostKeys: listed(algorithms.HostKeys), PublicKeys: listed(algorithms.PublicKeys)},
 		Software:  listed(softwareOnly(algorithms)),
 		HostNames: listed(r.keys.certificate.ValidPrincipals), HostExpires: r.keys.validBefore().UTC(),
-		Allow: listed(r.bundle.Policy.SSH.Allow), Proxies: listed(r.bundle.Policy.SSH.Proxies), Filter: len(r.filter), Engineers: []ReportEngineer{}, Robots: []ReportRobot{}, Hosts: listed(r.hosts()),
+		HostCA: ssh.FingerprintSHA256(r.keys.certificate.SignatureKey),
+		Allow:  listed(r.bundle.Policy.SSH.Allow), Proxies: listed(r.bundle.Policy.SSH.Proxies), Filter: len(r.filter), Engineers: []ReportEngineer{}, Robots: []ReportRobot{}, Hosts: listed(r.hosts()),
 		Sandbox: c.reportSandbox(r),
 		Session: session.report(r),
 	}

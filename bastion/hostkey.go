@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"time"
 
 	"golang.org/x/crypto/ssh"
 
 	"mayfly/internal/durable"
 	"mayfly/internal/hint"
+	"mayfly/policies/bundle"
 )
 
 // maxCertificate bounds a certificate file, in bytes.
@@ -91,6 +93,22 @@ func checkCertificate(c *ssh.Certificate, key ssh.PublicKey, now time.Time) erro
 	}
 	checker := ssh.CertChecker{Clock: func() time.Time { return now }}
 	return checker.CheckCert(c.ValidPrincipals[0], c)
+}
+
+// suits refuses a certificate with which every engineer would refuse this bastion: one that has no name of a bastion of the fleet, or is
+// signed by an authority that the policy has for users. Which host CA is the fleet's, only the clients know; "bastion check" shows whose it is.
+func (h *hostKeys) suits(b *bundle.Bundle) error {
+	if len(b.Inventory.Bastions) > 0 {
+		if _, err := bastionName(h.certificate, b.Inventory); err != nil {
+			return fmt.Errorf("%w: it is for %s", err, escape(strings.Join(h.certificate.ValidPrincipals, " "), maxDetail))
+		}
+	}
+	for _, text := range b.Policy.Certificates.Authorities {
+		if key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(text)); err == nil && bytes.Equal(key.Marshal(), h.certificate.SignatureKey.Marshal()) {
+			return fmt.Errorf("it is signed by %s, which the policy has for users' certificates: no client takes a host by it", ssh.FingerprintSHA256(key))
+		}
+	}
+	return nil
 }
 
 // valid says whether clients will accept the certificate now; everything else about it was checked when it was loaded.

@@ -14,7 +14,7 @@ const (
 	noticeStatement  = "statement"    // a statement was refused; fields are a statementRecord
 	noticeWitness    = "witness"      // a witness rejects the audit log; fields are a witnessRecord
 	noticeFresh      = "fresh"        // witnesses do not confirm the policy; fields are a freshRecord
-	noticePolicy     = "policy"       // changed files were refused; fields are a policyRecord
+	noticePolicy     = "policy"       // changed files were refused, or the policy has expired; fields are a policyRecord
 	noticePlugin     = "plugin"       // a plugin failed or was late; fields are a pluginNotice
 	noticePlugins    = "plugins"      // the plugins' host has ended; fields are a pluginsRecord
 	noticeAuditIll   = "audit_ill"    // fields are a text

@@ -66,6 +66,9 @@ func load(c Config, minVersion uint64, now time.Time) (*ruling, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := keys.suits(b); err != nil {
+		return nil, hint.New(fmt.Errorf("host certificate %s: %w", c.HostCertificate, err), certifyHint)
+	}
 	r, err := rule(b, keys)
 	if err != nil {
 		return nil, err
@@ -107,14 +110,15 @@ func openBundle(c Config, minVersion uint64, now time.Time) (*bundle.Bundle, *tr
 	}
 	data, err := readBounded(c.Bundle, bundle.MaxSize)
 	if err != nil {
-		return nil, nil, "", hint.New(fmt.Errorf("reading policy bundle: %w", err), "fleetctl policy bundle makes it, fleetctl policy sign signs it")
+		return nil, nil, "", hint.New(fmt.Errorf("reading policy bundle: %w", err), "%s",
+			readHint(err, c.Bundle, "fleetctl policy bundle makes it, fleetctl policy sign signs it"))
 	}
 	signatures, err := readBounded(c.Bundle+".sig", trust.MaxSignatureBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		signatures, err = nil, nil // unsigned, as Open will say
 	}
 	if err != nil {
-		return nil, nil, "", fmt.Errorf("reading policy bundle's signatures: %w", err)
+		return nil, nil, "", hint.New(fmt.Errorf("reading policy bundle's signatures: %w", err), "%s", readHint(err, c.Bundle+".sig", "fleetctl policy sign makes it"))
 	}
 	b, err := bundle.Open(t, data, signatures, now, minVersion)
 	if err != nil {
@@ -126,7 +130,7 @@ func openBundle(c Config, minVersion uint64, now time.Time) (*bundle.Bundle, *tr
 func loadTrust(path string) (*trust.Trust, error) {
 	data, err := readBounded(path, trust.MaxSize)
 	if err != nil {
-		return nil, hint.New(fmt.Errorf("reading trust policy: %w", err), "fleetctl init makes it")
+		return nil, hint.New(fmt.Errorf("reading trust policy: %w", err), "%s", readHint(err, path, "fleetctl init makes it"))
 	}
 	t, err := trust.Parse(data)
 	if err != nil {
@@ -177,19 +181,44 @@ func rememberVersion(c Config, version uint64) error {
 type stamp [4]fileStamp
 
 type fileStamp struct {
-	size  int64
-	at    time.Time
-	inode uint64
+	size    int64
+	at      time.Time
+	inode   uint64
+	changed int64 // of the inode, nanoseconds: a mend by chmod or chown shows nowhere else
+}
+
+func stampFrom(info fs.FileInfo) fileStamp {
+	s := fileStamp{size: info.Size(), at: info.ModTime()}
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		s.inode = stat.Ino // a file that was moved into place may have an old date
+		s.changed = stat.Ctim.Nano()
+	}
+	return s
+}
+
+// unread tells whether a file is there and could not be read: for want of permission, of descriptors, or because of the disk. It may be
+// readable later although nothing of it changes.
+func unread(err error) bool {
+	var path *fs.PathError
+	return errors.As(err, &path) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ELOOP) // a link is refused, whoever asks
+}
+
+// readHint says what lets this process read a file; otherwise is for all that is not a question of permission.
+func readHint(err error, path, otherwise string) string {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Sprintf("the bastion runs as user %d and has to read it: chmod 644 %s, and the directories above need mode 755 or this user's group", os.Geteuid(), path)
+	case unread(err):
+		return "it is there and could not be read; it is tried again every " + retryFresh.String()
+	}
+	return otherwise
 }
 
 func (c Config) stamp() stamp {
 	var s stamp
 	for i, path := range []string{c.Bundle, c.Bundle + ".sig", c.HostCertificate, c.HostKey} {
 		if info, err := os.Stat(path); err == nil {
-			s[i] = fileStamp{size: info.Size(), at: info.ModTime()}
-			if stat, ok := info.Sys().(*syscall.Stat_t); ok {
-				s[i].inode = stat.Ino // a file that was moved into place may have an old date
-			}
+			s[i] = stampFrom(info)
 		}
 	}
 	return s

@@ -152,6 +152,9 @@ func TestBadPolicyKeepsTheOld(t *testing.T) {
 		{"host certificate of another key", func(f *fixture) {
 			f.writeCertificate(ssh.Certificate{Key: f.hostCA.PublicKey(), CertType: ssh.HostCert, ValidPrincipals: []string{"x"}, ValidBefore: ssh.CertTimeInfinity})
 		}, "another key"},
+		{"host certificate of another machine", func(f *fixture) {
+			f.writeCertificate(ssh.Certificate{Key: f.hostKey.PublicKey(), CertType: ssh.HostCert, ValidPrincipals: []string{"other.internal"}, ValidBefore: ssh.CertTimeInfinity})
+		}, "names no bastion"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			f := newFixture(t)
@@ -238,6 +241,38 @@ func TestChangedFilesAreNoticed(t *testing.T) {
 	}
 }
 
+// TestUnreadableFiles: a mend by chmod shows, what could not be read is read again although nothing of it changed, and the hint says what lets
+// it be read.
+func TestUnreadableFiles(t *testing.T) {
+	f := newFixture(t)
+	before, statement := f.config.stamp(), stampOf(f.config.Bundle)
+	if err := os.Chmod(f.config.Bundle, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if f.config.stamp() == before || stampOf(f.config.Bundle) == statement {
+		t.Error("a chmod was not seen")
+	}
+	now := time.Now()
+	denied := &os.PathError{Op: "open", Path: "bundle.json", Err: syscall.EACCES}
+	for _, tt := range []struct {
+		err   error
+		retry bool
+		hint  string
+	}{
+		{denied, true, "chmod 644 bundle.json"},
+		{&os.PathError{Op: "open", Path: "bundle.json", Err: syscall.EMFILE}, true, "tried again"},
+		{&os.PathError{Op: "open", Path: "bundle.json", Err: syscall.ENOENT}, false, "make it"},
+		{&bundle.Refusal{Reason: bundle.Unsigned, Err: errors.New("x")}, false, "make it"},
+	} {
+		if at := retryAt(hint.New(tt.err, "x"), now); at.IsZero() == tt.retry {
+			t.Errorf("%v: again at %v", tt.err, at)
+		}
+		if got := readHint(tt.err, "bundle.json", "make it"); !strings.Contains(got, tt.hint) {
+			t.Errorf("%v: hint %q", tt.err, got)
+		}
+	}
+}
+
 // TestNoWayBack starts again with an older bundle than was in force.
 func TestNoWayBack(t *testing.T) {
 	f := newFixture(t)
@@ -290,6 +325,13 @@ func TestRefusedAtStart(t *testing.T) {
 		{"a certificate for every host", func(f *fixture) {
 			f.writeCertificate(ssh.Certificate{Key: f.hostKey.PublicKey(), CertType: ssh.HostCert, ValidBefore: ssh.CertTimeInfinity})
 		}, "names no host"},
+		{"a certificate of another machine", func(f *fixture) {
+			f.writeCertificate(ssh.Certificate{Key: f.hostKey.PublicKey(), CertType: ssh.HostCert, ValidPrincipals: []string{"other.internal"}, ValidBefore: ssh.CertTimeInfinity})
+		}, "names no bastion of fleet lab: it is for other.internal"},
+		{"a host certificate by the users' authority", func(f *fixture) {
+			f.policy.Certificates.Authorities = []string{authorized(f.hostCA.PublicKey())}
+			f.writeBundle(2)
+		}, "for users' certificates"},
 		{"world-readable host key", func(f *fixture) { os.Chmod(f.config.HostKey, 0o644) }, "0644"},
 		{"no host key", func(f *fixture) { os.Remove(f.config.HostKey) }, "host key"},
 		{"no bundle", func(f *fixture) { os.Remove(f.config.Bundle) }, "policy bundle"},

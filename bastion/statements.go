@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"mayfly/policies"
+	"mayfly/policies/bundle"
 	"mayfly/policies/statement"
 	"mayfly/policies/trust"
 )
@@ -29,6 +30,7 @@ const (
 	statementSuffix  = ".json"
 	statementsExceed = "statements_too_many"
 	statementTwice   = "statement_twice"
+	statementUnread  = "statement_unreadable"
 )
 
 // Outcomes of a statement's record.
@@ -65,10 +67,12 @@ type statementFile struct {
 // statementDir is the directory as it was last read. It belongs to the goroutine that watches it.
 type statementDir struct {
 	path, trust string
-	seen        map[string][2]fileStamp // by name; "" is the trust policy, and the policy's version
-	files       []statementFile         // whose signatures verify
-	told        map[string]string       // by name: what was last said of it
-	failed      string                  // the last error, said once
+	seen        map[string][2]fileStamp                        // by name; "" is the trust policy, and the policy's version
+	files       []statementFile                                // whose signatures verify
+	told        map[string]string                              // by name: what was last said of it
+	failed      string                                         // the last error, said once
+	retry       time.Time                                      // when to read again although nothing changed, since a file could not be read; zero: not
+	readFile    func(path string, limit int64) ([]byte, error) // nil: readRegular
 }
 
 // stamps lists what would make a difference, or says why the directory cannot be read.
@@ -96,10 +100,7 @@ func (d *statementDir) stamps(policy uint64) (map[string][2]fileStamp, error) {
 
 func stampOf(path string) (s fileStamp) {
 	if info, err := os.Lstat(path); err == nil {
-		s = fileStamp{size: info.Size(), at: info.ModTime()}
-		if stat, ok := info.Sys().(*syscall.Stat_t); ok {
-			s.inode = stat.Ino
-		}
+		s = stampFrom(info)
 	}
 	return s
 }
@@ -111,7 +112,7 @@ func (d *statementDir) look(p policies.Policy, now time.Time) (records []stateme
 		return nil, false, nil
 	}
 	seen, err := d.stamps(p.Version)
-	if err == nil && d.seen != nil && maps.Equal(seen, d.seen) {
+	if err == nil && d.seen != nil && maps.Equal(seen, d.seen) && (d.retry.IsZero() || now.Before(d.retry)) {
 		return nil, false, nil
 	}
 	var files []statementFile
@@ -160,8 +161,9 @@ func (d *statementDir) read(t *trust.Trust, p policies.Policy, seen map[string][
 	}
 	slices.Sort(names)
 	ids := map[string]bool{}
+	d.retry = time.Time{}
 	for _, name := range names {
-		f, err := openStatement(t, filepath.Join(d.path, name), now)
+		f, err := openStatement(t, filepath.Join(d.path, name), d.readFile, now)
 		f.name = name
 		f.record.File = escape(name, maxText)
 		if err == nil && ids[f.record.Kind+f.record.ID] {
@@ -184,6 +186,9 @@ func (d *statementDir) read(t *trust.Trust, p policies.Policy, seen map[string][
 			if refused.Reason == statement.Expired && f.opened.Statement != nil {
 				files = append(files, f) // an approval that has ended is told apart from none
 			}
+		} else if unread(err) {
+			f.record.Outcome, f.record.Reason, f.record.Detail = statementRefused, statementUnread, escape(err.Error(), maxDetail)
+			d.retry = now.Add(retryFresh)
 		} else if err != nil {
 			f.record.Outcome, f.record.Reason, f.record.Detail = statementRefused, statement.Malformed, escape(err.Error(), maxDetail)
 		}
@@ -194,12 +199,15 @@ func (d *statementDir) read(t *trust.Trust, p policies.Policy, seen map[string][
 }
 
 // openStatement reads one statement with its signatures.
-func openStatement(t *trust.Trust, path string, now time.Time) (f statementFile, err error) {
-	data, err := readRegular(path, statement.MaxSize)
+func openStatement(t *trust.Trust, path string, read func(path string, limit int64) ([]byte, error), now time.Time) (f statementFile, err error) {
+	if read == nil {
+		read = readRegular
+	}
+	data, err := read(path, statement.MaxSize)
 	if err != nil {
 		return f, err
 	}
-	sigs, err := readRegular(path+".sig", trust.MaxSignatureBytes)
+	sigs, err := read(path+".sig", trust.MaxSignatureBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		sigs, err = nil, nil // unsigned, as Open will say
 	}
@@ -286,6 +294,7 @@ func (s *Server) watchStatements(ctx context.Context) {
 	defer change.Stop()
 	var of *ruling
 	var next time.Time
+	var expired uint64 // version that was said to have expired
 	for {
 		now := time.Now()
 		s.lookAtStatements(now)
@@ -293,9 +302,14 @@ func (s *Server) watchStatements(ctx context.Context) {
 		// Looked for each time: who comes in does not wake this loop, and is seen at the next tick.
 		certificate := s.sessions.certificateEnd()
 		if next := sooner(next, certificate); r == of && !next.IsZero() && !now.Before(next) {
-			if cut := s.sessions.decideAgain(r, now); cut > 0 {
+			cut := s.sessions.decideAgain(r, now)
+			if cut > 0 && now.Before(r.bundle.Expires) {
 				s.log.Info("a window, a statement or a certificate has ended", "cut", cut)
 			}
+		}
+		if r.bundle.Version != expired && !now.Before(r.bundle.Expires) {
+			expired = r.bundle.Version
+			s.policyExpired(r)
 		}
 		if r != of || !next.IsZero() && !now.Before(next) {
 			s.glass(r, now)
@@ -313,6 +327,14 @@ func (s *Server) watchStatements(ctx context.Context) {
 	}
 }
 
+// policyExpired says that nobody gets in until there is another policy: who was in was cut just now.
+func (s *Server) policyExpired(r *ruling) {
+	record := r.record("expired")
+	s.log.Error("the policy has expired: nobody gets in", "version", record.Version, "expired", record.Expires, "hint", bundleHint(&bundle.Refusal{Reason: bundle.Expired}))
+	s.append(eventPolicy, record)
+	s.notify(noticePolicy, record)
+}
+
 // lookAtStatements reads the directory if it has changed, and tells what became of each statement, once.
 func (s *Server) lookAtStatements(now time.Time) {
 	records, changed, err := s.statements.look(s.ruling.Load().bundle.Policy, now)
@@ -326,7 +348,11 @@ func (s *Server) lookAtStatements(now time.Time) {
 	for _, r := range records {
 		switch r.Outcome {
 		case statementRefused:
-			s.log.Warn("statement refused", "file", r.File, "reason", r.Reason, "detail", r.Detail)
+			if r.Reason == statementUnread {
+				s.log.Warn("statement refused", "file", r.File, "reason", r.Reason, "detail", r.Detail, "hint", "the bastion's own user has to read it and its .sig: chmod 644")
+			} else {
+				s.log.Warn("statement refused", "file", r.File, "reason", r.Reason, "detail", r.Detail)
+			}
 			s.notify(noticeStatement, r)
 		case statementRemoved:
 			r.Cut = cut

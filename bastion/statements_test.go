@@ -318,6 +318,38 @@ func TestStatementWrittenInPieces(t *testing.T) {
 	}
 }
 
+// TestUnreadableStatement: it is refused by a name of its own, once, and read again although nothing of the file changes.
+func TestUnreadableStatement(t *testing.T) {
+	f := withStatements(t, func(*policies.Policy) {})
+	f.say("a1", annasApproval(), statement.NamespaceApproval, f.bert.Signer(softkey.Always))
+	readable := false
+	d := statementDir{path: f.config.Statements, trust: f.config.Trust, readFile: func(path string, limit int64) ([]byte, error) {
+		if !readable {
+			return nil, &os.PathError{Op: "open", Path: path, Err: os.ErrPermission}
+		}
+		return readRegular(path, limit)
+	}}
+	now := time.Now()
+	records, _, err := d.look(f.policy, now)
+	if err != nil || len(records) != 1 || records[0].Reason != statementUnread || len(d.collected().Approvals) != 0 {
+		t.Fatalf("%+v, %v", records, err)
+	}
+	if records, _, err := d.look(f.policy, now.Add(retryFresh)); err != nil || len(records) != 0 {
+		t.Errorf("said again: %+v, %v", records, err)
+	}
+	readable = true
+	if _, changed, _ := d.look(f.policy, now.Add(retryFresh+time.Millisecond)); changed {
+		t.Error("read at every look")
+	}
+	records, _, err = d.look(f.policy, now.Add(2*retryFresh))
+	if err != nil || len(records) != 1 || records[0].Outcome != statementAccepted || len(d.collected().Approvals) != 1 {
+		t.Errorf("%+v, %v", records, err)
+	}
+	if _, changed, _ := d.look(f.policy, now.Add(time.Hour)); changed {
+		t.Error("read again without need")
+	}
+}
+
 // TestTooManyStatements: the newest count.
 func TestTooManyStatements(t *testing.T) {
 	f := withStatements(t, func(p *policies.Policy) { p.Grants[0].Approval = true })
@@ -477,6 +509,42 @@ func TestWindowEnds(t *testing.T) {
 		}
 		end()
 		watch.Wait()
+	})
+}
+
+// TestPolicyEnds: that nobody gets in any more is an error that is said once, in the log as well, at the moment of the policy's end.
+func TestPolicyEnds(t *testing.T) {
+	f := newFixture(t)
+	keys, err := loadHostKeys(f.config.HostKey, f.config.HostCertificate, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		end := time.Now().Add(time.Minute)
+		f.policy.Expires = end
+		r, err := rule(&bundle.Bundle{Version: 3, Expires: end, Policy: f.policy, Inventory: f.fleet}, keys)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		records := 0
+		s := &Server{log: slog.New(slog.NewTextHandler(&out, nil)), audit: appends(func() error { records++; return nil })}
+		s.ruling.Store(r)
+		watching, stop := context.WithCancel(t.Context())
+		var watch sync.WaitGroup
+		watch.Go(func() { s.watchStatements(watching) })
+		time.Sleep(time.Minute - 1)
+		synctest.Wait()
+		if out.Len() > 0 {
+			t.Errorf("too early: %s", out.String())
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		stop()
+		watch.Wait()
+		if got := out.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "level=ERROR") || !strings.Contains(got, "the policy has expired: nobody gets in") || records != 1 {
+			t.Errorf("%d records, and said: %s", records, got)
+		}
 	})
 }
 

@@ -15,7 +15,7 @@ import (
 const (
 	pollInterval = 250 * time.Millisecond // a new policy is in force, and who it denies is out, well within a second
 	settleTime   = time.Second            // for files that are written in pieces, before they count as bad
-	retryFresh   = 2 * time.Second        // of a policy that witnesses did not confirm yet
+	retryFresh   = 2 * time.Second        // of a policy that witnesses did not confirm yet, and of files that could not be read
 	decideEvery  = time.Minute            // a policy's own expiry reaches live sessions within this
 )
 
@@ -127,9 +127,12 @@ func (s *Server) reload(w *watcher, asked bool, now time.Time) {
 }
 
 // retryAt is when files that were refused are read again although they stay as they are: soon, if it was the witnesses who did not
-// know the policy yet.
+// know the policy yet, or a file could not be read.
 func retryAt(err error, now time.Time) time.Time {
 	if v := (witness.Verdict{}); errors.As(err, &v) && v.Reason == witness.Missing {
+		return now.Add(retryFresh)
+	}
+	if unread(err) {
 		return now.Add(retryFresh)
 	}
 	return time.Time{}
@@ -142,7 +145,10 @@ func (s *Server) next(old *ruling, now time.Time) (*ruling, error) {
 		b, fresh = old.bundle, old.fresh
 	}
 	keys, keysErr := loadHostKeys(s.config.HostKey, s.config.HostCertificate, now)
-	if keysErr != nil {
+	if keysErr == nil {
+		keysErr = hint.New(keys.suits(b), certifyHint)
+	}
+	if keysErr != nil { // the old ones stay, whatever they are: they hold up no policy
 		keys, err = old.keys, errors.Join(err, keysErr)
 	}
 	next, ruleErr := rule(b, keys)

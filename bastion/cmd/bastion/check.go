@@ -114,6 +114,7 @@ func print(out io.Writer, r bastion.Report) error {
 		row("revocations", "list %d, made %s", r.Certificates.Revoked, r.Certificates.Made)
 	}
 	row("certificate", "%s, until %s", strings.Join(r.HostNames, " "), r.HostExpires.Format(time.RFC3339))
+	row("", "signed by %s: the CA of engineers' known_hosts has to be this one", r.HostCA)
 	row("sandbox", "%s: %s", r.Sandbox.Mode, strings.Join(r.Sandbox.Enforced, ", "))
 	for _, m := range r.Sandbox.Missing {
 		row("NOT ENFORCED", "%s", m)

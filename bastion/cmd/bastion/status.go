@@ -56,14 +56,22 @@ func printStatus(out io.Writer, s bastion.Status) error {
 	if s.DrainingUntil != nil {
 		row("draining", "until %s", stamp(*s.DrainingUntil))
 	}
-	row("policy", "%d, until %s", s.Policy, stamp(s.PolicyExpires))
+	if s.At.Before(s.PolicyExpires) {
+		row("policy", "%d, until %s", s.Policy, stamp(s.PolicyExpires))
+	} else {
+		row("policy", "%d EXPIRED at %s: nobody gets in", s.Policy, stamp(s.PolicyExpires))
+	}
 	if s.Fresh.Until == nil {
 		row("witnesses", "nobody is asked whether the policy is the newest (a test fleet)")
 	} else {
 		row("witnesses", "%s by %s (%d needed), sessions begin until %s", s.Fresh.Outcome, strings.Join(s.Fresh.Witnesses, " "), s.Fresh.Threshold, stamp(*s.Fresh.Until))
 	}
 	row("level", "%s", s.Level)
-	row("certificate", "until %s", stamp(s.CertificateExpires))
+	if s.At.Before(s.CertificateExpires) {
+		row("certificate", "until %s", stamp(s.CertificateExpires))
+	} else {
+		row("certificate", "EXPIRED at %s: nobody gets in", stamp(s.CertificateExpires))
+	}
 	switch a := s.Audit; {
 	case a.Works && a.Failed != nil:
 		row("audit", "works, %d records; failed last at %s: %s", a.Records, stamp(*a.Failed), a.Error)
