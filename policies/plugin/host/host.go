@@ -19,6 +19,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	goplugin "github.com/hashicorp/go-plugin"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"mayfly/policies/plugin"
 	"mayfly/policies/plugin/sdk"
@@ -209,7 +211,7 @@ func (one *process) decide(ctx context.Context, p plugin.Pin, q plugin.Request) 
 	defer cancel()
 	a, err := now.client.Decide(ctx, q)
 	switch {
-	case err != nil && ctx.Err() != nil:
+	case err != nil && (ctx.Err() != nil || status.Code(err) == codes.DeadlineExceeded): // its side has a clock of its own
 		v.Outcome, v.Text = plugin.Late, "no answer within "+p.Deadline.String()
 	case err != nil:
 		v.Text = clip(err.Error())
