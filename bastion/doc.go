@@ -30,8 +30,8 @@
 //
 // Invariants. Every decision is made by package policies, after proof of possession. Nothing that a client merely claims
 // has an effect. An admitted connection ends in exactly one closing audit record; if the log cannot be written, nobody new
-// gets in. Every table, queue and time is bounded; what
-// strangers have written down is bounded twice, and strangers.go says why. A target's address comes from the signed inventory, never from the client.
+// gets in. Every table, queue and time is bounded; what strangers have written down is bounded twice, and strangers.go says why. A target's
+// address comes from the signed inventory, never from the client.
 //
 // What it does not do: it runs no command and resolves no server's name. Without the session mode, which is off by default, it opens no
 // session of its own, holds no key that opens a server, and does not look into the inner SSH connection.
