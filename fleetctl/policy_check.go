@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"slices"
 	"strconv"
 	"time"
 
@@ -89,7 +92,26 @@ func (d state) checked(now time.Time) (inventory.Fleet, policies.Policy, error) 
 	if _, refused := plan.Make(rotate.Whole(f), rotate.Rules(p.Rotation, nil), nil, now); len(refused) > 0 {
 		return f, p, hint.New(command.Refuse(fmt.Errorf("%s: %w", d.policyFile(), refused)), "%s", mend(refused))
 	}
-	return f, p, nil
+	return f, p, d.bastionsCanServe(f)
+}
+
+// bastionsCanServe refuses a fleet whose rebuilt bastions would find too few witnesses to believe any policy.
+func (d state) bastionsCanServe(f inventory.Fleet) error {
+	if !slices.ContainsFunc(f.Servers, func(s inventory.Server) bool { return s.Role == inventory.RoleBastion }) {
+		return nil
+	}
+	t, _, err := d.trust()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // before init
+	}
+	if err != nil {
+		return err
+	}
+	if t.WitnessThreshold > len(f.Witnesses) {
+		return hint.New(command.Refuse(fmt.Errorf("%s: %d witnesses must confirm a policy, and servers that are bastions know of %d", d.fleetFile(), t.WitnessThreshold, len(f.Witnesses))),
+			"witnesses = [\"http://ADDRESS:PORT\"] at the top of fleet.toml")
+	}
+	return nil
 }
 
 // mend names what to change so that the planner can keep the rules.

@@ -60,6 +60,21 @@ func rebuiltBastion(t *testing.T, d *demo) {
 		t.Error("the controller's address gets an answer on port 22")
 	}
 
+	// Drained, it ends by itself, and its log is whole: the last record is that it stopped, under a checkpoint.
+	if err := s.Move(ctx, gate.Name, first.Epoch, inventory.Serving, inventory.Draining, "test", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.OrderDrain(ctx, gate.Name, first.Epoch, 20*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	await(t, ctx, d, gate.Name, "it has drained", func() bool { return server().Drained })
+	if server().DrainForced {
+		t.Error("nobody was in, and the drain was forced")
+	}
+	if report := d.gateLog(t, first.Epoch); report.Unsigned != 0 {
+		t.Errorf("after a drain %d records are not signed", report.Unsigned)
+	}
+
 	began := time.Now()
 	beginLife(t, ctx, d, s, gate.Name, time.Hour, power.Options{})
 	await(t, ctx, d, gate.Name, "the next life is healthy", func() bool {
@@ -98,6 +113,13 @@ func (d *demo) awaitClosing(t *testing.T, ctx context.Context, epoch uint64, wan
 		})
 		return err == nil && closed == want
 	})
+	d.gateLog(t, epoch)
+}
+
+// gateLog verifies the controller's copy of a life's log.
+func (d *demo) gateLog(t *testing.T, epoch uint64) audit.Report {
+	t.Helper()
+	dir := d.e.fleet("audit", gate.Name, strconv.FormatUint(epoch, 10))
 	key, err := audit.ReadVerifier(filepath.Join(dir, audit.KeyName+".pub"))
 	if err != nil {
 		t.Fatal(err)
@@ -106,4 +128,5 @@ func (d *demo) awaitClosing(t *testing.T, ctx context.Context, epoch uint64, wan
 	if err != nil || !strings.HasSuffix(report.Origin, "/"+gate.Name+"/"+strconv.FormatUint(epoch, 10)) {
 		t.Errorf("the log of life %d: got %+v, %v", epoch, report, err)
 	}
+	return report
 }

@@ -383,7 +383,12 @@ func FuzzCopy(f *testing.F) {
 	f.Add(uint64(1), frames, signed)
 	f.Add(uint64(0), frames[:20], signed[:20])
 	f.Fuzz(func(t *testing.T, first uint64, frames, checkpoint []byte) {
-		at := filepath.Join(t.TempDir(), "copy")
+		dir, err := os.MkdirTemp("/dev/shm", "mayfly-copy-") // every write is synced
+		if err != nil {
+			dir = t.TempDir()
+		}
+		defer os.RemoveAll(dir)
+		at := filepath.Join(dir, "copy")
 		c, err := OpenCopy(at, key, "lab/test")
 		if err != nil {
 			t.Fatal(err)
