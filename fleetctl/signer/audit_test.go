@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -97,11 +98,13 @@ func TestAuditOutlives(t *testing.T) {
 		return l
 	}
 	first := open(link, epoch)
+	began := time.Now()
 	for i := range 20 {
 		if err := first.AppendOpening("login", i); err != nil {
 			t.Fatal(err)
 		}
 	}
+	t.Logf("a record is at the controller after %s", (time.Since(began) / 20).Round(10*time.Microsecond))
 	dir := filepath.Join(f.dir, "audit", testServer, fmt.Sprint(epoch))
 	n, err := audit.Read(dir, 0, func(uint64, []byte) error { return nil })
 	if err != nil || n != 20 {
