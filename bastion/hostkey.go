@@ -98,7 +98,7 @@ func checkCertificate(c *ssh.Certificate, key ssh.PublicKey, now time.Time) erro
 // suits refuses a certificate with which every engineer would refuse this bastion: one that has no name of a bastion of the fleet, or is
 // signed by an authority that the policy has for users. Which host CA is the fleet's, only the clients know; "bastion check" shows whose it is.
 func (h *hostKeys) suits(b *bundle.Bundle) error {
-	if len(b.Inventory.Bastions) > 0 {
+	if len(b.Inventory.AllBastions()) > 0 {
 		if _, err := bastionName(h.certificate, b.Inventory); err != nil {
 			return fmt.Errorf("%w: it is for %s", err, escape(strings.Join(h.certificate.ValidPrincipals, " "), maxDetail))
 		}

@@ -119,7 +119,7 @@ func (r renewer) renew(ctx context.Context) (end time.Time, err error) {
 
 // bastionName is the one name in a certificate that is a bastion's of the fleet.
 func bastionName(c *ssh.Certificate, f inventory.Fleet) (string, error) {
-	for _, b := range f.Bastions {
+	for _, b := range f.AllBastions() {
 		if slices.Contains(c.ValidPrincipals, b.Name) || slices.Contains(c.ValidPrincipals, f.FQDN(b.Name)) {
 			return b.Name, nil
 		}
