@@ -19,6 +19,9 @@ import (
 // publishEvery is the shortest time between two checkpoints.
 const publishEvery = time.Second
 
+// maxTogether bounds the files that are open at once.
+const maxTogether = 64
+
 // publisher turns records into tiles and signs checkpoints over them. It is owned by publish; mu is for last.
 type publisher struct {
 	tree     *tree
@@ -171,27 +174,49 @@ func (l *Log) publish() (err error) {
 // writeTiles makes the tiles durable that are not on disk yet.
 func (p *publisher) writeTiles(dir string) error {
 	dirs := map[string]bool{}
+	var written []*os.File
 	for _, t := range p.writes {
-		if err := makeDirs(dir, t.path(), dirs); err != nil {
-			return err
+		if len(written) == maxTogether {
+			if err := syncFiles(written); err != nil {
+				return err
+			}
+			written = written[:0]
 		}
-		if err := writeSynced(filepath.Join(dir, t.path()), t.data); err != nil {
-			return err
+		err := makeDirs(dir, t.path(), dirs)
+		var f *os.File
+		if err == nil {
+			f, err = replaceFile(filepath.Join(dir, t.path()), t.data)
 		}
+		if err != nil {
+			return errors.Join(err, syncFiles(written))
+		}
+		written = append(written, f)
+	}
+	if err := syncFiles(written); err != nil {
+		return err
 	}
 	return syncDirs(dirs)
 }
 
-// writeSynced replaces a file. Nobody reads it before a checkpoint says that it is there, so it need not be whole before.
-func writeSynced(path string, data []byte) (err error) {
+// replaceFile writes a file and leaves it open. Nobody reads it before a checkpoint says that it is there, so it need not be whole before.
+func replaceFile(path string, data []byte) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if _, err = f.Write(data); err == nil {
-		err = f.Sync()
+	if _, err := f.Write(data); err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
-	return errors.Join(err, f.Close())
+	return f, nil
+}
+
+// syncFiles makes files durable and closes them. The first takes much of what the others need, which lie beside it, to the disk as well.
+func syncFiles(files []*os.File) error {
+	var errs []error
+	for _, f := range files {
+		errs = append(errs, f.Sync(), f.Close())
+	}
+	return errors.Join(errs...)
 }
 
 func (l *Log) sign(c Checkpoint) error {

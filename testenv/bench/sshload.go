@@ -18,7 +18,7 @@ import (
 const (
 	parallelLogins = 16
 	loginLimit     = 20 * time.Second
-	turnsASecond   = 2
+	loginTurn      = 1500 * time.Millisecond
 	lastRecord     = 150 * time.Millisecond // for what a server does once its clients have left: it counts as well
 	cipherUsed     = "aes256-gcm@openssh.com"
 )
@@ -111,7 +111,7 @@ func (b *bastionBench) inTurns(ctx context.Context, servers []sshServer, got map
 		defer func() { err = errors.Join(err, stop()) }()
 		turns = append(turns, &loginTurns{server: r})
 	}
-	for n := range b.Seconds * turnsASecond {
+	for n := range turnsOf(b.Seconds) {
 		for i := range turns {
 			if n%2 == 1 {
 				i = len(turns) - 1 - i
@@ -132,6 +132,9 @@ func (b *bastionBench) inTurns(ctx context.Context, servers []sshServer, got map
 	return nil
 }
 
+// turnsOf is how many turns are so many seconds: each has two of our log's checkpoints, which come once a second.
+func turnsOf(seconds int) int { return max(1, int(time.Duration(seconds)*time.Second/loginTurn)) }
+
 // loginTurns are one server's turns so far.
 type loginTurns struct {
 	server *running
@@ -144,7 +147,7 @@ func (t *loginTurns) take(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n, err := t.server.logins(ctx, time.Second/turnsASecond)
+	n, err := t.server.logins(ctx, loginTurn)
 	if err != nil {
 		return err
 	}
