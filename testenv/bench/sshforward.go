@@ -167,7 +167,8 @@ func (r *running) accept(*exec.Cmd) (net.Conn, error) {
 	return listener.Accept()
 }
 
-func send(to io.Writer, size int64) error {
+func send(to io.Writer, size int64) (err error) {
+	defer recovered(&err)
 	zeros := make([]byte, chunk)
 	for size > 0 {
 		n, err := to.Write(zeros[:min(int64(len(zeros)), size)])

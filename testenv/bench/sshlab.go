@@ -115,7 +115,8 @@ func (l *sshLab) in(ctx context.Context, side int, args ...string) *exec.Cmd {
 }
 
 // dial connects to the server from a client's address; the zero address is the usual one.
-func (r *running) dial(ctx context.Context, from netip.Addr) (net.Conn, error) {
+func (r *running) dial(ctx context.Context, from netip.Addr) (_ net.Conn, err error) {
+	defer recovered(&err)
 	return r.lab.clients.DialContext(ctx, "tcp", fmt.Sprintf("%s:%d", serverAddress, r.port), from)
 }
 

@@ -24,7 +24,8 @@ const (
 )
 
 // login opens an authenticated connection with the lab's key i: a software key of a hardware key's type.
-func (r *running) login(ctx context.Context, i int, from netip.Addr) (*ssh.Client, error) {
+func (r *running) login(ctx context.Context, i int, from netip.Addr) (_ *ssh.Client, err error) {
+	defer recovered(&err)
 	ctx, cancel := context.WithTimeout(ctx, loginLimit)
 	defer cancel()
 	conn, err := r.dial(ctx, from)
