@@ -22,7 +22,7 @@ import (
 
 var certifyVerb = command.Verb{
 	Name:    "certify",
-	Args:    "--dir DIR --bastion NAME --key HOSTKEY.pub [--out FILE] [--renew] [--wait DURATION]",
+	Args:    "--dir DIR [--bastion NAME] --key HOSTKEY.pub [--out FILE] [--renew] [--wait DURATION]",
 	Summary: "have a bastion's SSH host key certified by the signer",
 	Help: `Asks the signer, which has to run, for an SSH host certificate of a bastion that the signed inventory names, and writes it
 beside the key (HOSTKEY-cert.pub) or to --out. Servers get theirs when they join; this is for bastions only.
@@ -37,7 +37,7 @@ Example:
 	Run: func(ctx context.Context, c *command.Call) error {
 		fs := c.Flags()
 		dir := dirFlag(fs)
-		bastion := fs.String("bastion", "", "`name` in the inventory")
+		bastion := fs.String("bastion", "", "`name` in the inventory (default: the only one)")
 		key := fs.String("key", "", "`file` of the bastion's public host key")
 		renew := fs.Bool("renew", false, "go on renewing until interrupted")
 		out := fs.String("out", "", "`file` of the certificate (default: the key's name with -cert.pub)")
@@ -48,8 +48,18 @@ Example:
 		if err := noArguments(fs); err != nil {
 			return err
 		}
-		if *bastion == "" || *key == "" {
-			return command.Usagef("--bastion and --key are needed")
+		if *key == "" {
+			return command.Usagef("--key is needed")
+		}
+		if *bastion == "" {
+			f, err := state(*dir).namedFleet(ctx, time.Now())
+			if err != nil {
+				return err
+			}
+			if len(f.Bastions) != 1 {
+				return command.Usagef("--bastion is needed: the fleet has %d", len(f.Bastions))
+			}
+			*bastion = f.Bastions[0].Name
 		}
 		data, err := read(*key, "`ssh-keygen -t ed25519` makes a host key; give its .pub")
 		if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -44,12 +45,23 @@ var tight = map[string]string{
 	"ProtectHostname": "yes", "ProtectControlGroups": "yes", "ProtectKernelLogs": "yes", "ProtectKernelModules": "yes",
 	"ProtectKernelTunables": "yes", "ProtectProc": "invisible", "ProcSubset": "pid", "KeyringMode": "private", "LockPersonality": "yes",
 	"MemoryDenyWriteExecute": "yes", "RestrictNamespaces": "yes", "RestrictRealtime": "yes", "RestrictSUIDSGID": "yes",
-	"SystemCallArchitectures": "native", "LimitCORE": "0", "User": "mayfly-bastion", "UMask": "0077",
+	"SystemCallArchitectures": "native", "LimitCORE": "0", "UMask": "0077",
 }
 
+// services are the units that run programs, and as whom.
+var services = map[string]string{"bastion.service": "mayfly-bastion", "bastion-renew.service": "mayfly-bastion", "mayfly-ca.service": "mayfly-ca",
+	"mayfly-certify.service": "mayfly-ca"}
+
 func TestUnitsAreTight(t *testing.T) {
-	for _, unit := range []string{"bastion.service", "bastion-renew.service"} {
+	for unit, user := range services {
 		got := unitSettings(t, unit)
+		if v := got["Service.User"]; !slices.Equal(v, []string{user}) {
+			t.Errorf("%s: runs as %q, want %s", unit, v, user)
+		}
+		// What keeps it from starting, a full disk or a certificate that ran out, ends by itself.
+		if v := got["Unit.StartLimitIntervalSec"]; !slices.Equal(v, []string{"0"}) {
+			t.Errorf("%s: gives up after a while: StartLimitIntervalSec %q", unit, v)
+		}
 		for key, want := range tight {
 			if v := got["Service."+key]; !slices.Equal(v, []string{want}) {
 				t.Errorf("%s: %s: got %q, want %q", unit, key, v, want)
@@ -58,6 +70,9 @@ func TestUnitsAreTight(t *testing.T) {
 		if calls := got["Service.SystemCallFilter"]; len(calls) < 2 || !strings.HasPrefix(calls[1], "~") || !strings.Contains(calls[1], "@privileged") {
 			t.Errorf("%s: calls %q", unit, calls)
 		}
+	}
+	if certify := unitSettings(t, "mayfly-certify.service"); !slices.Contains(certify["Unit.Before"], "bastion.service") || certify["Service.Type"][0] != "oneshot" {
+		t.Errorf("at boot the bastion does not wait for its certificate: %q", certify)
 	}
 	service, socket := unitSettings(t, "bastion.service"), unitSettings(t, "bastion.socket")
 	if service["Service.Type"][0] != "notify" || service["Unit.Requires"][0] != "bastion.socket" {
@@ -75,13 +90,15 @@ func TestUnitsVerify(t *testing.T) {
 		t.Skip("needs systemd-analyze (systemd), which testenv test installs")
 	}
 	dir := t.TempDir()
-	for _, unit := range []string{"bastion.service", "bastion-renew.service", "bastion.socket"} {
+	units := append(slices.Sorted(maps.Keys(services)), "bastion.socket", "mayfly-certify.timer")
+	for _, unit := range units {
 		text, err := os.ReadFile(filepath.Join(unitDir, unit))
 		if err != nil {
 			t.Fatal(err)
 		}
 		// The program is not installed where the test runs.
 		text = bytes.ReplaceAll(text, []byte("/usr/local/bin/bastion "), []byte("/bin/true "))
+		text = bytes.ReplaceAll(text, []byte("/usr/local/bin/fleetctl "), []byte("/bin/true "))
 		if err := os.WriteFile(filepath.Join(dir, unit), text, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -98,8 +115,12 @@ func TestUnitsVerify(t *testing.T) {
 			t.Log(lines[len(lines)-1])
 		}
 	}
-	run("verify", filepath.Join(dir, "bastion.service"), filepath.Join(dir, "bastion-renew.service"), filepath.Join(dir, "bastion.socket"))
-	for _, unit := range []string{"bastion.service", "bastion-renew.service"} {
+	verify := []string{"verify"}
+	for _, unit := range units {
+		verify = append(verify, filepath.Join(dir, unit))
+	}
+	run(verify...)
+	for unit := range services {
 		run("security", "--offline=true", "--threshold=15", "--no-pager", filepath.Join(dir, unit))
 	}
 }
