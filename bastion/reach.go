@@ -6,15 +6,16 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+
+	"mayfly/inventory"
 )
 
-// reachable refuses addresses that are not a server's, whatever the inventory says: this machine, its link, the fleet's own
-// bastions and controller.
+// reachable refuses addresses that are not a server's, whatever the inventory says: this machine, its link, metadata services, the fleet's
+// own bastions and controller.
 func (s *Server) reachable(r *ruling, address netip.Addr) error {
-	switch {
-	case !address.IsValid(), address.IsUnspecified(), address.IsLoopback(), address.IsMulticast(),
-		address.IsLinkLocalUnicast(), address.IsLinkLocalMulticast(), address == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return fmt.Errorf("%s is no server's address", address)
+	switch what := inventory.Special(address); {
+	case what != "":
+		return fmt.Errorf("%s is no server's address: it is %s", address, what)
 	case address == s.config.Listen.Addr().Unmap():
 		return fmt.Errorf("%s is this bastion", address)
 	case address == r.bundle.Inventory.Controller.Address:

@@ -71,8 +71,36 @@ type statementDir struct {
 	files       []statementFile                                // whose signatures verify
 	told        map[string]string                              // by name: what was last said of it
 	failed      string                                         // the last error, said once
+	kept        map[string]keptStatement                       // by name: what was read, and need not be read again
+	reads       int                                            // of files, for tests
 	retry       time.Time                                      // when to read again although nothing changed, since a file could not be read; zero: not
 	readFile    func(path string, limit int64) ([]byte, error) // nil: readRegular
+}
+
+// keptStatement is a statement whose signatures verified, as long as neither its files nor the trust policy change.
+type keptStatement struct {
+	stamps, trust [2]fileStamp
+	file          statementFile
+}
+
+// open reads a statement, or returns it as it was read before. One that was refused is read again each time.
+func (d *statementDir) open(t *trust.Trust, name string, seen map[string][2]fileStamp, now time.Time) (statementFile, error) {
+	by := [2]fileStamp{seen[""][0]}
+	if k, ok := d.kept[name]; ok && k.stamps == seen[name] && k.trust == by && now.Before(statement.Expires(k.file.opened.Statement)) {
+		return k.file, nil
+	}
+	d.reads++
+	delete(d.kept, name)
+	f, err := openStatement(t, filepath.Join(d.path, name), d.readFile, now)
+	f.name = name
+	f.record.File = escape(name, maxText)
+	if err == nil {
+		if d.kept == nil {
+			d.kept = map[string]keptStatement{}
+		}
+		d.kept[name] = keptStatement{seen[name], by, f}
+	}
+	return f, err
 }
 
 // stamps lists what would make a difference, or says why the directory cannot be read.
@@ -163,9 +191,7 @@ func (d *statementDir) read(t *trust.Trust, p policies.Policy, seen map[string][
 	ids := map[string]bool{}
 	d.retry = time.Time{}
 	for _, name := range names {
-		f, err := openStatement(t, filepath.Join(d.path, name), d.readFile, now)
-		f.name = name
-		f.record.File = escape(name, maxText)
+		f, err := d.open(t, name, seen, now)
 		if err == nil && ids[f.record.Kind+f.record.ID] {
 			err = &statement.Refusal{Reason: statementTwice, Err: fmt.Errorf("another file is %s as well", f.record.ID)}
 		}
@@ -195,6 +221,7 @@ func (d *statementDir) read(t *trust.Trust, p policies.Policy, seen map[string][
 		tell(f.record, name, f.sum+" "+f.record.Reason)
 	}
 	d.told = told
+	maps.DeleteFunc(d.kept, func(name string, _ keptStatement) bool { _, there := slices.BinarySearch(names, name); return !there })
 	return files, records
 }
 

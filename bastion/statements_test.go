@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -603,4 +604,48 @@ func TestCertificateEnds(t *testing.T) {
 		end()
 		watch.Wait()
 	})
+}
+
+// TestStatementsAreReadOnce: a file that comes or goes has no other read again, unless the trust policy changes or its end has come.
+func TestStatementsAreReadOnce(t *testing.T) {
+	f := withStatements(t, func(*policies.Policy) {})
+	var names []string
+	for i := range 8 {
+		a := annasApproval()
+		a.ID = fmt.Sprintf("%016x", i)
+		names = append(names, f.say(fmt.Sprintf("a%d", i), a, statement.NamespaceApproval, f.bert.Signer(softkey.Always)))
+	}
+	d := statementDir{path: f.config.Statements, trust: f.config.Trust}
+	look := func(what string, now time.Time, reads, files int) {
+		t.Helper()
+		d.reads = 0
+		if _, _, err := d.look(f.policy, now); err != nil {
+			t.Fatal(err)
+		}
+		if d.reads != reads || len(d.files) != files || len(d.collected().Approvals) != files {
+			t.Errorf("%s: %d files read, %d count; want %d and %d", what, d.reads, len(d.files), reads, files)
+		}
+	}
+	now := time.Now()
+	look("at first", now, 8, 8)
+	look("nothing new", now, 0, 8)
+	if err := os.Remove(names[3]); err != nil {
+		t.Fatal(err)
+	}
+	look("one has gone", now, 0, 7)
+	if len(d.kept) != 7 {
+		t.Errorf("%d are remembered, want 7", len(d.kept))
+	}
+	f.policy.Version++
+	look("another policy", now, 0, 7)
+	a := annasApproval()
+	a.ID = fmt.Sprintf("%016x", 99)
+	f.say("a5", a, statement.NamespaceApproval, f.bert.Signer(softkey.Always))
+	look("one is another", now, 1, 7)
+	f.writeTrust()
+	look("another trust policy", now, 7, 7)
+	f.say("a6", a, statement.NamespaceApproval, f.anna.Signer(softkey.Always))
+	look("one is there twice", now, 1, 6)
+	f.policy.Version++
+	look("they have ended", now.Add(24*time.Hour), 7, 7) // told apart from none
 }

@@ -91,8 +91,12 @@ func runApprove(ctx context.Context, c *command.Call) error {
 	if err != nil {
 		return err
 	}
-	if _, err := statement.Open(t, data, sig, now); err != nil {
+	opened, err := statement.Open(t, data, sig, now)
+	if err != nil {
 		return fmt.Errorf("checking the approval just made: %w", err)
+	}
+	if v := b.Policy.DecideApproval(statement.Collect([]statement.Opened{opened}).Approvals[0], now); !v.Allow {
+		return command.Refuse(hint.New(fmt.Errorf("%s: %s", v.Reason, v.Detail), "where ssh.verify_required is set, the signature itself must show PIN or biometry: sign with a key made with -O verify-required"))
 	}
 	path := filepath.Join(d.out(*out), "approval-"+a.ID+".json")
 	if err := writeStatement(path, data, sig); err != nil {

@@ -285,7 +285,7 @@ func (c *checker) host(path string, s Server) error {
 		return tomlfile.At(path, "for example address = \"192.0.2.11/24\"", "server %q has no address", s.Name)
 	}
 	a := s.Address.Addr()
-	if err := address(path, a); err != nil {
+	if err := ordinary(path, s.Name, a); err != nil {
 		return err
 	}
 	if !s.Address.IsSingleIP() && (a == s.Address.Masked().Addr() || a.Is4() && a == last(s.Address)) {
@@ -309,7 +309,7 @@ func (c *checker) serverAddress(path string, s Server) error {
 		return tomlfile.At(path, "for example address = \"192.0.2.11/24\"", "server %q has no address", s.Name)
 	}
 	a := s.Address.Addr()
-	if err := address(path, a); err != nil {
+	if err := ordinary(path, s.Name, a); err != nil {
 		return err
 	}
 	if s.Address.IsSingleIP() || a == s.Address.Masked().Addr() || a.Is4() && a == last(s.Address) {
@@ -477,4 +477,15 @@ func last(p netip.Prefix) netip.Addr {
 		b[i/8] |= 0x80 >> (i % 8)
 	}
 	return netip.AddrFrom4(b)
+}
+
+// ordinary refuses for a server what no server has.
+func ordinary(path, name string, a netip.Addr) error {
+	if err := address(path, a); err != nil {
+		return err
+	}
+	if what := Special(a); what != "" {
+		return tomlfile.At(path, "give the server's own address", "server %q has address %s, which is no server's: it is %s", name, a, what)
+	}
+	return nil
 }

@@ -56,8 +56,16 @@ var (
 	word    = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
 )
 
-// reserved are Unix accounts that a server has for itself, which no engineer may be.
-var reserved = []string{"root", "toor", "daemon", "bin", "sys", "sync", "nobody", "sshd", "unbound", "mayfly", "mayfly-tunnel", "mayfly-bastion", "tunnel", "messagebus", "systemd-network", "www-data"}
+// reserved are Unix accounts that a server or a host has for itself, which nobody may be.
+var reserved = []string{"root", "toor",
+	// Debian's base-passwd; groups that are as good as root
+	"daemon", "bin", "sys", "sync", "games", "man", "lp", "mail", "news", "uucp", "proxy", "www-data", "backup", "list", "irc", "gnats", "nobody", "nogroup",
+	"adm", "disk", "shadow", "sudo", "wheel", "staff", "operator", "kmem", "tty",
+	// Red Hat's, and of common packages
+	"shutdown", "halt", "ftp", "messagebus", "dbus", "polkitd", "sshd", "ntp", "chrony", "unbound", "bind", "named", "postfix", "rpc", "tss", "uuidd", "syslog", "tcpdump",
+	"systemd-network", "systemd-resolve", "systemd-timesync", "systemd-journal", "systemd-oom", "systemd-coredump",
+	// our own
+	"mayfly", "mayfly-tunnel", "mayfly-bastion", "tunnel"}
 
 // AccountName reports whether an engineer's name can be a Unix account beside those of a server.
 func AccountName(name string) bool {

@@ -136,6 +136,8 @@ func TestDrainedGrant(t *testing.T) {
 		{"drained", []Drained{d}, now, Allowed},
 		{"another server", []Drained{{Server: "se-2", Epoch: 7, Expires: d.Expires}}, now, ServerNotDrained},
 		{"over", []Drained{d}, d.Expires, ServerNotDrained},
+		{"over by a clock that is a minute ahead", []Drained{d}, d.Expires.Add(-DrainedMargin), ServerNotDrained},
+		{"a moment before", []Drained{d}, d.Expires.Add(-DrainedMargin - 1), Allowed},
 		{"an older life's, longer", []Drained{{Server: "se-1", Epoch: 7, Expires: now.Add(-1)}, {Server: "se-1", Epoch: 6, Expires: d.Expires}}, now, ServerNotDrained},
 		{"life 0", []Drained{{Server: "se-1", Expires: d.Expires}}, now, ServerNotDrained},
 	}
@@ -231,7 +233,7 @@ func TestNextChange(t *testing.T) {
 		Drained:   []Drained{{Expires: at("2030-01-01T16:00:00Z")}},
 	}
 	from := now
-	for _, want := range []string{"2030-01-01T13:00:00Z", "2030-01-01T14:00:00Z", "2030-01-01T15:00:00Z", "2030-01-01T16:00:00Z", "2030-01-01T18:00:00Z",
+	for _, want := range []string{"2030-01-01T13:00:00Z", "2030-01-01T14:00:00Z", "2030-01-01T15:00:00Z", "2030-01-01T15:59:00Z", "2030-01-01T18:00:00Z",
 		"2030-01-02T08:00:00Z", "2030-01-02T18:00:00Z", "2030-01-03T08:00:00Z", "2030-01-03T18:00:00Z", "2030-01-04T08:00:00Z", "2030-01-04T18:00:00Z", "2030-01-07T08:00:00Z"} {
 		got := p.NextChange(s, from)
 		if !got.Equal(at(want)) {

@@ -24,6 +24,7 @@ type Approval struct {
 	NotBefore time.Time
 	Expires   time.Time
 	Keys      []string // whose signatures verify, "TYPE BASE64"; whose keys these are is decided by the policy in force
+	Verified  []string // those of Keys whose signature says that its holder was verified, by PIN or biometry
 }
 
 // Opening unseals a break-glass identity.
@@ -32,6 +33,10 @@ type Opening struct {
 	Name    string
 	Expires time.Time
 }
+
+// DrainedMargin is how long before its end a drained statement no longer counts: the signer lets the server's next life begin at its end, by a
+// clock that may be ahead.
+const DrainedMargin = time.Minute
 
 // Drained says that a life of a server takes no traffic any more and ends with a rebuild.
 type Drained struct {
@@ -50,13 +55,17 @@ type Basis struct {
 
 // approver is who gave an approval, if it is anybody who may: another engineer of the policy in force, by an enrolled key whose
 // evidence is accepted.
-func (p Policy) approver(a Approval) (string, Verdict) {
+func (p Policy) approver(a Approval, owners map[string]owner) (string, Verdict) {
 	v := deny(ApprovalMissing, "no engineer's signature on approval %s", a.ID)
 	for _, key := range a.Keys {
-		name, why := p.Owner(key)
+		name, why := owners[key].name, owners[key].verdict
 		switch {
+		case name == "":
+			v = deny(ApprovalMissing, "approval %s: the key is no engineer's", a.ID)
 		case !why.Allow:
 			v = deny(ApprovalMissing, "approval %s: %s", a.ID, why.Detail)
+		case p.SSH.VerifyRequired && !slices.Contains(a.Verified, key):
+			v = deny(ApprovalMissing, "approval %s: the signature of %s was made without user verification", a.ID, name)
 		case name == a.Engineer:
 			v = deny(ApprovalOwn, "approval %s is %s's own", a.ID, name)
 		default:
@@ -66,24 +75,48 @@ func (p Policy) approver(a Approval) (string, Verdict) {
 	return "", v
 }
 
+// owner is the engineer whose enrolled key something is, and whether the key is accepted.
+type owner struct {
+	name    string
+	verdict Verdict
+}
+
+// owners finds out whose the keys of these approvals are, in one pass over the policy however many there are. Only engineers' keys are in it.
+func (p Policy) owners(list []Approval) map[string]owner {
+	found := map[string]owner{}
+	for _, a := range list {
+		for _, key := range a.Keys {
+			found[key] = owner{}
+		}
+	}
+	if len(found) == 0 {
+		return found
+	}
+	for _, e := range p.Engineers {
+		for _, k := range e.Keys {
+			if o, asked := found[k.Public]; asked && o.name == "" {
+				found[k.Public] = owner{e.Name, p.accept(e.Name, k)}
+			}
+		}
+	}
+	return found
+}
+
 // Owner returns the engineer whose enrolled key this is, if its evidence is accepted.
 func (p Policy) Owner(public string) (engineer string, v Verdict) {
-	for _, e := range p.Engineers {
-		k, ok := p.Enrolled(e.Name, public)
-		if !ok {
-			continue
-		}
-		if v := p.accept(e.Name, k); !v.Allow {
-			return "", v
-		}
-		return e.Name, allow("%s", e.Name)
+	switch o := p.owners([]Approval{{Keys: []string{public}}})[public]; {
+	case o.name == "":
+		return "", deny(KeyUnknown, "the key is no engineer's")
+	case !o.verdict.Allow:
+		return "", o.verdict
+	default:
+		return o.name, allow("%s", o.name)
 	}
-	return "", deny(KeyUnknown, "the key is no engineer's")
 }
 
 // DecideApproval decides whether an approval can be good for anything in this policy: as much as can be said without a target.
 func (p Policy) DecideApproval(a Approval, now time.Time) Verdict {
-	_, v := p.approver(a)
+	_, v := p.approver(a, p.owners([]Approval{a}))
 	if !v.Allow {
 		return v
 	}
@@ -99,12 +132,17 @@ func (p Policy) DecideApproval(a Approval, now time.Time) Verdict {
 // approved finds an approval in force for this engineer, server and port. Without one it says what comes closest.
 func (p Policy) approved(l Login, t Target, f inventory.Fleet, s Statements, now time.Time) (id string, v Verdict) {
 	v = deny(ApprovalMissing, "no approval for %s to port %d of %s", l.User, t.Port, t.Server)
+	var list []Approval
+	region := f.RegionOf(t.Server)
 	for _, a := range s.Approvals {
 		to := Grant{Servers: a.Servers, Ports: a.Ports}
-		if a.Engineer != l.User || !to.opens(t.Port) || !to.Covers(t.Server, f.RegionOf(t.Server)) {
-			continue
+		if a.Engineer == l.User && to.opens(t.Port) && to.Covers(t.Server, region) {
+			list = append(list, a)
 		}
-		if _, why := p.approver(a); !why.Allow {
+	}
+	owners := p.owners(list)
+	for _, a := range list {
+		if _, why := p.approver(a, owners); !why.Allow {
 			v = why
 			continue
 		}
@@ -131,7 +169,7 @@ func (s Statements) drained(server string, now time.Time) (epoch uint64, v Verdi
 	switch {
 	case newest.Epoch == 0:
 		return 0, deny(ServerNotDrained, "nothing says that %s is drained", server)
-	case !now.Before(newest.Expires):
+	case !now.Before(newest.Expires.Add(-DrainedMargin)):
 		return 0, deny(ServerNotDrained, "that life %d of %s is drained was said until %s", newest.Epoch, server, newest.Expires.UTC().Format(time.RFC3339))
 	}
 	return newest.Epoch, allow("life %d of %s is drained", newest.Epoch, server)
@@ -173,7 +211,7 @@ func (p Policy) NextChange(s Statements, now time.Time) time.Time {
 		consider(o.Expires)
 	}
 	for _, d := range s.Drained {
-		consider(d.Expires)
+		consider(d.Expires.Add(-DrainedMargin))
 	}
 	return next
 }

@@ -31,8 +31,11 @@ const (
 	width   = 70 // ssh-keygen's line length
 )
 
-// flagUserPresence is set by a security key that was touched (PROTOCOL.u2f).
-const flagUserPresence = 0x01
+// Flags of a security key's signature (PROTOCOL.u2f).
+const (
+	flagUserPresence     = 0x01 // it was touched
+	flagUserVerification = 0x04 // it knew its holder by PIN or biometry
+)
 
 // MaxBlock bounds one armored signature, in bytes.
 const MaxBlock = 64 << 10
@@ -124,6 +127,12 @@ func checkPresence(keyType string, rest []byte) error {
 		return errors.New("security key was not touched")
 	}
 	return nil
+}
+
+// UserVerified reports whether a security key says in this signature that its holder was verified, by PIN or biometry. It means nothing before
+// Verify has returned no error.
+func (s *Signature) UserVerified() bool {
+	return strings.HasPrefix(s.key.Type(), "sk-") && len(s.signature.Rest) == 5 && s.signature.Rest[0]&flagUserVerification != 0
 }
 
 // signed returns what the key signs: magic, namespace, reserved, hash name and the message's hash (PROTOCOL.sshsig, section 3).

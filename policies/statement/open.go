@@ -47,6 +47,7 @@ type Opened struct {
 	Statement Statement
 	Signers   []string // people of the trust policy, of an opening
 	Keys      []string // whose signatures verify, "TYPE BASE64", of an approval
+	Verified  []string // those of them whose signature says that its holder was verified
 }
 
 // ID names the statement in records.
@@ -105,7 +106,7 @@ func Open(t *trust.Trust, data, sigs []byte, now time.Time) (Opened, error) {
 	switch s := s.(type) {
 	case Approval:
 		fleet, made = s.Fleet, s.Made
-		o.Keys, err = signers(NamespaceApproval, data, sigs)
+		o.Keys, o.Verified, err = signers(NamespaceApproval, data, sigs)
 	case BreakGlass:
 		fleet, made = s.Fleet, s.Made
 		o.Signers, err = t.Approved(NamespaceBreakGlass, data, sigs)
@@ -126,13 +127,12 @@ func Open(t *trust.Trust, data, sigs []byte, now time.Time) (Opened, error) {
 	return o, nil
 }
 
-// signers returns the keys whose signatures verify, each once.
-func signers(namespace string, data, sigs []byte) ([]string, error) {
+// signers returns the keys whose signatures verify, each once, and those of them that one was made with under user verification.
+func signers(namespace string, data, sigs []byte) (keys, verified []string, err error) {
 	blocks, err := sshsig.Split(sigs, maxSignatures)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var keys []string
 	why := errors.New("nobody signed it")
 	for _, block := range blocks {
 		s, err := sshsig.Parse(block)
@@ -143,14 +143,18 @@ func signers(namespace string, data, sigs []byte) ([]string, error) {
 			why = err
 			continue
 		}
-		if key := trust.FormatKey(s.Key()); !slices.Contains(keys, key) {
+		key := trust.FormatKey(s.Key())
+		if !slices.Contains(keys, key) {
 			keys = append(keys, key)
+		}
+		if s.UserVerified() && !slices.Contains(verified, key) {
+			verified = append(verified, key)
 		}
 	}
 	if len(keys) == 0 {
-		return nil, why
+		return nil, nil, why
 	}
-	return keys, nil
+	return keys, verified, nil
 }
 
 // Collect puts opened statements into the form in which package policies decides by them.
@@ -160,7 +164,7 @@ func Collect(list []Opened) policies.Statements {
 		switch x := o.Statement.(type) {
 		case Approval:
 			s.Approvals = append(s.Approvals, policies.Approval{ID: x.ID, Engineer: x.Engineer, Servers: x.Servers, Ports: x.Ports,
-				NotBefore: x.NotBefore, Expires: x.Expires, Keys: o.Keys})
+				NotBefore: x.NotBefore, Expires: x.Expires, Keys: o.Keys, Verified: o.Verified})
 		case BreakGlass:
 			s.Openings = append(s.Openings, policies.Opening{ID: x.ID, Name: x.Name, Expires: x.Expires})
 		case Drained:
