@@ -1,6 +1,7 @@
 package bastion
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -33,6 +34,7 @@ type Report struct {
 	Filter       int                  `json:"filter_instructions"`
 	Engineers    []ReportEngineer     `json:"engineers"`
 	Robots       []ReportRobot        `json:"robots"`
+	Outside      []policies.Outside   `json:"outside"` // own addresses that the bastion's list does not have
 	Certificates ReportCertificates   `json:"certificates"`
 	Hosts        []ReportHost         `json:"hosts"`
 	Witness      ReportWitness        `json:"witness"`
@@ -109,7 +111,7 @@ func CheckList(c Config, now time.Time) (Report, error) {
 
 // Check loads all that Serve would load, refuses what Serve would refuse, and changes nothing.
 func Check(c Config, now time.Time) (Report, error) {
-	if err := c.checkSandbox(); err != nil {
+	if err := errors.Join(c.checkSandbox(), c.checkPlaces()); err != nil {
 		return Report{}, err
 	}
 	seen, err := seenVersion(c)
@@ -137,7 +139,7 @@ func Check(c Config, now time.Time) (Report, error) {
 		HostNames: listed(r.keys.certificate.ValidPrincipals), HostExpires: r.keys.validBefore().UTC(),
 		HostCA: ssh.FingerprintSHA256(r.keys.certificate.SignatureKey),
 		Allow:  listed(r.bundle.Policy.SSH.Allow), Proxies: listed(r.bundle.Policy.SSH.Proxies), Filter: len(r.filter), Engineers: []ReportEngineer{}, Robots: []ReportRobot{}, Hosts: listed(r.hosts()),
-		Sandbox: c.reportSandbox(r),
+		Sandbox: c.reportSandbox(r), Outside: listed(r.bundle.Policy.Outside()),
 		Session: session.report(r),
 	}
 	last, _ := r.fresh.state()

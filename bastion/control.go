@@ -90,6 +90,9 @@ func listenControl(path string) (*controlSocket, error) {
 		}
 	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: fresh, Net: "unix"})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, controlMissing(fmt.Errorf("making control socket %s: %w", path, err))
+	}
 	if err != nil {
 		return fail(err)
 	}

@@ -14,7 +14,6 @@ import (
 
 	"mayfly/bastion/sandbox"
 	"mayfly/internal/audit"
-	"mayfly/internal/hint"
 	"mayfly/policies"
 	"mayfly/policies/plugin"
 )
@@ -136,8 +135,8 @@ func newServer(c Config, log *slog.Logger, records auditLog, now time.Time) (*Se
 	s.ruling.Store(first)
 	s.statements = statementDir{path: c.Statements, trust: c.Trust}
 	if c.Statements != "" {
-		if _, err := s.statements.stamps(0); err != nil {
-			return nil, hint.New(fmt.Errorf("reading statements: %w", err), "make the directory, or leave statements out of bastion.toml")
+		if err := checkStatements(c); err != nil {
+			return nil, err
 		}
 	}
 	return s, nil

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -74,6 +75,11 @@ func runBreakGlassOpen(ctx context.Context, c *command.Call) error {
 	if err != nil {
 		return err
 	}
+	if path != "" {
+		if err := agrees(path, data, *reason, given(fs, "for"), *length); err != nil {
+			return err
+		}
+	}
 	if path == "" {
 		if *reason == "" {
 			return command.Usagef("--reason is needed: nobody has begun an opening of %s", *name)
@@ -117,6 +123,32 @@ func unfinished(t *trust.Trust, dir, name string, now time.Time) (path string, d
 		}
 	}
 	return path, data, nil
+}
+
+// agrees refuses to sign an opening that is not what this person asks for: what they wrote would be lost without a word.
+func agrees(path string, data []byte, reason string, lengthGiven bool, length time.Duration) error {
+	st, err := statement.Parse(data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	b, ok := st.(statement.BreakGlass)
+	if !ok {
+		return fmt.Errorf("%s: not an opening", path)
+	}
+	mend := "leave --reason and --for out to sign it as it is; or remove %s, and begin another"
+	if reason != "" && reason != b.Reason {
+		return command.Refuse(hint.New(fmt.Errorf("the opening of %s that waits has another reason: %q", b.Name, b.Reason), mend, path))
+	}
+	if whole := b.Expires.Sub(b.Made); lengthGiven && length != whole {
+		return command.Refuse(hint.New(fmt.Errorf("the opening of %s that waits is for %s, until %s", b.Name, whole, b.Expires.Format(time.RFC3339)), mend, path))
+	}
+	return nil
+}
+
+// given tells whether a flag is on the command line.
+func given(fs *flag.FlagSet, name string) (found bool) {
+	fs.Visit(func(f *flag.Flag) { found = found || f.Name == name })
+	return found
 }
 
 // newOpening writes an opening that nobody has signed yet.

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"time"
 
 	"mayfly/internal/canonical"
@@ -73,9 +75,24 @@ func runPolicyBundle(ctx context.Context, c *command.Call) error {
 	if err != nil {
 		return err
 	}
+	noteOutside(c, p)
 	unlock, err := lockDirectory(string(d))
 	if err != nil {
 		return err
+	}
+	waiting, signed, err := d.waiting(t, path)
+	if err == nil && waiting != nil && len(signed) > 0 {
+		if same, makeErr := bundle.Make(f, p, waiting.Made); makeErr == nil && bytes.Equal(same, waiting.data) {
+			fmt.Fprintf(c.Stdout, "%s: version %d, until %s\n", path, p.Version, p.Expires.Format(time.RFC3339))
+			fmt.Fprintf(c.Stderr, "fleetctl: it is as it was, and keeps the signature of %s; next: `fleetctl policy sign` by %d more people\n",
+				strings.Join(signed, ", "), max(t.Threshold-len(signed), 0))
+			return unlock()
+		}
+		fmt.Fprintf(c.Stderr, "fleetctl: note: the files have changed: the signature of %s over version %d counts no more, and has to be made again\n",
+			strings.Join(signed, ", "), waiting.Version)
+	}
+	if err != nil {
+		return errors.Join(err, unlock())
 	}
 	err = remove(signatures(path))
 	if err == nil {
@@ -87,6 +104,36 @@ func runPolicyBundle(ctx context.Context, c *command.Call) error {
 	fmt.Fprintf(c.Stdout, "%s: version %d, until %s\n", path, p.Version, p.Expires.Format(time.RFC3339))
 	fmt.Fprintf(c.Stderr, "fleetctl: next: `fleetctl policy sign` by %d people\n", t.Threshold)
 	return nil
+}
+
+// waitingBundle is a bundle that not enough people have signed.
+type waitingBundle struct {
+	bundle.Bundle
+	data []byte
+}
+
+// waiting reads the bundle that is about to be replaced, if there is one that can be read, and who has signed it.
+func (d state) waiting(t *trust.Trust, path string) (*waitingBundle, []string, error) {
+	data, err := readBounded(path, "", bundle.MaxSize)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	sigs, err := readSignatures(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	w := waitingBundle{data: data}
+	if err := canonical.Parse(data, bundle.MaxSize, &w.Bundle); err != nil {
+		return nil, nil, nil // it is replaced, whatever it was
+	}
+	people, err := t.Approved(bundle.Namespace, data, sigs)
+	if few := (*trust.NotApproved)(nil); errors.As(err, &few) {
+		people = few.Have
+	}
+	return &w, people, nil
 }
 
 // differentTest says that inventory and trust policy are not of one kind of fleet: such a bundle would open nowhere.

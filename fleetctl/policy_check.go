@@ -45,10 +45,22 @@ Example:
 		if err := d.compareRelease(c, p, now); err != nil {
 			return err
 		}
+		noteOutside(c, p)
 		fmt.Fprintf(c.Stdout, "fleet %s: %d regions, %d servers; policy %d: %d engineers, %d grants, until %s\n",
 			f.Name, len(f.Regions), len(f.Servers), p.Version, len(p.Engineers), len(p.Grants), p.Expires.Format(time.RFC3339))
 		return nil
 	},
+}
+
+// noteOutside names who has addresses of their own that the bastion never admits.
+func noteOutside(c *command.Call, p policies.Policy) {
+	for _, o := range p.Outside() {
+		what := "nobody connects from there"
+		if o.Out {
+			what = "LOCKED OUT: none of their addresses is in the list"
+		}
+		fmt.Fprintf(c.Stderr, "fleetctl: note: %s: allow has %s, which is outside ssh.allow: %s\n", o.User, o.Prefix, what)
+	}
 }
 
 // compareRelease says where the release in use, if there is one, allows less than the policy.

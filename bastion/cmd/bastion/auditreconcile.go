@@ -28,6 +28,8 @@ address is unrecorded whatever the log says; where addresses are translated on t
 
 With --alert the bastion that serves with this configuration tells people (its [alerts]); it answers root and its own user.
 
+A journal without any entry makes exit code 1, since a failed export looks the same; --may-be-empty takes it for a quiet host.
+
 Jumps that ended in no login are listed as well, and are no alarm: an engineer may have given up. It proves nothing about the log itself:
 "bastion audit verify" does.
 
@@ -42,7 +44,7 @@ const (
 func reconcileVerb() command.Verb {
 	return command.Verb{
 		Name:    "audit reconcile",
-		Args:    "--dir DIR... (--logins FILE | --journal FILE [--server NAME])... [--from ADDRESS]... [--since TIME] [--skew DURATION] [--alert FILE] [-o json]",
+		Args:    "--dir DIR... (--logins FILE | --journal FILE [--server NAME])... [--from ADDRESS]... [--since TIME] [--skew DURATION] [--may-be-empty] [--alert FILE] [-o json]",
 		Summary: "name each login on a server that the bastion did not record",
 		Help:    reconcileHelp,
 		Run:     reconcile,
@@ -70,6 +72,7 @@ func reconcile(ctx context.Context, c *command.Call) error {
 	server := fs.String("server", "", "`name` in the inventory of the journal's host (default: its host name, to the first dot)")
 	since := fs.String("since", "", "`time` (2030-01-31T12:00:00Z), or duration ago (24h), from which on to look (default: all)")
 	skew := fs.Duration("skew", defaultSkew, "how far the clocks of servers and bastion may differ")
+	quiet := fs.Bool("may-be-empty", false, "take a journal without any entry for a quiet host, and not for an export that failed")
 	tell := fs.String("alert", "", "configuration `file` of the bastion that alerts people of unrecorded logins")
 	output := fs.String("o", "text", "output `form`: text or json")
 	if err := c.Parse(fs); err != nil {
@@ -98,6 +101,11 @@ func reconcile(ctx context.Context, c *command.Call) error {
 		reports = append(reports, list...)
 	}
 	for _, path := range journals {
+		if !*quiet {
+			if err := wantEntries(path); err != nil {
+				return err
+			}
+		}
 		list, err := readJournal(path, *server)
 		if err != nil {
 			return err
@@ -131,6 +139,16 @@ func reconcile(ctx context.Context, c *command.Call) error {
 			"look at the server and at the bastion before anything else; clocks that differ by more than %s give false alarms", *skew))
 	}
 	return nil
+}
+
+// wantEntries refuses a journal without an entry: an export that failed looks like a host that nobody ever entered.
+func wantEntries(path string) error {
+	info, err := os.Stat(path)
+	if err == nil && info.Mode().IsRegular() && info.Size() == 0 {
+		return hint.New(fmt.Errorf("%s is empty: it says nothing about who logged in", path),
+			"did journalctl -o json fail? export more of the journal; --may-be-empty is for a host on which sshd may have had nothing to say")
+	}
+	return nil // that there is none, its reader says
 }
 
 // tellBastion has the bastion raise the alert; that it cannot is said, and changes nothing else.

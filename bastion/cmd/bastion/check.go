@@ -139,6 +139,13 @@ func print(out io.Writer, r bastion.Report) error {
 		}
 		row("engineer", "%s, keys: %d%s", e.Name, e.Keys, narrowed)
 	}
+	for _, o := range r.Outside {
+		what := "NEVER FROM"
+		if o.Out {
+			what = "LOCKED OUT"
+		}
+		row(what, "%s: %s is outside ssh.allow", o.User, o.Prefix)
+	}
 	for _, b := range r.Robots {
 		row("robot", "%s, only from %s, to %s, commands: %d", b.Name, b.Source.Addr(), strings.Join(b.Servers, " "), b.Commands)
 	}
