@@ -168,10 +168,14 @@ func TestReserve(t *testing.T) {
 	if r := f.closing(); r.Reason != auditUnavailable || !strings.Contains(r.Detail, audit.ErrReserve.Error()) {
 		t.Errorf("record: %+v", r)
 	}
+	if conn, err := client.Dial("tcp", "se-1:22"); err == nil {
+		conn.Close()
+		t.Error("a target was opened in the space that closing records need")
+	}
 	if err := client.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if r := f.closing(); r.Outcome != "accepted" || r.User != "anna" {
+	if r := f.closing(); r.Outcome != "accepted" || r.User != "anna" || len(r.Targets) != 1 || r.Targets[0].Reason != auditUnavailable {
 		t.Errorf("record: %+v", r)
 	}
 	f.spy.failOpening(nil)

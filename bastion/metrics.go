@@ -205,7 +205,7 @@ func allReasons() []policies.Reason {
 		sessionsFull, engineerFull, robotsFull, robotFull, auditUnavailable, drainLimit, stopAtOnce,
 		witness.Missing, witness.Frozen, witness.Forked, pluginDenied, pluginFailed, pluginLate,
 		channelRefused, requestRefused, payloadMalformed, channelsFull, addressRefused, targetUnreachable,
-		hostKeyRefused, sessionLoginRefused, recordingFailed, recordingFull,
+		hostKeyRefused, sessionLoginRefused, commandTooLong, recordingFailed, recordingFull,
 	})
 }
 

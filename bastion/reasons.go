@@ -64,6 +64,7 @@ const (
 	// of the session mode
 	hostKeyRefused      policies.Reason = "host_key_refused"
 	sessionLoginRefused policies.Reason = "session_login_refused"
+	commandTooLong      policies.Reason = "command_too_long"
 	recordingFailed     policies.Reason = "recording_failed"
 	recordingFull       policies.Reason = "recording_full"
 )

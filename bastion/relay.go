@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/crypto/ssh"
 
@@ -19,7 +20,7 @@ import (
 const (
 	relayBuffer = 32 << 10
 	maxTerm     = 64
-	maxCommand  = 4096 // of a command in the recording's header
+	maxCommand  = 16 << 10 // bytes; a longer one is refused, so that a recording has all of it
 )
 
 // relay is a session between an engineer's channel and a server's.
@@ -32,6 +33,7 @@ type relay struct {
 	// owned by who serves the engineer's requests, until started is closed
 	columns, rows uint32
 	term          string
+	pty           bool // read by others too, once it has started
 
 	started chan struct{} // closed when the shell or command runs; then file is set
 	file    *recording.Recording
@@ -151,7 +153,8 @@ func (r *relay) show(stop <-chan struct{}, from io.Reader, to io.Writer, stream 
 	}
 }
 
-// typed carries what the engineer types. It is not recorded: passwords would be in it.
+// typed carries what the engineer types. At a terminal it is not recorded: passwords would be in it, and the server shows the rest. Without
+// one nothing would show it (a script to a shell, a file), so it is recorded first.
 func (r *relay) typed(stop <-chan struct{}) {
 	select {
 	case <-r.started:
@@ -163,6 +166,12 @@ func (r *relay) typed(stop <-chan struct{}) {
 		n, err := r.engineer.Read(buffer)
 		if n > 0 {
 			r.visit.active()
+			if !r.pty {
+				if err := r.file.Input(buffer[:n]); err != nil {
+					r.fail(err)
+					return
+				}
+			}
 			w, err := r.server.Write(buffer[:n])
 			r.opened.up.Add(int64(w))
 			if err != nil {
@@ -246,8 +255,11 @@ func (r *relay) terminal(q *ssh.Request) bool {
 	if err := ssh.Unmarshal(q.Payload, &m); err != nil || r.running() || len(m.Term) > maxTerm {
 		return false
 	}
-	r.columns, r.rows, r.term = m.Columns, m.Rows, m.Term
-	return r.pass(q)
+	if !r.pass(q) {
+		return false
+	}
+	r.columns, r.rows, r.term, r.pty = m.Columns, m.Rows, m.Term, true
+	return true
 }
 
 // resize notes the terminal's new size (RFC 4254, section 6.7).
@@ -280,11 +292,17 @@ func (r *relay) begin(q *ssh.Request) bool {
 		if err := ssh.Unmarshal(q.Payload, &m); err != nil {
 			return false
 		}
-		header.Command = m.Command[:min(len(m.Command), maxCommand)]
+		if len(m.Command) > maxCommand {
+			v.noteRefused("session exec", commandTooLong, fmt.Sprintf("%d bytes", len(m.Command)))
+			return false
+		}
+		if header.Command = m.Command; !utf8.ValidString(m.Command) {
+			header.Command, header.Bytes = strings.ToValidUTF8(m.Command, "\uFFFD"), []byte(m.Command)
+		}
 	}
 	now := time.Now()
 	name := fmt.Sprintf("%s-%s-%s", now.UTC().Format("20060102T150405.000000Z"), v.id, newID()[:4])
-	file, err := recording.Create(v.server.session.config.Recordings, name, v.server.ruling.Load().recipients, header, now, v.server.recordingLimit)
+	file, err := recording.Create(v.server.session.config.Recordings, name, v.server.ruling.Load().recipients, header, now, v.server.recording)
 	if err != nil {
 		r.fail(err)
 		return false

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"mayfly/bastion/recording"
 	"mayfly/bastion/sandbox"
 	"mayfly/internal/audit"
 	"mayfly/policies"
@@ -38,10 +39,10 @@ type Server struct {
 	applySandbox func(sandbox.Rules) (sandbox.Report, error) // nil: none, as in tests within one process
 	confined     *confinement                                // nil: not
 
-	plugins        *plugin.Relay // nil: none are configured
-	repinned       chan struct{} // holds one when live sessions are to be asked about again
-	session        *sessionMode  // nil: none
-	recordingLimit int64         // 0: the package's own
+	plugins   *plugin.Relay    // nil: none are configured
+	repinned  chan struct{}    // holds one when live sessions are to be asked about again
+	session   *sessionMode     // nil: none
+	recording recording.Bounds // of each; what is 0 is the package's own
 
 	ruling    atomic.Pointer[ruling]
 	startups  startups

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -129,6 +130,13 @@ func (f sessionFixture) server(address, name string, hostCA ssh.Signer, serve fu
 			}
 			go func() {
 				for r := range requests {
+					if r.Type == "exec" && strings.HasPrefix(string(r.Payload[4:]), "refuse") {
+						r.Reply(false, nil)
+						continue
+					}
+					if r.Type == "env" {
+						channel.Write([]byte("early ")) // before the session has begun
+					}
 					if r.Type == "shell" || r.Type == "exec" {
 						r.Reply(true, nil)
 						go serve(channel, r)
@@ -181,7 +189,7 @@ func TestSession(t *testing.T) {
 	}
 	err = s.Run("uname -a")
 	var status *ssh.ExitError
-	if !errors.As(err, &status) || status.ExitStatus() != 3 || out.String() != "ran uname -a\nheard 7 bytes\n" || errs.String() != "a warning\n" {
+	if !errors.As(err, &status) || status.ExitStatus() != 3 || out.String() != "early ran uname -a\nheard 7 bytes\n" || errs.String() != "a warning\n" {
 		t.Errorf("got %v, %q, %q", err, out.String(), errs.String())
 	}
 	client.Close()
@@ -194,13 +202,107 @@ func TestSession(t *testing.T) {
 		t.Errorf("refused: %+v", r.Refused)
 	}
 	text := f.read(r.Targets[0])
-	for _, want := range []string{`"width":132`, `"height":50`, `"command":"uname -a"`, `"title":"anna@se-1"`, `xterm-256color`, `ran uname -a\n`, `a warning\n`} {
+	for _, want := range []string{`"width":132`, `"height":50`, `"command":"uname -a"`, `"title":"anna@se-1"`, `xterm-256color`, `early `, `ran uname -a\n`, `a warning\n`} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %s in:\n%s", want, text)
 		}
 	}
 	if strings.Contains(text, "hunter2") {
 		t.Error("what was typed is in the recording")
+	}
+}
+
+// Without a terminal nothing shows what goes in, so it is recorded: before the server has it, and byte for byte.
+func TestSessionInput(t *testing.T) {
+	f := newSessionFixture(t)
+	f.server("10.77.0.11:22", "se-1.lab.internal", f.hostCA, func(channel ssh.Channel, _ *ssh.Request) {
+		io.Copy(io.Discard, channel)
+		exit(channel, 0)
+	})
+	f.start()
+	client := f.login("anna%se-1", f.anna.Signer(softkey.Always))
+	s, err := client.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Stdin = strings.NewReader("rm -rf /srv\n\x80\xff")
+	if err := s.Run("bash -s >/dev/null; echo \xe4"); err != nil {
+		t.Error(err)
+	}
+	client.Close()
+	r := f.closing()
+	if len(r.Targets) != 1 || !r.Targets[0].Whole {
+		t.Fatalf("record: %+v", r)
+	}
+	input := base64.StdEncoding.EncodeToString([]byte("rm -rf /srv\n\x80\xff"))
+	command := base64.StdEncoding.EncodeToString([]byte("bash -s >/dev/null; echo \xe4"))
+	if text := f.read(r.Targets[0]); !strings.Contains(text, `"kind":"I","data":"`+input) || !strings.Contains(text, `"command_bytes":"`+command) {
+		t.Errorf("no input or command in:\n%s", text)
+	}
+}
+
+// A command that is too long for the recording's header is refused, as is all that comes after a session has begun or failed to.
+func TestSessionBegins(t *testing.T) {
+	f := newSessionFixture(t)
+	f.server("10.77.0.11:22", "se-1.lab.internal", f.hostCA, func(channel ssh.Channel, _ *ssh.Request) {
+		io.Copy(io.Discard, channel)
+		exit(channel, 0)
+	})
+	f.start()
+	client := f.login("anna%se-1", f.anna.Signer(softkey.Always))
+	session := func() *ssh.Session {
+		s, err := client.NewSession()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	exec := func(s *ssh.Session, command string) bool {
+		ok, err := s.SendRequest("exec", true, ssh.Marshal(struct{ Command string }{command}))
+		if err != nil {
+			t.Error(err)
+		}
+		return ok
+	}
+
+	s := session()
+	if exec(s, "true"+strings.Repeat(" ", maxCommand)+"; scp -t /") {
+		t.Error("a command ran that the recording cannot hold")
+	}
+	longest := "true" + strings.Repeat(" ", maxCommand-5) + "z"
+	if !exec(s, longest) {
+		t.Error("the longest command was refused")
+	}
+	if exec(s, "again") {
+		t.Error("a second command ran in a session")
+	}
+	if err := s.RequestPty("xterm", 1, 1, ssh.TerminalModes{}); err == nil {
+		t.Error("a terminal, and with it input that is not recorded, after the command has begun")
+	}
+	s.Close()
+
+	s = session()
+	if exec(s, "refuse") || exec(s, "another") {
+		t.Error("a command ran after one that the server had refused: its recording is another's")
+	}
+	s.Close()
+	client.Close()
+	r := f.closing()
+	if len(r.Refused) != 1 || r.Refused[0].Reason != commandTooLong || r.Refused[0].What != "session exec" {
+		t.Errorf("refused: %+v", r.Refused)
+	}
+	if len(r.Targets) != 2 {
+		t.Fatalf("record: %+v", r)
+	}
+	var all string
+	for _, target := range r.Targets {
+		all += f.read(target)
+	}
+	if !strings.Contains(all, `"command":"`+longest) || !strings.Contains(all, `"command":"refuse"`) || strings.Contains(all, "xterm") {
+		t.Error("commands are not whole")
+	}
+	if list, err := os.ReadDir(f.path("recordings")); err != nil || len(list) != 2 {
+		t.Errorf("%d recordings, %v, want 2", len(list), err)
 	}
 }
 
@@ -279,7 +381,8 @@ func TestSessionCannotBeRecorded(t *testing.T) {
 		change func(f sessionFixture, s *Server)
 		want   policies.Reason
 	}{
-		"full":              {func(_ sessionFixture, s *Server) { s.recordingLimit = 1000 }, recordingFull},
+		"full":              {func(_ sessionFixture, s *Server) { s.recording.Size = 1000 }, recordingFull},
+		"no space":          {func(_ sessionFixture, s *Server) { s.recording.Reserve = 1 << 62 }, recordingFull},
 		"no more directory": {func(f sessionFixture, _ *Server) { os.RemoveAll(f.path("recordings")) }, recordingFailed},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -305,7 +408,7 @@ func TestSessionCannotBeRecorded(t *testing.T) {
 			if len(r.Targets) != 1 || r.Targets[0].Ended != endRecording || r.Targets[0].Reason != tt.want {
 				t.Fatalf("record: %+v", r)
 			}
-			if tt.want == recordingFull {
+			if name == "full" {
 				if text := f.read(r.Targets[0]); len(text) > 4000 {
 					t.Errorf("recorded %d bytes", len(text))
 				}

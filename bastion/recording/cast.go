@@ -3,6 +3,7 @@ package recording
 import (
 	"bufio"
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,8 +18,13 @@ const (
 	version = 2
 
 	KindOutput = "o" // what the server showed
+	KindInput  = "i" // what went to a shell or command without a terminal
 	KindResize = "r" // "COLUMNSxROWS"
 	KindMarker = "m" // ours: how the session ended, as the last event
+
+	// Ours: what is no UTF-8 cannot be in a JSON string. Base64; other players pass over them.
+	KindRawOutput = "O"
+	KindRawInput  = "I"
 )
 
 // Bounds of what is read back.
@@ -36,6 +42,7 @@ type Header struct {
 	Timestamp int64             `json:"timestamp"`
 	Title     string            `json:"title,omitempty"`
 	Command   string            `json:"command,omitempty"`
+	Bytes     []byte            `json:"command_bytes,omitempty"` // ours: the command, if it is no UTF-8
 	Env       map[string]string `json:"env,omitempty"`
 }
 
@@ -58,7 +65,7 @@ var errCast = errors.New("not asciicast v2")
 type caster struct {
 	w     io.Writer
 	began time.Time
-	held  [2][]byte // an unfinished character of each stream
+	held  [3][]byte // an unfinished character of each stream, the input last
 }
 
 // newCaster writes the header.
@@ -92,15 +99,31 @@ func (c *caster) event(now time.Time, kind, data string) error {
 	return c.line(Event{Seconds: max(now.Sub(c.began).Seconds(), 0), Kind: kind, Data: data})
 }
 
-// output writes what came on a stream. A character that is cut in two waits for its rest; what is no UTF-8 becomes U+FFFD.
+// stdin is the number of the input among the streams.
+const stdin = 2
+
+// output writes what came on a stream.
 func (c *caster) output(now time.Time, stream int, data []byte) error {
+	return c.stream(now, stream, data, KindOutput, KindRawOutput)
+}
+
+// input writes what went to standard input.
+func (c *caster) input(now time.Time, data []byte) error {
+	return c.stream(now, stdin, data, KindInput, KindRawInput)
+}
+
+// stream writes text as it is, and what is none byte for byte. A character that is cut in two waits for its rest.
+func (c *caster) stream(now time.Time, stream int, data []byte, text, raw string) error {
 	data = append(c.held[stream], data...)
 	whole := len(data) - unfinished(data)
 	c.held[stream] = bytes.Clone(data[whole:])
 	if whole == 0 {
 		return nil
 	}
-	return c.event(now, KindOutput, string(bytes.ToValidUTF8(data[:whole], []byte("\uFFFD"))))
+	if !utf8.Valid(data[:whole]) {
+		return c.event(now, raw, base64.StdEncoding.EncodeToString(data[:whole]))
+	}
+	return c.event(now, text, string(data[:whole]))
 }
 
 // unfinished is how many bytes at the end may be the beginning of a character.
@@ -118,9 +141,13 @@ func unfinished(data []byte) int {
 
 // end writes what is held, and how the session ended.
 func (c *caster) end(now time.Time, how string) error {
-	for _, held := range c.held {
+	for stream, held := range c.held {
+		kind := KindRawOutput
+		if stream == stdin {
+			kind = KindRawInput
+		}
 		if len(held) > 0 {
-			if err := c.event(now, KindOutput, "\uFFFD"); err != nil {
+			if err := c.event(now, kind, base64.StdEncoding.EncodeToString(held)); err != nil {
 				return err
 			}
 		}
@@ -212,6 +239,11 @@ func (c *Reader) Next() (Event, error) {
 	}
 	if math.IsNaN(e.Seconds) || e.Seconds < c.last || e.Seconds > maxSeconds || len(e.Kind) != 1 {
 		return Event{}, c.bad("second %g, kind %q", e.Seconds, e.Kind)
+	}
+	if e.Kind == KindRawOutput || e.Kind == KindRawInput {
+		if _, err := base64.StdEncoding.Strict().DecodeString(e.Data); err != nil {
+			return Event{}, c.bad("kind %q: %w", e.Kind, err)
+		}
 	}
 	c.last = e.Seconds
 	return e, nil

@@ -2,6 +2,7 @@ package recording
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -59,10 +60,18 @@ func (c *Reader) Play(ctx context.Context, out io.Writer, pace Pace) (how string
 			case <-timer.C:
 			}
 		}
-		if e.Kind != KindOutput {
+		data := []byte(e.Data)
+		switch e.Kind {
+		case KindOutput:
+		case KindRawOutput:
+			var err error
+			if data, err = base64.StdEncoding.DecodeString(e.Data); err != nil {
+				return err
+			}
+		default:
 			return nil
 		}
-		_, err := io.WriteString(out, e.Data)
+		_, err := out.Write(data)
 		return err
 	})
 }

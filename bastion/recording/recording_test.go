@@ -34,7 +34,7 @@ func record(t *testing.T, id *age.X25519Identity, limit int64, f func(*Recording
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := Create(dir, "one", recipients, Header{Width: 100, Height: 30, Title: "anna@se-1", Env: map[string]string{"TERM": "xterm"}}, time.Now(), limit)
+	r, err := Create(dir, "one", recipients, Header{Width: 100, Height: 30, Title: "anna@se-1", Env: map[string]string{"TERM": "xterm"}}, time.Now(), Bounds{Size: limit})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,6 +64,7 @@ func TestRecording(t *testing.T) {
 		for _, err := range []error{
 			r.Output(0, []byte("secret \x1b[31mred\x1b[0m "+euro[:1])), r.Output(1, []byte("error\n")), r.Output(0, []byte(euro[1:])),
 			r.Resize(120, 40), r.Output(0, []byte{'a', 0xff, 'b'}), r.Output(0, []byte{0xe2, 0x82}),
+			r.Input([]byte("#!/bin/sh\n" + euro[:2])), r.Input([]byte(euro[2:])), r.Input([]byte{0x7f, 'E', 0x80, 0xbf}), r.Input([]byte{0xc3}),
 		} {
 			if err != nil {
 				t.Error(err)
@@ -91,7 +92,8 @@ func TestRecording(t *testing.T) {
 		t.Fatalf("got %q, %v", how, err)
 	}
 	for _, want := range []string{`"width":100`, `"title":"anna@se-1"`, `secret \u001b[31mred`, `"data":"error\n"`, `"data":"€"`, `"kind":"r","data":"120x40"`,
-		"a\uFFFDb", "\"data\":\"\uFFFD\"", `"kind":"m","data":"client_closed"`} {
+		`"kind":"O","data":"Yf9i"`, `"kind":"O","data":"4oI="`, `"kind":"i","data":"#!/bin/sh\n"`, `"kind":"i","data":"€"`, `"kind":"I","data":"f0WAvw=="`,
+		`"kind":"I","data":"ww=="`, `"kind":"m","data":"client_closed"`} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %s in:\n%s", want, text)
 		}
@@ -159,6 +161,104 @@ func TestBound(t *testing.T) {
 	}
 }
 
+// What is no UTF-8 is in the recording byte for byte: 32,000 bytes that begin no character are no single sign.
+func TestRawOutput(t *testing.T) {
+	id, want := identity(t), bytes.Repeat([]byte{0x80, 0xbf}, 16_000)
+	path, _, err := record(t, id, 0, func(r *Recording) {
+		if err := errors.Join(r.Input([]byte("not shown")), r.Output(0, want)); err != nil {
+			t.Error(err)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Open(bytes.NewReader(data), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if _, err := c.Play(t.Context(), &out, Pace{Speed: 1000}); err != nil || !bytes.Equal(out.Bytes(), want) {
+		t.Errorf("played %d bytes, %v, want %d as they came", out.Len(), err, len(want))
+	}
+}
+
+// A recording ends, in order, before the file system that it may share with the audit log is full.
+func TestReserve(t *testing.T) {
+	recipients, err := ParseRecipients([]string{identity(t).Recipient().String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := uint64(Reserve)
+	bounds := Bounds{free: func(*os.File) (uint64, error) { return left, nil }}
+	dir := t.TempDir()
+	r, err := Create(dir, "one", recipients, Header{}, time.Now(), bounds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Output(0, []byte("fits")); err != nil {
+		t.Error(err)
+	}
+	left--
+	for _, err := range []error{r.Output(0, []byte("x")), r.Input([]byte("x")), r.Resize(1, 1)} {
+		if !errors.Is(err, ErrSpace) || !errors.Is(err, ErrFull) {
+			t.Errorf("got %v, want %v", err, ErrSpace)
+		}
+	}
+	if _, err := r.Close("recording_ended"); err != nil {
+		t.Errorf("its end: %v", err)
+	}
+	if _, err := Create(dir, "two", recipients, Header{}, time.Now(), bounds); !errors.Is(err, ErrSpace) {
+		t.Errorf("another: got %v, want %v", err, ErrSpace)
+	}
+	if list, err := os.ReadDir(dir); err != nil || len(list) != 1 {
+		t.Errorf("got %v, %v: what was not begun leaves no file", list, err)
+	}
+}
+
+// What is written is put on disk within a second, once, and a session that says nothing puts nothing there.
+func TestSynced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		recipients, err := ParseRecipients([]string{identity(t).Recipient().String()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		synced, broken := 0, error(nil)
+		r, err := Create(t.TempDir(), "one", recipients, Header{}, time.Now(), Bounds{sync: func(*os.File) error { synced++; return broken }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		after := func(what string, output, want int) {
+			t.Helper()
+			before := synced
+			if err := r.Output(0, bytes.Repeat([]byte("x"), output)); err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+			time.Sleep(syncEvery + time.Millisecond)
+			synctest.Wait()
+			if synced-before != want {
+				t.Errorf("%s: put on disk %d times, want %d", what, synced-before, want)
+			}
+		}
+		after("the header", 1, 1)
+		after("less than a block of the encryption", 1000, 0)
+		after("many blocks", 500_000, 1)
+		time.Sleep(time.Hour)
+		after("nothing in an hour", 1, 0)
+		broken = errors.New("bad disk")
+		after("a broken disk", 500_000, 1)
+		if err := r.Output(0, []byte("more")); !errors.Is(err, broken) {
+			t.Errorf("after a broken disk: got %v", err)
+		}
+		if _, err := r.Close("recording_ended"); !errors.Is(err, broken) {
+			t.Errorf("end: got %v", err)
+		}
+	})
+}
+
 // A disk that takes no more ends the recording for good.
 func TestBrokenDisk(t *testing.T) {
 	_, _, err := record(t, identity(t), 0, func(r *Recording) {
@@ -185,10 +285,10 @@ func TestCreateRefuses(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "there"+Suffix), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Create(dir, "there", recipients, Header{}, time.Now(), 0); !errors.Is(err, os.ErrExist) {
+	if _, err := Create(dir, "there", recipients, Header{}, time.Now(), Bounds{}); !errors.Is(err, os.ErrExist) {
 		t.Errorf("a file that is there: got %v", err)
 	}
-	if _, err := Create(dir, "none", nil, Header{}, time.Now(), 0); err == nil {
+	if _, err := Create(dir, "none", nil, Header{}, time.Now(), Bounds{}); err == nil {
 		t.Error("no recipients: no error")
 	}
 	if left, err := filepath.Glob(filepath.Join(dir, "none*")); err != nil || len(left) != 0 {
@@ -258,7 +358,7 @@ func TestReaderRefuses(t *testing.T) {
 		"two values": header + `[1,"o"]`, "an object": header + `{}`, "a null": header + `[null,"o","x"]`, "a word for a time": header + `["1","o","x"]`,
 		"back in time": header + "[2,\"o\",\"x\"]\n[1,\"o\",\"x\"]", "for ever": header + `[1e300,"o","x"]`, "a long kind": header + `[1,"output","x"]`,
 		"an endless line": header + `[1,"o","` + strings.Repeat("x", maxLine) + `"]`, "after the end": sample + `[63,"o","x"]`,
-		"no end": header + `[1,"o","x"]`,
+		"no base64": header + "[1,\"O\",\"=\"]\n[2,\"m\",\"x\"]", "no end": header + `[1,"o","x"]`,
 	} {
 		c, err := NewReader(strings.NewReader(text))
 		if err == nil {

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // victim names the log that this program, run again, writes until it is killed.
@@ -158,6 +160,88 @@ func TestTorn(t *testing.T) {
 		}
 		closeLog(t, openAt(t, dir)) // once
 		verify(t, dir, 9)
+	}
+}
+
+// TestDamaged has bits turn in the middle of the journal: the frames behind are taken up, and a record says what was lost.
+func TestDamaged(t *testing.T) {
+	for name, at := range map[string]int{"length": 2, "longer": 3, "checksum": 5, "entry": frameHeader + 20} {
+		dir := filepath.Join(t.TempDir(), "log")
+		write(t, dir, 5)
+		l := openAt(t, dir)
+		for i := range 6 {
+			if err := l.Append("late", i); err != nil {
+				t.Fatal(err)
+			}
+		}
+		abandon(t, l)
+		path := segmentPath(dir, 5)
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		frame := len(data) / 6
+		var lost []byte
+		for _, n := range []int{1, 3} {
+			data[n*frame+at] ^= 1
+			lost = append(lost, data[n*frame:(n+1)*frame]...)
+		}
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		again := openAt(t, dir)
+		abandon(t, again) // before the next start, what the first one made of it is there
+		closeLog(t, openAt(t, dir))
+		verify(t, dir, 10)
+		all := texts(t, dir)
+		got := strings.Join(all[5:], "\n")
+		for i := range 6 {
+			if want := i != 1 && i != 3; strings.Contains(got, fmt.Sprintf(`"record":%d}`, i)) != want {
+				t.Errorf("%s: record %d in the log is %t in:\n%s", name, i, !want, got)
+			}
+		}
+		if !strings.Contains(all[9], EventTorn) || !strings.Contains(all[9], fmt.Sprintf(`"bytes":%d,`, len(lost))) || !strings.Contains(all[9], hash(lost)) {
+			t.Errorf("%s: %d bytes were lost: %s", name, len(lost), all[9])
+		}
+	}
+}
+
+// TestDurable: what Append has returned from was put on disk, all of it, and a disk that says it does not have it ends the log.
+func TestDurable(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "log")
+	l := openAt(t, dir)
+	real, broken := fdatasync, false
+	defer func() { fdatasync = real }()
+	var durable int64
+	fdatasync = func(fd int) error {
+		if broken {
+			return unix.EIO
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return err
+		}
+		durable = st.Size
+		return real(fd)
+	}
+	for i, write := range []func(string, any) error{l.Append, l.AppendOpening, l.Append} {
+		if err := write("login", i); err != nil {
+			t.Fatal(err)
+		}
+		if info, err := l.segment.file.Stat(); err != nil || durable != info.Size() || durable == 0 {
+			t.Errorf("record %d: %d bytes were durable when it returned, want %d, %v", i, durable, info.Size(), err)
+		}
+	}
+	broken = true
+	if err := l.AppendOpening("login", 3); !errors.Is(err, unix.EIO) {
+		t.Errorf("a disk that does not have it: got %v", err)
+	}
+	broken = false
+	if err := l.Append("login", 4); err == nil || l.Healthy() == nil {
+		t.Errorf("after it: got %v, health %v", err, l.Healthy())
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

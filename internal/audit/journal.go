@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -49,6 +50,30 @@ func parseFrames(data []byte) (entries [][]byte, rest []byte) {
 	return entries, data
 }
 
+// entryBegins is how every entry of this package begins.
+var entryBegins = []byte(`{"time":"`)
+
+// salvageFrames is parseFrames for a file that may be damaged anywhere: one bad sector, or a bit that has turned, must not take the frames behind
+// it along, which were durable. lost is what belongs to no frame. No entry can pass for a frame: the length's first byte is 0, which JSON has not.
+func salvageFrames(data []byte) (entries [][]byte, lost []byte) {
+	entries, rest := parseFrames(data)
+	for at := 0; at+frameHeader < len(rest); at++ {
+		if rest[at] != 0 || !bytes.HasPrefix(rest[at+frameHeader:], entryBegins) {
+			continue
+		}
+		more, after := parseFrames(rest[at:])
+		if len(more) == 0 {
+			continue
+		}
+		entries, lost = append(entries, more...), append(lost, rest[:at]...)
+		rest, at = after, -1
+	}
+	return entries, append(lost, rest...)
+}
+
+// fdatasync puts what a file holds on disk; a test counts how often.
+var fdatasync = unix.Fdatasync
+
 // segment is the journal's file that is being written.
 type segment struct {
 	file  *os.File
@@ -81,7 +106,7 @@ func (s *segment) write(frames []byte) (lost bool, err error) {
 		return false, err
 	}
 	for {
-		if err = unix.Fdatasync(int(s.file.Fd())); !errors.Is(err, unix.EINTR) {
+		if err = fdatasync(int(s.file.Fd())); !errors.Is(err, unix.EINTR) {
 			break
 		}
 	}
@@ -95,7 +120,7 @@ func (s *segment) write(frames []byte) (lost bool, err error) {
 // replayed is what the journal holds beyond a checkpoint.
 type replayed struct {
 	entries  [][]byte
-	torn     []byte   // of the last frames, not whole
+	torn     []byte   // what belongs to no whole frame
 	segments []uint64 // all that were read
 }
 
@@ -136,7 +161,7 @@ func replay(dir string, size uint64) (replayed, error) {
 		if total += len(data); total > maxReplay {
 			return replayed{}, fmt.Errorf("the journal is longer than %d bytes", maxReplay)
 		}
-		entries, rest := parseFrames(data)
+		entries, rest := salvageFrames(data)
 		if first > next {
 			return replayed{}, fmt.Errorf("the journal lacks records %d to %d: the log was changed", next, first-1)
 		}

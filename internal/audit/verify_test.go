@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"crypto/rand"
 	"errors"
 	"os"
 	"path/filepath"
@@ -199,4 +200,62 @@ func TestProof(t *testing.T) {
 	if _, err := Prove(dir, 300); err == nil {
 		t.Error("a proof of a record that is not there")
 	}
+}
+
+// TestOpenCheckpoint: a checkpoint is the log's if the log signed it, in its name. Who else signed it counts for nothing without that.
+func TestOpenCheckpoint(t *testing.T) {
+	key := func(name string) (note.Signer, note.Verifier) {
+		t.Helper()
+		secret, public, err := note.GenerateKey(rand.Reader, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		signer, err := note.NewSigner(secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := note.NewVerifier(public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return signer, v
+	}
+	log, logKey := key("lab/test")
+	witness, witnessKey := key("lab/witness")
+	namesake, namesakeKey := key("lab/test")
+	for name, tt := range map[string]struct {
+		origin  string
+		signers []note.Signer
+		others  int // who signed it as well; -1: it does not open
+	}{
+		"by the log":                   {"lab/test", []note.Signer{log}, 0},
+		"by both":                      {"lab/test", []note.Signer{log, witness}, 1},
+		"by a witness alone":           {"lab/test", []note.Signer{witness}, -1},
+		"by a witness of its name":     {"lab/test", []note.Signer{namesake}, -1},
+		"by nobody that is known":      {"lab/test", []note.Signer{stranger(t)}, -1},
+		"of another log":               {"lab/other", []note.Signer{log}, -1},
+		"of another log, and cosigned": {"lab/other", []note.Signer{log, witness}, -1},
+	} {
+		data, err := note.Sign(&note.Note{Text: Checkpoint{Origin: tt.origin, Size: 3}.text()}, tt.signers...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, by, err := OpenCheckpoint(data, logKey, witnessKey, namesakeKey)
+		if (err == nil) != (tt.others >= 0) || err == nil && (len(by) != tt.others || c.Size != 3) {
+			t.Errorf("%s: got %+v, by %d others, %v", name, c, len(by), err)
+		}
+	}
+}
+
+func stranger(t *testing.T) note.Signer {
+	t.Helper()
+	secret, _, err := note.GenerateKey(rand.Reader, "lab/stranger")
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := note.NewSigner(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signer
 }

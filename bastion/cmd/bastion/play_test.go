@@ -28,7 +28,7 @@ func writeRecording(dir string) error {
 	if err != nil {
 		return err
 	}
-	r, err := recording.Create(dir, "one", recipients, recording.Header{Title: "anna@se-1"}, time.Now(), 0)
+	r, err := recording.Create(dir, "one", recipients, recording.Header{Title: "anna@se-1"}, time.Now(), recording.Bounds{})
 	if err != nil {
 		return err
 	}
