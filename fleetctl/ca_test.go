@@ -333,8 +333,18 @@ func TestKnownHostsOfHosts(t *testing.T) {
 	if err := os.Remove(filepath.Join(f.dir, "ssh-host-cas.json")); err != nil {
 		t.Fatal(err)
 	}
+	if again, _ := f.fleetctl(0, "ssh-config", "--dir", f.dir); again != text { // the CA itself lies here
+		t.Errorf("by the CA's own list:\n%s", again)
+	}
+	away := f.dir + "-away"
+	if err := os.Rename(filepath.Join(f.dir, "signer"), away); err != nil {
+		t.Fatal(err)
+	}
 	if _, talk := f.fleetctl(command.Failed, "ssh-config", "--dir", f.dir); !strings.Contains(talk, "ca publish") {
 		t.Errorf("no hint: %s", talk)
+	}
+	if err := os.Rename(away, filepath.Join(f.dir, "signer")); err != nil {
+		t.Fatal(err)
 	}
 	f.fleetctl(0, "ca", "publish", "--dir", f.dir)
 	f.knownHosts("again")
