@@ -134,6 +134,10 @@ func attachFilter(fd int, filter []bpf.RawInstruction) error {
 		return hint.New(fmt.Errorf("attaching address filter of %d instructions: %w", len(filter), err),
 			"shorten the address list, or raise net.core.optmem_max")
 	}
+	if errors.Is(err, unix.EPERM) {
+		return hint.New(fmt.Errorf("attaching address filter: %w", err),
+			"this kernel wants CAP_NET_ADMIN for it: bastion/systemd/address-filter.conf is the drop-in for bastion.service")
+	}
 	if err != nil {
 		return fmt.Errorf("attaching address filter: %w", err)
 	}
