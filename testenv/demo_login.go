@@ -77,7 +77,6 @@ func (d *demo) login(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer leave()
 	for _, refusal := range d.refusals() {
 		d.r.check("refused: "+refusal.name, func() (string, error) {
 			if err := d.markAudit(); err != nil {
@@ -93,7 +92,8 @@ func (d *demo) login(ctx context.Context) error {
 			return fmt.Sprintf("audit: %s; the client: %s", refusal.reason, said), nil
 		})
 	}
-	d.r.check("audit log: unbroken chain, one closing record a login", func() (string, error) { return d.auditHolds() })
+	leave()
+	d.r.check("audit log: unbroken chain, one closing record a login", func() (string, error) { return d.awaitAudit(ctx) })
 	return nil
 }
 
@@ -314,7 +314,7 @@ func (d *demo) markAudit() (err error) {
 
 // awaitReason waits until the audit log, after the mark, gives the reason.
 func (d *demo) awaitReason(ctx context.Context, reason string) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, auditLimit)
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -355,6 +355,25 @@ func (d *demo) freshAudit() ([]byte, error) {
 		return nil, fmt.Errorf("reading counts of refusals: %w", err)
 	}
 	return fresh, nil
+}
+
+// awaitAudit gives what has just ended the time to be written down.
+func (d *demo) awaitAudit(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, auditLimit)
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		said, err := d.auditHolds()
+		if err == nil {
+			return said, nil
+		}
+		select {
+		case <-ctx.Done():
+			return "", err
+		case <-tick.C:
+		}
+	}
 }
 
 // auditHolds verifies the whole log and counts closing records.

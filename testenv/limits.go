@@ -10,6 +10,7 @@ const (
 	rotateLimit = 20 * time.Minute  // for all servers
 	sshLimit    = 60 * time.Second  // for one login
 	tunnelLimit = 60 * time.Second  // for a VPN session to stand
+	auditLimit  = 20 * time.Second  // for a record to be in the audit log
 	silentLimit = 3 * time.Second   // no answer within this is no answer
 	fetchLimit  = 20 * time.Second  // for one fetch through the tunnel
 	dnsTry      = 3 * time.Second   // for one try of a DNS query
