@@ -102,6 +102,9 @@ func (a *alone) start(unit string) {
 	})
 	if strings.Contains(said.String(), refused) && a.setting(unit, "AmbientCapabilities") == "" {
 		a.running[unit].stop()
+		if !strings.Contains(said.String(), "address-filter.conf") {
+			a.t.Errorf("no hint: %s", said)
+		}
 		a.run("gate", "install -D -m 644 -t /etc/systemd/system/bastion.service.d bastion/systemd/address-filter.conf")
 		a.start(unit)
 	}

@@ -190,7 +190,7 @@ func TestSocketActivation(t *testing.T) {
 func TestSocketOfAnother(t *testing.T) {
 	_, _, config := passed(t)
 	cmd, stderr := activated(t, plainTCP(t), config)
-	if err := cmd.Wait(); err == nil || !strings.Contains(stderr.String(), "bastion.toml says") {
+	if err := cmd.Wait(); err == nil || !strings.Contains(stderr.String(), "bastion.toml says") || !strings.Contains(stderr.String(), "then ListenStream=127.0.0.1:") {
 		t.Errorf("got %v: %s", err, stderr)
 	}
 }
