@@ -37,7 +37,7 @@ func (v *visit) authorize(meta ssh.ConnMetadata, key ssh.PublicKey, _ *ssh.Permi
 	if !verdict.Allow {
 		v.denied = &verdict
 		// The reference is the same kind of answer for every refusal; what it stands for is in the audit log.
-		return nil, &ssh.BannerError{Err: errRefused, Message: "refused, reference " + v.id + "\r\n"}
+		return nil, &ssh.BannerError{Err: errRefused, Message: "this key was refused, reference " + v.id + "; the next one that your client has is tried\r\n"}
 	}
 	v.denied = nil
 	return &ssh.Permissions{}, nil

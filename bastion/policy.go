@@ -121,6 +121,10 @@ func openBundle(c Config, minVersion uint64, now time.Time) (*bundle.Bundle, *tr
 		return nil, nil, "", hint.New(fmt.Errorf("reading policy bundle's signatures: %w", err), "%s", readHint(err, c.Bundle+".sig", "fleetctl policy sign makes it"))
 	}
 	b, err := bundle.Open(t, data, signatures, now, minVersion)
+	if err != nil && signatures == nil {
+		return nil, nil, "", hint.New(fmt.Errorf("opening policy bundle %s: %w: there is no %s.sig", c.Bundle, err, c.Bundle),
+			"copy the .sig as well, beside the bundle; fleetctl policy sign makes it")
+	}
 	if err != nil {
 		return nil, nil, "", hint.New(fmt.Errorf("opening policy bundle %s: %w", c.Bundle, err), "%s", bundleHint(err))
 	}
@@ -146,6 +150,10 @@ func bundleHint(err error) string {
 	}
 	switch refusal.Reason {
 	case bundle.Unsigned:
+		var few *trust.NotApproved
+		if errors.As(err, &few) && len(few.Rejected) > 0 {
+			return "fleetctl policy sign --key FILE adds an approver's signature; a signature that does not count is a stranger's, or of other bytes: copy the bundle and its .sig once more, both and unchanged"
+		}
 		return "fleetctl policy sign --key FILE adds an approver's signature"
 	case bundle.Expired:
 		return "raise the policy's version and expiry, make a new bundle and have it signed"

@@ -273,6 +273,25 @@ func TestUnreadableFiles(t *testing.T) {
 	}
 }
 
+// TestHintsOfUnsigned: what the hint says of signatures that are missing, too few, or of other bytes.
+func TestHintsOfUnsigned(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		spoil func(f *fixture)
+		want  string
+	}{
+		{"none", func(f *fixture) { os.Remove(f.config.Bundle + ".sig") }, "copy the .sig as well"},
+		{"one", func(f *fixture) { f.writeBundle(1) }, "adds an approver's signature"},
+		{"edited", func(f *fixture) { f.write(f.config.Bundle, append(f.read("bundle.json"), ' '), 0o644) }, "of other bytes"},
+	} {
+		f := newFixture(t)
+		tt.spoil(f)
+		if _, err := newServer(f.config, nil, nil, time.Now()); err == nil || !strings.Contains(hint.Of(err), tt.want) || !strings.Contains(err.Error(), bundle.Unsigned) {
+			t.Errorf("%s: %v, hint %q, want %q", tt.name, err, hint.Of(err), tt.want)
+		}
+	}
+}
+
 // TestNoWayBack starts again with an older bundle than was in force.
 func TestNoWayBack(t *testing.T) {
 	f := newFixture(t)

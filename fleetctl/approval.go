@@ -109,7 +109,7 @@ func runApprove(ctx context.Context, c *command.Call) error {
 // worthwhile refuses an approval that no grant asks for: it would be good for nothing, and somebody would wait in vain.
 func worthwhile(p policies.Policy, f inventory.Fleet, a statement.Approval) error {
 	if !slices.ContainsFunc(p.Engineers, func(e policies.Engineer) bool { return e.Name == a.Engineer }) {
-		return hint.New(fmt.Errorf("%s: no engineer %q", policies.UserUnknown, a.Engineer), "the policy's engineers are listed by `fleetctl policy check`")
+		return hint.New(fmt.Errorf("%s: no engineer %q", policies.UserUnknown, a.Engineer), "the [[engineer]] tables of policy.toml name them, as they were when the bundle was made")
 	}
 	for _, pattern := range a.Servers {
 		wanted := policies.Grant{Servers: []string{pattern}}
@@ -129,7 +129,7 @@ func worthwhile(p policies.Policy, f inventory.Fleet, a statement.Approval) erro
 			}
 		}
 		if !known {
-			return hint.New(fmt.Errorf("%s: no server %q in the signed inventory", policies.TargetUnknown, pattern), "fleetctl status lists them")
+			return hint.New(fmt.Errorf("%s: no server %q in the signed inventory", policies.TargetUnknown, pattern), "fleet.toml lists them, as it was when the bundle was made")
 		}
 		for _, port := range a.Ports {
 			if !asks[port] {

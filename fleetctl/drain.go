@@ -61,7 +61,7 @@ func runDrain(ctx context.Context, c *command.Call) error {
 		return err
 	}
 	if s, ok := b.Inventory.RebuiltServer(name); !ok || s.Role != inventory.RoleVPN {
-		return command.Refuse(hint.New(fmt.Errorf("no VPN server %q in the signed inventory", name), "fleetctl status lists them"))
+		return command.Refuse(hint.New(fmt.Errorf("no VPN server %q in the signed inventory", name), "fleetctl status lists the servers that are rebuilt; fleet.toml says which role each has"))
 	}
 	s, err := d.openStore(ctx)
 	if err != nil {

@@ -63,14 +63,14 @@ func Verify(dir string, t Trusted) (Report, error) {
 	}
 	head, _, err := OpenCheckpoint(data, t.Log)
 	if err != nil {
-		return Report{}, forged("checkpoint: %w", err)
+		return Report{}, hint.New(forged("checkpoint: %w", err), "is the key that of this log (a copy of its audit_key.pub)? If it is, keep the directory as evidence")
 	}
 	report := Report{Origin: head.Origin, Size: head.Size, Root: base64.StdEncoding.EncodeToString(head.Root[:])}
 	claims := []claim{{head, "its checkpoint"}}
 	if t.Against != nil {
 		old, _, err := OpenCheckpoint(t.Against, t.Log)
-		if err != nil {
-			return Report{}, forged("the older checkpoint: %w", err)
+		if err != nil { // a log that was begun anew, with a key of its own, shows in this alone
+			return Report{}, hint.New(forged("the older checkpoint: %w", err), `is it a whole copy of this log's file "checkpoint"? If it is, the log has another key now: keep the directory as evidence`)
 		}
 		report.Against = &old.Size
 		claims = append(claims, claim{old, "the older checkpoint"})

@@ -149,7 +149,7 @@ func (a Approval) Check() error {
 		return err
 	}
 	if !policies.AccountName(a.Engineer) {
-		return fmt.Errorf("engineer is %q", a.Engineer)
+		return fmt.Errorf("engineer is %q: not the name of an account", a.Engineer)
 	}
 	if len(a.Servers) == 0 || len(a.Servers) > maxServers || len(a.Ports) == 0 || len(a.Ports) > maxPorts {
 		return fmt.Errorf("%d servers and %d ports: there must be 1 to %d and 1 to %d", len(a.Servers), len(a.Ports), maxServers, maxPorts)

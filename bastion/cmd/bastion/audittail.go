@@ -50,6 +50,9 @@ func auditTail(ctx context.Context, c *command.Call) error {
 	if err != nil {
 		return err
 	}
+	if len(last) == 0 && *event != "" {
+		fmt.Fprintf(c.Stderr, "bastion: note: no record is a %q\n", *event)
+	}
 	w := bufio.NewWriter(c.Stdout)
 	for _, line := range last[max(0, len(last)-*n):] {
 		if _, err := w.Write(line); err != nil {

@@ -15,7 +15,7 @@ func drainVerb() command.Verb {
 		Args:    "--config FILE [--limit 30m]",
 		Summary: "accept nobody, and end when everybody has left",
 		Help: `It asks the bastion that serves with this configuration, over its control socket. Who is in may go on up to the limit; the bastion ends when
-all have left. With socket activation the next connection starts the next bastion; a new one cannot begin before the old one has ended.
+all have left; --limit 0s cuts them at once. With socket activation the next connection starts the next bastion; a new one cannot begin before the old one has ended.
 
 ` + configHelp,
 		Run: drain,
