@@ -28,6 +28,10 @@ const (
 	maxAskers   = trust.MaxWitnesses
 	maxHeaders  = 8 << 10
 	freshDetail = 256
+
+	// Two signed files of one version have no honest cause, and no grace, once so many witnesses say so: one alone could keep everybody out. That
+	// a newer version is out is no such proof: it is on its way here each time one is published.
+	forkWitnesses = 2
 )
 
 // confirmation is what witnesses have said of one bundle file, and until when that is good.
@@ -108,6 +112,9 @@ func (c *confirmation) opens(now time.Time) policies.Verdict {
 		return policies.Verdict{Reason: witnessMissing, Detail: "nobody confirmed the policy"}
 	}
 	last, until := c.state()
+	if len(last.Others) >= forkWitnesses {
+		return policies.Verdict{Reason: policyForked, Detail: fmt.Sprintf("policy %d: %s know another file of it", c.version, strings.Join(last.Others, ", "))}
+	}
 	if !c.needed() || now.Before(until) {
 		return policies.Verdict{Allow: true, Reason: policies.Allowed}
 	}

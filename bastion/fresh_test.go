@@ -128,7 +128,7 @@ func TestLoadAsksWitnesses(t *testing.T) {
 		witnessed(f)
 		f.publish(1)
 		tt.say(f)
-		_, err := load(f.config, 0, time.Now())
+		_, err := load(f.config, seenPolicy{}, time.Now())
 		if tt.want == "" {
 			if err != nil {
 				t.Errorf("%s: %v", tt.name, err)
@@ -399,4 +399,43 @@ func (r *recorder) outcomes(t *testing.T) (list []string) {
 		}
 	}
 	return list
+}
+
+// TestForkEndsTheGrace: two witnesses who know another file of the version keep newcomers out at once, one of them does not.
+func TestForkEndsTheGrace(t *testing.T) {
+	now := time.Now()
+	tr := &trust.Trust{Fleet: "lab", WitnessThreshold: 1}
+	keys := map[string]ssh.Signer{}
+	for _, name := range []string{"ida", "jon", "kim"} {
+		keys[name] = newSigner(t)
+		tr.Witnesses = append(tr.Witnesses, trust.Person{Name: name, Keys: []string{authorized(keys[name].PublicKey())}})
+	}
+	for _, tt := range []struct {
+		name  string
+		says  []string // another file
+		newer []string
+		want  policies.Reason
+	}{
+		{"nobody", nil, nil, policies.Allowed}, {"one", []string{"jon"}, nil, policies.Allowed}, {"one, twice", []string{"jon", "jon"}, nil, policies.Allowed},
+		{"two", []string{"jon", "kim"}, nil, policyForked}, {"two, and one knows a newer", []string{"jon", "kim"}, []string{"ida"}, policyForked},
+		{"a newer is out", nil, []string{"ida", "jon"}, policies.Allowed},
+	} {
+		c := &confirmation{trust: tr, version: 1, sum: witness.Sum(nil), grace: time.Hour, at: now.Add(-time.Minute),
+			ask: func(_ context.Context, q witness.Question, _ func([][]byte) bool) (answers [][]byte) {
+				for version, names := range map[uint64][]string{1: tt.says, 2: tt.newer} {
+					for _, name := range names {
+						a, err := witness.Sign(keys[name], name, q, version, witness.Sum([]byte("other")), now)
+						if err != nil {
+							t.Error(err)
+						}
+						answers = append(answers, a)
+					}
+				}
+				return answers
+			}}
+		c.renew(t.Context(), now)
+		if v := c.opens(now); v.Reason != tt.want || v.Allow != (tt.want == policies.Allowed) {
+			t.Errorf("%s: got %+v, want %s", tt.name, v, tt.want)
+		}
+	}
 }

@@ -82,7 +82,7 @@ func (o *opened) finish(how string, why policies.Reason) {
 }
 
 // serveChannel answers a channel that the client opens; a jump runs by itself.
-func (v *visit) serveChannel(ctx context.Context, nc ssh.NewChannel, places chan struct{}, jumps *sync.WaitGroup) {
+func (v *visit) serveChannel(ctx context.Context, nc ssh.NewChannel, jumps *sync.WaitGroup) {
 	serve := v.jump
 	switch nc.ChannelType() {
 	case "direct-tcpip":
@@ -92,15 +92,15 @@ func (v *visit) serveChannel(ctx context.Context, nc ssh.NewChannel, places chan
 		v.refuse(nc, nc.ChannelType(), channelRefused, "")
 		return
 	}
-	select {
-	case places <- struct{}{}:
-		jumps.Go(func() {
-			defer func() { <-places }()
-			serve(ctx, nc)
-		})
-	default:
+	if int(v.channels.Load()) >= v.server.ruling.Load().limits.MaxChannels {
 		v.refuse(nc, nc.ChannelType(), channelsFull, "")
+		return
 	}
+	v.channels.Add(1) // by nobody else at the same time
+	jumps.Go(func() {
+		defer v.channels.Add(-1)
+		serve(ctx, nc)
+	})
 }
 
 // refuse turns a channel down. The engineer is known by now and gets the reason code; the detail stays in the audit log.

@@ -72,7 +72,7 @@ func TestPlugins(t *testing.T) {
 	f.policy.Plugins = []policies.Plugin{{Name: "site", SHA256: sum, Decides: []string{"login", "target"}}}
 	f.policy.Grants[0].Ports = []uint16{22, 23}
 	f.writeBundle(2)
-	if _, err := load(f.config, 0, time.Now()); err == nil || !strings.Contains(err.Error(), "bastion.toml has no [plugin]") || hint.Of(err) == "" {
+	if _, err := load(f.config, seenPolicy{}, time.Now()); err == nil || !strings.Contains(err.Error(), "bastion.toml has no [plugin]") || hint.Of(err) == "" {
 		t.Fatalf("without [plugin]: %v", err)
 	}
 	f.config.Plugin = PluginConfig{Directory: dir, User: user, Host: host}

@@ -1,6 +1,8 @@
 package bastion
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -57,8 +59,8 @@ func rule(b *bundle.Bundle, keys *hostKeys) (*ruling, error) {
 }
 
 // load reads trust, bundle, host key and certificate from the configured files.
-func load(c Config, minVersion uint64, now time.Time) (*ruling, error) {
-	b, fresh, err := loadFresh(c, minVersion, nil, now)
+func load(c Config, after seenPolicy, now time.Time) (*ruling, error) {
+	b, fresh, err := loadFresh(c, after, nil, now)
 	if err != nil {
 		return nil, err
 	}
@@ -78,14 +80,14 @@ func load(c Config, minVersion uint64, now time.Time) (*ruling, error) {
 }
 
 // loadBundle opens the bundle, whether it is the newest or not. Nobody is let in by it.
-func loadBundle(c Config, minVersion uint64, now time.Time) (*bundle.Bundle, error) {
-	b, _, _, err := openBundle(c, minVersion, now)
+func loadBundle(c Config, after seenPolicy, now time.Time) (*bundle.Bundle, error) {
+	b, _, _, err := openBundle(c, after, now)
 	return b, err
 }
 
 // loadFresh opens the bundle and has it confirmed by witnesses, unless it is the very file that they were asked about before.
-func loadFresh(c Config, minVersion uint64, before *confirmation, now time.Time) (*bundle.Bundle, *confirmation, error) {
-	b, t, sum, err := openBundle(c, minVersion, now)
+func loadFresh(c Config, after seenPolicy, before *confirmation, now time.Time) (*bundle.Bundle, *confirmation, error) {
+	b, t, sum, err := openBundle(c, after, now)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -103,7 +105,7 @@ func loadFresh(c Config, minVersion uint64, before *confirmation, now time.Time)
 }
 
 // openBundle returns the signed bundle, by whose signatures it is believed, and its hash.
-func openBundle(c Config, minVersion uint64, now time.Time) (*bundle.Bundle, *trust.Trust, string, error) {
+func openBundle(c Config, after seenPolicy, now time.Time) (*bundle.Bundle, *trust.Trust, string, error) {
 	t, err := loadTrust(c.Trust)
 	if err != nil {
 		return nil, nil, "", err
@@ -120,7 +122,10 @@ func openBundle(c Config, minVersion uint64, now time.Time) (*bundle.Bundle, *tr
 	if err != nil {
 		return nil, nil, "", hint.New(fmt.Errorf("reading policy bundle's signatures: %w", err), "%s", readHint(err, c.Bundle+".sig", "fleetctl policy sign makes it"))
 	}
-	b, err := bundle.Open(t, data, signatures, now, minVersion)
+	b, err := bundle.Open(t, data, signatures, now, after.version)
+	if err == nil {
+		err = after.same(b.Version, witness.Sum(data))
+	}
 	if err != nil && signatures == nil {
 		return nil, nil, "", hint.New(fmt.Errorf("opening policy bundle %s: %w: there is no %s.sig", c.Bundle, err, c.Bundle),
 			"copy the .sig as well, beside the bundle; fleetctl policy sign makes it")
@@ -157,36 +162,66 @@ func bundleHint(err error) string {
 		return "fleetctl policy sign --key FILE adds an approver's signature"
 	case bundle.Expired:
 		return "raise the policy's version and expiry, make a new bundle and have it signed"
+	case witness.Forked:
+		return witnessHint(witness.Forked)
 	case bundle.Older:
 		return "a newer policy was in force here; raise the version above it and have it signed again"
 	}
 	return "fleetctl policy check says what is wrong"
 }
 
-// versionFile remembers the newest policy version that was in force, so that a restart cannot go back.
-func versionFile(c Config) string { return filepath.Join(c.Audit, "policy_version") }
-
-func seenVersion(c Config) (uint64, error) {
-	data, err := readBounded(versionFile(c), 64)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("reading the newest policy version seen: %w", err)
-	}
-	version, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("reading the newest policy version seen: %s: %w", versionFile(c), err)
-	}
-	return version, nil
+// seenPolicy is the newest policy that was in force. Its zero value is none.
+type seenPolicy struct {
+	version uint64
+	sum     string // of the bundle's file; empty: not known
 }
 
-func rememberVersion(c Config, version uint64) error {
-	return durable.WriteFile(versionFile(c), fmt.Appendf(nil, "%d\n", version), 0o600)
+// same refuses another file of the version that was in force: two were signed, and this one may be for somebody else's eyes. Witnesses say so
+// as well, where there are any.
+func (s seenPolicy) same(version uint64, sum string) error {
+	if version != s.version || s.sum == "" || sum == s.sum {
+		return nil
+	}
+	return &bundle.Refusal{Reason: witness.Forked, Err: fmt.Errorf("version %d was in force with sha256 %s, and this file of it has %s", version, s.sum, sum)}
+}
+
+// versionFile remembers the newest policy that was in force, so that a restart cannot go back, or aside.
+func versionFile(c Config) string { return filepath.Join(c.Audit, "policy_version") }
+
+func seenVersion(c Config) (seenPolicy, error) {
+	data, err := readBounded(versionFile(c), 128)
+	if errors.Is(err, fs.ErrNotExist) {
+		return seenPolicy{}, nil
+	}
+	if err != nil {
+		return seenPolicy{}, fmt.Errorf("reading the newest policy version seen: %w", err)
+	}
+	number, sum, hashed := strings.Cut(strings.TrimSpace(string(data)), " ") // there was no hash once
+	version, err := strconv.ParseUint(number, 10, 64)
+	if raw, hexErr := hex.DecodeString(sum); err == nil && hashed && (hexErr != nil || len(raw) != sha256.Size) {
+		err = errors.New("no hash follows the version")
+	}
+	if err != nil {
+		return seenPolicy{}, fmt.Errorf("reading the newest policy version seen: %s: %w", versionFile(c), err)
+	}
+	return seenPolicy{version, sum}, nil
+}
+
+func rememberVersion(c Config, p seenPolicy) error {
+	return durable.WriteFile(versionFile(c), []byte(strings.TrimSpace(fmt.Sprintf("%d %s", p.version, p.sum))+"\n"), 0o600)
+}
+
+// seen is what is remembered of a ruling.
+func (r *ruling) seen() seenPolicy {
+	p := seenPolicy{version: r.bundle.Version}
+	if r.fresh != nil {
+		p.sum = r.fresh.sum
+	}
+	return p
 }
 
 // stamp is how a change of files is noticed.
-type stamp [4]fileStamp
+type stamp [5]fileStamp
 
 type fileStamp struct {
 	size    int64
@@ -224,7 +259,7 @@ func readHint(err error, path, otherwise string) string {
 
 func (c Config) stamp() stamp {
 	var s stamp
-	for i, path := range []string{c.Bundle, c.Bundle + ".sig", c.HostCertificate, c.HostKey} {
+	for i, path := range []string{c.Bundle, c.Bundle + ".sig", c.HostCertificate, c.HostKey, c.Trust} {
 		if info, err := os.Stat(path); err == nil {
 			s[i] = stampFrom(info)
 		}

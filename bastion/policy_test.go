@@ -300,7 +300,7 @@ func TestNoWayBack(t *testing.T) {
 	if err := os.Mkdir(f.config.Audit, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := rememberVersion(f.config, 8); err != nil {
+	if err := rememberVersion(f.config, seenPolicy{version: 8}); err != nil {
 		t.Fatal(err)
 	}
 	_, err := newServer(f.config, nil, nil, time.Now())

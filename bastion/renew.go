@@ -78,7 +78,7 @@ func (r renewer) renew(ctx context.Context) (end time.Time, err error) {
 	now := time.Now()
 	// Which version is in force is the bastion's to judge, and its own directory is not this process's to read: an older one
 	// says at most that the controller was elsewhere (docs/threat-model.md).
-	b, err := loadBundle(r.config, 0, now)
+	b, err := loadBundle(r.config, seenPolicy{}, now)
 	if err != nil {
 		return time.Time{}, err
 	}

@@ -168,7 +168,7 @@ func (s *Server) serve(ctx context.Context, reload <-chan os.Signal, ready func(
 	if published != nil {
 		defer published.Close()
 	}
-	if err := rememberVersion(s.config, first.bundle.Version); err != nil {
+	if err := rememberVersion(s.config, first.seen()); err != nil {
 		return fmt.Errorf("remembering the policy's version: %w", err)
 	}
 	if err := s.confine(first); err != nil {

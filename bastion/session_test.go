@@ -327,7 +327,11 @@ func TestSessionRefused(t *testing.T) {
 			f.writeBundle(2)
 		}, channelRefused},
 		"another host authority": {"anna%se-1", func(f sessionFixture) { f.server("10.77.0.11:22", "se-1.lab.internal", newSigner(f.t), nil) }, hostKeyRefused},
-		"another server's key":   {"anna%se-1", func(f sessionFixture) { f.server("10.77.0.11:22", "se-2.lab.internal", f.hostCA, nil) }, hostKeyRefused},
+		"a server that takes no certificate of ours": {"anna%se-1", func(f sessionFixture) {
+			f.authority = newSigner(f.t).PublicKey()
+			f.server("10.77.0.11:22", "se-1.lab.internal", f.hostCA, nil)
+		}, sessionLoginRefused},
+		"another server's key": {"anna%se-1", func(f sessionFixture) { f.server("10.77.0.11:22", "se-2.lab.internal", f.hostCA, nil) }, hostKeyRefused},
 		"a revoked host authority": {"anna%se-1", func(f sessionFixture) {
 			f.write(f.config.Session.HostCAs, []byte("@cert-authority * "+authorized(f.hostCA.PublicKey())+"\n@revoked * "+authorized(f.hostCA.PublicKey())+"\n"), 0o644)
 		}, hostKeyRefused},

@@ -127,6 +127,7 @@ func (v *visit) decideAgain(r *ruling, login policies.Login, now time.Time) (cut
 		v.cut(endPolicy, verdict.Reason)
 		return 1
 	}
+	v.limitAgain(r.limits)
 	for _, t := range v.openTargets() {
 		verdict := r.decideWay(login, t.target, t.session, now)
 		if verdict.Allow {

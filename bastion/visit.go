@@ -26,7 +26,7 @@ type visit struct {
 	source netip.AddrPort
 	place  *place // nil in some tests
 	began  time.Time
-	ruling *ruling // in force at arrival: algorithms and limits; decisions are made by the newest
+	ruling *ruling // in force at arrival: algorithms and the handshake's limits; all else goes by the newest
 
 	// owned by the handshake, read after it
 	meta       ssh.ConnMetadata
@@ -39,6 +39,9 @@ type visit struct {
 	written    bool           // the login's record is durable: whatever comes, this visit ends as an accepted one
 
 	entered entered // under mu
+
+	clocks   clocks
+	channels atomic.Int32 // that are served now
 
 	last atomic.Int64 // when bytes last moved, nanoseconds after began
 
@@ -143,7 +146,6 @@ func (v *visit) answer(ctx context.Context, cancel context.CancelFunc, channels 
 	var jumps sync.WaitGroup
 	defer jumps.Wait()
 	defer cancel() // also what waits for a silent target
-	places := make(chan struct{}, max(v.ruling.limits.MaxChannels, 0))
 	for channels != nil || requests != nil {
 		select {
 		case nc, ok := <-channels:
@@ -151,7 +153,7 @@ func (v *visit) answer(ctx context.Context, cancel context.CancelFunc, channels 
 				channels = nil
 				continue
 			}
-			v.serveChannel(ctx, nc, places, &jumps)
+			v.serveChannel(ctx, nc, &jumps)
 		case r, ok := <-requests:
 			if !ok {
 				requests = nil
@@ -177,31 +179,64 @@ func (v *visit) serveRequest(r *ssh.Request) {
 	}
 }
 
+// clocks are the timers that end a visit. Their zero value does nothing.
+type clocks struct {
+	mu            sync.Mutex
+	by            policies.Limits // what they are set by
+	session, idle *time.Timer
+}
+
 // limit ends the visit when it was idle too long, or has lasted too long, until it is stopped.
 func (v *visit) limit() (stop func()) {
-	limits := v.ruling.limits
-	session := time.AfterFunc(limits.SessionLimit, func() { v.cut(endLimit, "") })
-	var mu sync.Mutex // the first run may come before idle is assigned
-	var idle *time.Timer
-	mu.Lock()
-	defer mu.Unlock()
-	idle = time.AfterFunc(limits.IdleTimeout, func() {
-		mu.Lock()
-		defer mu.Unlock()
-		left := limits.IdleTimeout - (time.Since(v.began) - time.Duration(v.last.Load()))
-		if left <= 0 {
-			v.cut(endIdle, "")
-		} else if idle != nil {
-			idle.Reset(left)
-		}
-	})
+	c := &v.clocks
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.session = time.AfterFunc(time.Hour, func() { v.cut(endLimit, "") })
+	c.idle = time.AfterFunc(time.Hour, v.idleEnd)
+	c.set(v, v.server.ruling.Load().limits) // a newer policy finds the clocks
 	return func() {
-		session.Stop()
-		mu.Lock()
-		defer mu.Unlock()
-		idle.Stop()
-		idle = nil
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.session.Stop()
+		c.idle.Stop()
+		c.session, c.idle = nil, nil
 	}
+}
+
+// limitAgain sets the clocks by a new policy's limits.
+func (v *visit) limitAgain(limits policies.Limits) {
+	c := &v.clocks
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.session != nil && c.by != limits {
+		c.set(v, limits)
+	}
+}
+
+// set is called with mu held. What has ended already ends at once.
+func (c *clocks) set(v *visit, limits policies.Limits) {
+	c.by = limits
+	c.session.Reset(max(0, limits.SessionLimit-time.Since(v.began)))
+	c.idle.Reset(max(0, v.idleLeft(limits)))
+}
+
+func (v *visit) idleLeft(limits policies.Limits) time.Duration {
+	return limits.IdleTimeout - (time.Since(v.began) - time.Duration(v.last.Load()))
+}
+
+// idleEnd cuts the visit, unless bytes have moved meanwhile.
+func (v *visit) idleEnd() {
+	c := &v.clocks
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.idle == nil {
+		return
+	}
+	if left := v.idleLeft(c.by); left > 0 {
+		c.idle.Reset(left)
+		return
+	}
+	v.cut(endIdle, "")
 }
 
 // active notes that bytes moved.

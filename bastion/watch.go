@@ -84,7 +84,7 @@ func (s *Server) reload(w *watcher, asked bool, now time.Time) {
 	}
 	if next.bundle.Version != old.bundle.Version {
 		// Remembered before it is in force: what a restart could go back from is not taken.
-		if rememberErr := rememberVersion(s.config, next.bundle.Version); rememberErr != nil {
+		if rememberErr := rememberVersion(s.config, next.seen()); rememberErr != nil {
 			w.retry = now.Add(decideEvery)
 			err = errors.Join(err, fmt.Errorf("remembering policy version %d: %w", next.bundle.Version, rememberErr))
 			kept, ruleErr := rule(old.bundle, next.keys)
@@ -140,7 +140,7 @@ func retryAt(err error, now time.Time) time.Time {
 
 // next is the ruling of the files as they are now; what cannot be loaded is as in the old one, and the error says why.
 func (s *Server) next(old *ruling, now time.Time) (*ruling, error) {
-	b, fresh, err := loadFresh(s.config, old.bundle.Version, old.fresh, now)
+	b, fresh, err := loadFresh(s.config, old.seen(), old.fresh, now)
 	if err != nil {
 		b, fresh = old.bundle, old.fresh
 	}

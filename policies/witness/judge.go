@@ -27,6 +27,7 @@ type Verdict struct {
 	Reason    string
 	Witnesses []string // who confirmed, sorted
 	Newer     uint64   // with Frozen: the newest version named
+	Others    []string // who signed that another file of this version is theirs, sorted
 	Detail    string   // for logs: why the others did not count
 }
 
@@ -57,7 +58,7 @@ func Judge(t *trust.Trust, q Question, version uint64, sum string, answers [][]b
 	if t.WitnessThreshold == 0 {
 		return Verdict{Fresh: true, Reason: Confirmed, Detail: "a test fleet without witnesses"}
 	}
-	var confirmed, others []string
+	var confirmed, others, rivals []string
 	var newer uint64
 	forked := false
 	for i, data := range answers {
@@ -75,13 +76,17 @@ func Judge(t *trust.Trust, q Question, version uint64, sum string, answers [][]b
 			others = append(others, fmt.Sprintf("%s knows version %d only", a.Witness, a.Version))
 		case a.SHA256 != sum:
 			forked = true
+			if !slices.Contains(rivals, a.Witness) {
+				rivals = append(rivals, a.Witness)
+			}
 			others = append(others, fmt.Sprintf("%s names another file of version %d, sha256 %s", a.Witness, a.Version, a.SHA256))
 		case !slices.Contains(confirmed, a.Witness):
 			confirmed = append(confirmed, a.Witness)
 		}
 	}
 	slices.Sort(confirmed)
-	v := Verdict{Witnesses: confirmed, Newer: newer, Detail: strings.Join(others, "; ")}
+	slices.Sort(rivals)
+	v := Verdict{Witnesses: confirmed, Others: rivals, Newer: newer, Detail: strings.Join(others, "; ")}
 	switch {
 	case newer > 0:
 		v.Reason = Frozen
