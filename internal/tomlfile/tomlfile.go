@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"regexp"
 	"sort"
 	"strings"
 
@@ -100,10 +101,33 @@ func explain(name string, data []byte, v any, err error) error {
 	var decode *toml.DecodeError
 	if errors.As(err, &decode) {
 		line, column := decode.Position()
-		return hint.New(fmt.Errorf("%s:%d: %s", name, line, strings.TrimPrefix(decode.Error(), "toml: ")),
+		return hint.New(fmt.Errorf("%s:%d: %s", name, line, plain(strings.TrimPrefix(decode.Error(), "toml: "), decode.Key())),
 			"see column %d; docs/formats has each file's keys and types", column)
 	}
 	return hint.New(fmt.Errorf("%s:%d: %w", name, unplacedLine(data, v), err), "docs/formats has each file's keys and types")
+}
+
+// intoField is how the decoder says that a value has another type than this program's own.
+var intoField = regexp.MustCompile(`cannot decode TOML (\w+) into struct field .+ of type (\S+)$`)
+
+// plain says it in the words of the file.
+func plain(text string, key []string) string {
+	m := intoField.FindStringSubmatch(text)
+	if m == nil || len(key) == 0 {
+		return text
+	}
+	want := "another type"
+	switch kind := strings.TrimLeft(m[2], "*"); {
+	case strings.HasPrefix(kind, "int"), strings.HasPrefix(kind, "uint"):
+		want = "a whole number, without quotes"
+	case strings.HasPrefix(kind, "bool"):
+		want = "true or false, without quotes"
+	case kind == "string":
+		want = "a text in quotes"
+	case strings.HasPrefix(kind, "[]"):
+		want = "a list in [ ]"
+	}
+	return fmt.Sprintf("%s is a TOML %s: want %s", strings.Join(key, "."), m[1], want)
 }
 
 // unplacedLine finds the line of an error that the decoder gives no place for: a number, say, where a type reads text. It is the
