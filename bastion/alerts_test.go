@@ -15,6 +15,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"mayfly/bastion/alert"
+	"mayfly/bastion/reconcile"
 	"mayfly/internal/audit"
 	"mayfly/policies"
 	"mayfly/testenv/softkey"
@@ -205,7 +206,7 @@ func TestAlertsOfTheBastion(t *testing.T) {
 	}
 	h.next(alert.AuditRecovered)
 
-	list := make([]Unrecorded, maxLoginsTold+5)
+	list := make([]reconcile.Unrecorded, maxLoginsTold+5)
 	for i := range list {
 		list[i].User, list[i].Server, list[i].Why, list[i].Time = "mallory", "se-1", "no_passage", time.Date(2030, 1, 1, 0, i, 0, 0, time.UTC)
 	}

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"mayfly/bastion/reconcile"
 	"mayfly/internal/hint"
 	"mayfly/policies"
 )
@@ -244,12 +245,12 @@ func AskDrain(ctx context.Context, c Config, limit time.Duration) (Drain, error)
 }
 
 // TellLogins has the bastion of a configuration tell of logins that it did not record; of many, the first.
-func TellLogins(ctx context.Context, c Config, list []Unrecorded) error {
+func TellLogins(ctx context.Context, c Config, list []reconcile.Unrecorded) error {
 	for i, u := range list {
 		if i == maxLoginsTold {
 			break
 		}
-		answer, err := ask(ctx, c, controlQuestion{Do: doAlert, Login: u.notice(len(list))})
+		answer, err := ask(ctx, c, controlQuestion{Do: doAlert, Login: noticeOfLogin(u, len(list))})
 		if err != nil {
 			return err
 		}

@@ -26,7 +26,7 @@
 // plugins.go and replug.go (a site's own deciders, about what begins and what is open), reasons.go (codes of refusals and ends), policy.go (signed policy
 // bundles, loaded and reloaded), hostkey.go, config.go and check.go (what would be served), doctor.go and doctormachine.go (what is wrong), metrics.go,
 // gauges.go and metricsserver.go (numbers), notify.go, alerts.go, repeated.go, networks.go and history.go (what people are told at once, by the process
-// bastion-alerts). renew.go keeps the host certificate young and reconcile.go holds logins against the log; both run in processes of their own.
+// bastion-alerts). renew.go keeps the host certificate young, in a process of its own.
 //
 // Invariants. Every decision is made by package policies, after proof of possession. Nothing that a client merely claims
 // has an effect. An admitted connection ends in exactly one closing audit record; if the log cannot be written, nobody new

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"mayfly/bastion/alert"
+	"mayfly/bastion/reconcile"
 	"mayfly/policies"
 )
 
@@ -54,6 +55,18 @@ type UnrecordedLogin struct {
 	Key    string    `json:"key"`
 	Why    string    `json:"why"`
 	All    int       `json:"all"` // how many were found with it
+}
+
+// maxLoginsTold bounds how many of the logins found together are told of; each says how many there were.
+const maxLoginsTold = 16
+
+// noticeOfLogin is what a bastion is told of an unrecorded login.
+func noticeOfLogin(u reconcile.Unrecorded, all int) *UnrecordedLogin {
+	n := &UnrecordedLogin{User: escape(u.User, maxText), Server: escape(u.Server, maxText), Time: u.Time.UTC(), Key: escape(u.Key, maxText), Why: escape(u.Why, maxText), All: all}
+	if u.Peer.IsValid() {
+		n.Peer = u.Peer.String()
+	}
+	return n
 }
 
 // notify tells whoever listens for alerts. It does not block: what it tells is in the audit log, or logged, anyway.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"mayfly/bastion"
+	"mayfly/bastion/reconcile"
 	"mayfly/internal/command"
 	"mayfly/internal/hint"
 	"mayfly/internal/logins"
@@ -47,11 +48,11 @@ func reconcileVerb() command.Verb {
 		Args:    "--dir DIR... (--logins FILE | --journal FILE [--server NAME])... [--from ADDRESS]... [--since TIME] [--skew DURATION] [--may-be-empty] [--alert FILE] [-o json]",
 		Summary: "name each login on a server that the bastion did not record",
 		Help:    reconcileHelp,
-		Run:     reconcile,
+		Run:     reconcileLogins,
 	}
 }
 
-func reconcile(ctx context.Context, c *command.Call) error {
+func reconcileLogins(ctx context.Context, c *command.Call) error {
 	fs := c.Flags()
 	var dirs, lists, journals []string
 	var sources []netip.Addr
@@ -118,15 +119,15 @@ func reconcile(ctx context.Context, c *command.Call) error {
 			late = append(late, r)
 		}
 	}
-	var passages []bastion.Passage
+	var passages []reconcile.Passage
 	for _, dir := range dirs {
-		list, err := bastion.ReadPassages(dir, from)
+		list, err := reconcile.Read(dir, from)
 		if err != nil {
 			return err
 		}
 		passages = append(passages, list...)
 	}
-	result := bastion.Reconcile(passages, late, sources, *skew)
+	result := reconcile.Match(passages, late, sources, *skew)
 	if err := printReconciled(c.Stdout, result, *output); err != nil {
 		return err
 	}
@@ -152,7 +153,7 @@ func wantEntries(path string) error {
 }
 
 // tellBastion has the bastion raise the alert; that it cannot is said, and changes nothing else.
-func tellBastion(ctx context.Context, path string, list []bastion.Unrecorded) error {
+func tellBastion(ctx context.Context, path string, list []reconcile.Unrecorded) error {
 	config, err := bastion.LoadConfig(path)
 	if err == nil {
 		err = bastion.TellLogins(ctx, config, list)
@@ -206,7 +207,7 @@ func readJournal(path, server string) (list []logins.Report, err error) {
 	return list, nil
 }
 
-func printReconciled(out io.Writer, r bastion.Reconciliation, form string) error {
+func printReconciled(out io.Writer, r reconcile.Result, form string) error {
 	if form == "json" {
 		encoder := json.NewEncoder(out)
 		encoder.SetEscapeHTML(false)
