@@ -84,7 +84,8 @@ func startPlugins(c PluginConfig, test bool, log *slog.Logger) (relay *plugin.Re
 		return nil, nil, err
 	}
 	cmd := exec.Command(program, "run", "--directory", c.Directory)
-	cmd.Dir, cmd.Env, cmd.Stderr = "/", []string{}, os.Stderr
+	cmd.Dir, cmd.Env, cmd.Stderr = "/", []string{}, &hostLog{log: log}
+	cmd.WaitDelay = hostLimit // a child of a plugin may hold the pipe
 	switch {
 	case int(credential.Uid) != os.Geteuid():
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential}

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -156,14 +157,18 @@ func (h *Host) run(ctx context.Context, p plugin.Pin, one *process) (err error) 
 	}
 	defer func() { err = errors.Join(err, program.Close()) }()
 	// The child resolves its own /proc/self, where the descriptor is still open when it is run.
-	cmd := &exec.Cmd{Path: fmt.Sprintf("/proc/self/fd/%d", program.Fd()), Args: []string{p.Name}, Dir: "/", Env: []string{}}
+	cmd := &exec.Cmd{Path: fmt.Sprintf("/proc/self/fd/%d", program.Fd()), Args: []string{p.Name}, Dir: "/", Env: []string{},
+		SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}} // it does not outlive the host, however that ends
 	client := goplugin.NewClient(&goplugin.ClientConfig{
 		HandshakeConfig: sdk.Handshake, Plugins: goplugin.PluginSet{sdk.Name: sdk.Decider{}},
 		Cmd: cmd, SkipHostEnv: true, AutoMTLS: true, AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
 		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: h.sockets}, StartTimeout: startLimit,
 		Logger: hclog.NewNullLogger(), Stderr: io.Discard, SyncStdout: io.Discard, SyncStderr: io.Discard,
 	})
-	defer client.Kill()
+	defer func() {
+		client.Kill()
+		h.endGroup(cmd.Process)
+	}()
 	defer one.life.Store(nil)
 	protocol, err := client.Client()
 	if err != nil {
@@ -192,6 +197,16 @@ func (h *Host) run(ctx context.Context, p plugin.Pin, one *process) (err error) 
 				return errors.New("it ended")
 			}
 		}
+	}
+}
+
+// endGroup ends what a plugin has started and left behind. One that makes a group of its own escapes this, and ends with the bastion's service.
+func (h *Host) endGroup(leader *os.Process) {
+	if leader == nil {
+		return
+	}
+	if err := syscall.Kill(-leader.Pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		h.log.Error("ending what a plugin has started", "error", err)
 	}
 }
 

@@ -4,13 +4,16 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -328,4 +331,33 @@ func relayed(b *testing.B, h *Host, list []plugin.Pin, q plugin.Request) func() 
 		<-done
 	})
 	return func() plugin.Verdict { return r.Decide(b.Context(), list, q) }
+}
+
+// TestPluginsChildrenEnd: what a plugin has started ends with it.
+func TestPluginsChildrenEnd(t *testing.T) {
+	dir, pin := lay(t)
+	h := newHost(t, dir)
+	h.Pin([]plugin.Pin{pin})
+	runs(t, h, pin)
+	v := h.Decide(t.Context(), []plugin.Pin{pin}, plugin.Request{Kind: "login", User: "fork"})
+	child, err := strconv.Atoi(v.Text)
+	if err != nil {
+		t.Fatalf("got %+v", v)
+	}
+	alive := func() bool { // not a zombie that nobody has reaped yet
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", child))
+		return err == nil && !strings.Contains(string(stat), ") Z ")
+	}
+	if !alive() {
+		t.Fatal("the child does not run")
+	}
+	h.Pin(nil)
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for deadline := time.Now().Add(patience); alive(); <-poll.C {
+		if time.Now().After(deadline) {
+			syscall.Kill(child, syscall.SIGKILL)
+			t.Fatal("the child of a plugin that has ended lives on")
+		}
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"time"
 
@@ -23,6 +24,12 @@ func main() {
 			time.Sleep(5 * time.Second)
 		case "wrong":
 			return plugin.Answer{}, fmt.Errorf("no rota")
+		case "fork":
+			child := exec.Command("/bin/sleep", "600")
+			if err := child.Start(); err != nil {
+				return plugin.Answer{}, err
+			}
+			return plugin.Answer{Deny: true, Text: fmt.Sprint(child.Process.Pid)}, nil
 		case "who":
 			return plugin.Answer{Deny: true, Text: fmt.Sprintf("uid %d env %s", os.Getuid(), names())}, nil
 		}
