@@ -138,6 +138,7 @@ func (d *doctor) examine(ctx context.Context, path string, who *Suppose) {
 	d.kernel(ctx)
 	d.listening(ctx)
 	d.auditLog()
+	d.recordings()
 	d.clock()
 	d.servers(ctx)
 	d.deliverer()

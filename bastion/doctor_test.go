@@ -105,3 +105,14 @@ func (f *fixture) writePrivateKeyOfAnother() {
 	f.writePrivateKey()
 	f.write(f.config.HostCertificate, certificate, 0o644)
 }
+
+// TestDoctorOfRecordings has them on the audit log's file system, on one without room, and nowhere.
+func TestDoctorOfRecordings(t *testing.T) {
+	f := newSessionFixture(t)
+	path := func(recordings string) string {
+		return f.writeConfig(fmt.Sprintf("[session]\nca = %q\nhost_cas = %q\nrecordings = %q\n", f.config.Session.CA, f.config.Session.HostCAs, recordings))
+	}
+	found(t, Doctor(t.Context(), path(f.path("recordings")), nil, time.Now()), "recordings", Warn, "on the audit log's file system")
+	found(t, Doctor(t.Context(), path("/proc"), nil, time.Now()), "recordings", Fails, "no session is recorded")
+	found(t, Doctor(t.Context(), path(f.path("nowhere")), nil, time.Now()), "recordings", Fails, "no such file")
+}

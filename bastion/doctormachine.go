@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"mayfly/bastion/recording"
 	"mayfly/bastion/sandbox"
 	"mayfly/internal/audit"
 	"mayfly/policies/witness"
@@ -177,6 +178,34 @@ func (d *doctor) auditLog() {
 		d.note("space", Warn, "below 64 MiB nobody new gets in", "%d MiB are free at %s", free>>20, dir)
 	default:
 		d.ok("space", "%d MiB are free at %s", free>>20, dir)
+	}
+}
+
+// recordings looks at the room that recorded sessions have, and whose it is.
+func (d *doctor) recordings() {
+	dir := d.config.Session.Recordings
+	if dir == "" {
+		return
+	}
+	var s unix.Statfs_t
+	var own, log unix.Stat_t
+	if err := errors.Join(unix.Statfs(dir, &s), unix.Stat(dir, &own)); err != nil {
+		d.fail("recordings", fmt.Errorf("looking at %s: %w", dir, err), "make the directory")
+		return
+	}
+	near := d.config.Audit
+	if _, err := os.Stat(near); errors.Is(err, fs.ErrNotExist) {
+		near = filepath.Dir(near) // where it is going to be
+	}
+	free := s.Bavail * uint64(s.Bsize)
+	switch err := unix.Stat(near, &log); {
+	case free < recording.Reserve:
+		d.note("recordings", Fails, "make room: nothing deletes recordings", "%d MiB are free at %s: no session is recorded, so none is begun", free>>20, dir)
+	case err == nil && own.Dev == log.Dev:
+		d.note("recordings", Warn, "give recordings a file system of their own",
+			"%s is on the audit log's file system: recordings that fill it to %d MiB bring nearer when nobody new gets in", dir, recording.Reserve>>20)
+	default:
+		d.ok("recordings", "%d MiB are free at %s", free>>20, dir)
 	}
 }
 

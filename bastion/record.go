@@ -30,7 +30,7 @@ const (
 const (
 	maxTargets = 64
 	maxRefused = 16
-	maxText    = 64 // characters of a name that a client chose
+	maxText    = 64 // bytes of a name that a client chose
 	maxDetail  = 256
 )
 
@@ -242,7 +242,7 @@ func (v *visit) write(outcome string, why policies.Reason, detail string) {
 func seconds(since time.Time) float64 { return time.Since(since).Round(time.Millisecond).Seconds() }
 
 // escape makes text that a client chose safe for a log: printable ASCII, everything else as a Go escape, at most so many
-// characters before escaping.
+// bytes before escaping.
 func escape(text string, limit int) string {
 	cut := ""
 	if len(text) > limit {

@@ -58,6 +58,7 @@ func FuzzFrames(f *testing.F) {
 	two := appendFrame(appendFrame(nil, []byte("one")), []byte("two"))
 	f.Add(two)
 	f.Add(two[:len(two)-1])
+	f.Add(append(two[:len(two):len(two)], two[1:]...))
 	f.Add(bytes.Repeat([]byte{0}, 64))
 	f.Add(bytes.Repeat([]byte{0xff}, 64))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -72,6 +73,20 @@ func FuzzFrames(f *testing.F) {
 		got, _ := parseFrames(append(bytes.Clone(two), data...))
 		if len(got) != 2+len(entries) {
 			t.Errorf("after two whole frames: got %d, want %d", len(got), 2+len(entries))
+		}
+		// What is salvaged is all there, begins with what is whole, and reaches a frame that stands behind whatever it is.
+		saved, lost := salvageFrames(data)
+		size := len(lost)
+		for _, e := range saved {
+			size += frameHeader + len(e)
+		}
+		if size != len(data) || len(saved) < len(entries) {
+			t.Errorf("%q: salvaged %q, lost %q", data, saved, lost)
+		}
+		behind := []byte(`{"time":"behind"}`)
+		more, _ := salvageFrames(appendFrame(append(bytes.Clone(data), "0000"...), behind))
+		if len(more) == 0 || !bytes.Equal(more[len(more)-1], behind) {
+			t.Errorf("%q: a frame behind it is not found", data)
 		}
 	})
 }
