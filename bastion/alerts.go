@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mayfly/bastion/alert"
+	"mayfly/bastion/origin"
 	"mayfly/internal/hint"
 	"mayfly/internal/tomlfile"
 	"mayfly/policies"
@@ -113,7 +114,7 @@ type alerts struct {
 	metrics *metrics
 	conn    net.Conn
 	queue   chan alert.Alert
-	history *history
+	known   *origin.Known
 	logins  chan loginSeen
 	well    atomic.Bool
 	tasks   sync.WaitGroup
@@ -131,8 +132,8 @@ type saidAlert struct {
 }
 
 // newAlerts serves a connection to bastion-alerts that is ready.
-func newAlerts(conn net.Conn, in *bufio.Reader, h *history, m *metrics, log *slog.Logger) *alerts {
-	a := &alerts{log: log, metrics: m, conn: conn, history: h, queue: make(chan alert.Alert, maxAlertsWaiting), logins: make(chan loginSeen, maxAlertsWaiting),
+func newAlerts(conn net.Conn, in *bufio.Reader, known *origin.Known, m *metrics, log *slog.Logger) *alerts {
+	a := &alerts{log: log, metrics: m, conn: conn, known: known, queue: make(chan alert.Alert, maxAlertsWaiting), logins: make(chan loginSeen, maxAlertsWaiting),
 		said: make(map[string]*saidAlert), ended: func() {}}
 	a.well.Store(true)
 	a.tasks.Go(a.write)
@@ -264,7 +265,7 @@ func startAlerts(c Config, m *metrics, log *slog.Logger) (_ *alerts, err error) 
 	if !c.Alerts.set() {
 		return nil, nil
 	}
-	h, err := openHistory(c, log)
+	known, err := origin.Open(c.Audit, c.Alerts.Networks, log)
 	if err != nil {
 		return nil, err
 	}
@@ -305,7 +306,7 @@ func startAlerts(c Config, m *metrics, log *slog.Logger) (_ *alerts, err error) 
 		conn.Close()
 		return nil, hint.New(errors.Join(fmt.Errorf("%s does not begin: %w", path, err), cmd.Wait()), "what it says of [alerts] is above")
 	}
-	a := newAlerts(conn, in, h, m, log)
+	a := newAlerts(conn, in, known, m, log)
 	a.ended = func() {
 		if err := cmd.Wait(); err != nil {
 			log.Error("bastion-alerts ended", "error", err)

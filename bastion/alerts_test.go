@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"mayfly/bastion/alert"
+	"mayfly/bastion/origin"
 	"mayfly/bastion/reconcile"
 	"mayfly/internal/audit"
 	"mayfly/policies"
@@ -35,11 +35,11 @@ func listenTo(t *testing.T, s *Server) *heard {
 	t.Helper()
 	here, there := net.Pipe()
 	h := &heard{t: t, got: make(chan alert.Alert, 4*maxAlertsWaiting), conn: there}
-	history, err := openHistory(s.config, s.log)
+	known, err := origin.Open(s.config.Audit, s.config.Alerts.Networks, s.log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.alerts = newAlerts(here, bufio.NewReader(here), history, s.metrics, slog.New(slog.DiscardHandler))
+	s.alerts = newAlerts(here, bufio.NewReader(here), known, s.metrics, slog.New(slog.DiscardHandler))
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -140,19 +140,19 @@ func TestAlertsOfLogins(t *testing.T) {
 		t.Errorf("repeated refusals of %q", repeated)
 	}
 	// It is remembered beside the log, and read from the log if that is lost.
-	for _, lose := range []string{"", historyName} {
+	for _, lose := range []string{"", "known_networks.json"} {
 		if lose != "" {
 			if err := os.Remove(f.config.Audit + "/" + lose); err != nil {
 				t.Fatal(err)
 			}
 		}
-		again, err := openHistory(f.config, slog.New(slog.DiscardHandler))
+		again, err := origin.Open(f.config.Audit, f.config.Alerts.Networks, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, name := range []string{"office", "train"} {
-			if _, ok := again.users["anna"][name]; !ok {
-				t.Errorf("without %q, %s is forgotten: %v", lose, name, again.users)
+			if fresh, _ := again.Note("anna", name, time.Now()); fresh {
+				t.Errorf("without %q, %s is forgotten", lose, name)
 			}
 		}
 	}
@@ -290,69 +290,6 @@ func TestRepeated(t *testing.T) {
 	if len(r.all) > maxRepeated {
 		t.Errorf("%d are counted", len(r.all))
 	}
-}
-
-func TestNetworks(t *testing.T) {
-	table, err := parseNetworks("networks", []byte("# ours\n192.0.2.0/24 office\n192.0.2.128/25 lab # upstairs\n2001:db8::/32 six\n\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for address, want := range map[string]string{
-		"192.0.2.1": "office", "192.0.2.200": "lab", "::ffff:192.0.2.1": "office", "2001:db8:1::1": "six",
-		"198.51.100.7": "198.51.100.0/24", "2001:db9:1:2::3": "2001:db9:1::/48",
-	} {
-		if got := table.name(netip.MustParseAddr(address)); got != want {
-			t.Errorf("%s: got %q, want %q", address, got, want)
-		}
-	}
-	if got := table.name(netip.Addr{}); got != "nowhere" {
-		t.Errorf("no address: %q", got)
-	}
-	for text, want := range map[string]string{
-		"192.0.2.0/24\n": "networks:1: want a prefix and a name", "\n192.0.2.1/24 x\n": "networks:2: ", "x y\n": "networks:1: ",
-		"192.0.2.0/24 a\n192.0.2.0/24 b\n": "networks:2: 192.0.2.0/24 is there twice", "192.0.2.0/24 \x1b[0m\n": "name", "::ffff:192.0.2.0/120 x\n": "IPv4",
-		"192.0.2.0/24 " + strings.Repeat("x", maxNetworkName+1): "name",
-	} {
-		if _, err := parseNetworks("networks", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: got %v, want %q", text, err, want)
-		}
-	}
-}
-
-// TestHistoryIsBounded forgets who used a network longest ago.
-func TestHistoryIsBounded(t *testing.T) {
-	h := &history{users: make(map[string]map[string]time.Time)}
-	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
-	for i := range 2 * maxHistoryNetworks {
-		h.note("anna", time.Duration(i).String(), now.Add(time.Duration(i)*time.Second))
-	}
-	if _, ok := h.users["anna"][time.Duration(0).String()]; ok || len(h.users["anna"]) != maxHistoryNetworks {
-		t.Errorf("%d networks", len(h.users["anna"]))
-	}
-	for i := range 2 * maxHistoryUsers {
-		h.note(time.Duration(i).String(), "office", now.Add(time.Hour+time.Duration(i)*time.Second))
-	}
-	if _, ok := h.users["anna"]; ok || len(h.users) != maxHistoryUsers {
-		t.Errorf("%d users", len(h.users))
-	}
-	for _, text := range []string{"", "{}", `{"kind":"x"}`, `{"kind":"` + kindHistory + `","more":1}`} {
-		if err := h.parse([]byte(text)); err == nil {
-			t.Errorf("%q: no error", text)
-		}
-	}
-}
-
-func FuzzNetworks(f *testing.F) {
-	f.Add([]byte("192.0.2.0/24 office\n2001:db8::/32 six # x\n"), "192.0.2.1")
-	f.Fuzz(func(t *testing.T, data []byte, address string) {
-		table, err := parseNetworks("networks", data)
-		if err != nil {
-			return
-		}
-		if a, err := netip.ParseAddr(address); err == nil && table.name(a) == "" {
-			t.Errorf("%s has no name", a)
-		}
-	})
 }
 
 // sickLog is a log whose health the test sets.

@@ -25,7 +25,7 @@
 // the log), control.go and status.go (what its administrator may ask), nft.go (the list for the host's firewall),
 // plugins.go and replug.go (a site's own deciders, about what begins and what is open), reasons.go (codes of refusals and ends), policy.go (signed policy
 // bundles, loaded and reloaded), hostkey.go, config.go and check.go (what would be served), doctor.go and doctormachine.go (what is wrong), metrics.go,
-// gauges.go and metricsserver.go (numbers), notify.go, alerts.go, repeated.go, networks.go and history.go (what people are told at once, by the process
+// gauges.go and metricsserver.go (numbers), notify.go, alerts.go, repeated.go and follow.go (what people are told at once, by the process
 // bastion-alerts). renew.go keeps the host certificate young, in a process of its own.
 //
 // Invariants. Every decision is made by package policies, after proof of possession. Nothing that a client merely claims

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"mayfly/bastion/origin"
 	"mayfly/internal/durable"
 	"mayfly/internal/hint"
 	"mayfly/policies"
@@ -270,10 +271,7 @@ func (d *doctor) deliverer() {
 		errs = append(errs, err)
 	}
 	if a.Networks != "" {
-		data, err := readBounded(a.Networks, maxNetworksFile)
-		if err == nil {
-			_, err = parseNetworks(a.Networks, data)
-		}
+		_, err := origin.ReadTable(a.Networks)
 		errs = append(errs, err)
 	}
 	if a.Program != "" {

@@ -1,4 +1,6 @@
-package bastion
+// Package origin says where engineers come from: a table that names networks, and, beside the audit log, which of them each engineer has used.
+// It decides nothing; the bastion tells people of what is new.
+package origin
 
 import (
 	"bytes"
@@ -7,14 +9,15 @@ import (
 	"slices"
 	"strings"
 
+	"mayfly/internal/durable"
 	"mayfly/internal/hint"
 )
 
-// Bounds of a prefix table.
+// Bounds of a table.
 const (
-	maxNetworksFile = 4 << 20 // bytes
-	maxNetworks     = 65536   // lines
-	maxNetworkName  = 64      // characters
+	maxTable       = 4 << 20 // bytes
+	maxNetworks    = 65536   // lines
+	maxNetworkName = 64      // characters
 )
 
 // Networks that count as one where the table has no name.
@@ -23,21 +26,30 @@ const (
 	unnamedBitsV6 = 48
 )
 
-// networkTable names networks. The longest prefix counts.
-type networkTable struct {
+// Table names networks. The longest prefix counts.
+type Table struct {
 	names map[netip.Prefix]string
 	bits4 []int // lengths that occur, longest first
 	bits6 []int
 }
 
-// parseNetworks reads lines "PREFIX NAME"; # begins a comment.
-func parseNetworks(file string, data []byte) (networkTable, error) {
-	t := networkTable{names: make(map[netip.Prefix]string)}
+// ReadTable reads a file of such lines.
+func ReadTable(path string) (Table, error) {
+	data, err := durable.ReadFile(path, maxTable)
+	if err != nil {
+		return Table{}, fmt.Errorf("reading the table of networks: %w", err)
+	}
+	return parseTable(path, data)
+}
+
+// parseTable reads lines "PREFIX NAME"; # begins a comment.
+func parseTable(file string, data []byte) (Table, error) {
+	t := Table{names: make(map[netip.Prefix]string)}
 	n := 0
 	for line := range bytes.Lines(data) {
 		n++
-		fail := func(format string, args ...any) (networkTable, error) {
-			return networkTable{}, hint.New(fmt.Errorf("%s:%d: %s", file, n, fmt.Sprintf(format, args...)), `a line is "192.0.2.0/24 office"`)
+		fail := func(format string, args ...any) (Table, error) {
+			return Table{}, hint.New(fmt.Errorf("%s:%d: %s", file, n, fmt.Sprintf(format, args...)), `a line is "192.0.2.0/24 office"`)
 		}
 		text, _, _ := strings.Cut(string(line), "#")
 		fields := strings.Fields(text)
@@ -77,8 +89,8 @@ func parseNetworks(file string, data []byte) (networkTable, error) {
 	return t, nil
 }
 
-// name of an address's network: the table's, or the prefix that it is in.
-func (t networkTable) name(a netip.Addr) string {
+// Name of an address's network: the table's, or the prefix that it is in.
+func (t Table) Name(a netip.Addr) string {
 	if !a.IsValid() {
 		return "nowhere"
 	}
