@@ -2,13 +2,12 @@ package bastion
 
 import (
 	"fmt"
-	"io"
 	"net/netip"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 
+	"mayfly/internal/durable"
 	"mayfly/internal/hint"
 	"mayfly/internal/tomlfile"
 	"mayfly/policies"
@@ -46,7 +45,7 @@ type Config struct {
 
 // LoadConfig reads and checks a configuration file.
 func LoadConfig(path string) (Config, error) {
-	data, err := readBounded(path, tomlfile.MaxSize)
+	data, err := durable.ReadFile(path, tomlfile.MaxSize)
 	if err != nil {
 		return Config{}, hint.New(fmt.Errorf("reading configuration: %w", err), "name the file with --config")
 	}
@@ -151,21 +150,4 @@ func (c Config) checkWitnesses(doc *tomlfile.Doc) error {
 		}
 	}
 	return nil
-}
-
-// readBounded reads a file of at most this many bytes.
-func readBounded(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", path, err)
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("reading %s: larger than %d bytes", path, limit)
-	}
-	return data, nil
 }

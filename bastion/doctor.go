@@ -249,7 +249,7 @@ func (d *doctor) hostKeys() *hostKeys {
 	}
 	if d.config.ControllerCA == "" {
 		d.note("renewal", Warn, `controller_ca = "tls-ca.pem" lets bastion renew ask the controller`, "nothing here can renew the host certificate")
-	} else if data, err := readBounded(d.config.ControllerCA, maxCertificate); err != nil || len(data) == 0 {
+	} else if data, err := durable.ReadFile(d.config.ControllerCA, maxCertificate); err != nil || len(data) == 0 {
 		d.fail("renewal", errors.Join(errors.New("controller_ca cannot be read"), err), "it is the fleet's tls-ca.pem")
 	} else {
 		d.ok("renewal", "by %s", d.config.ControllerCA)

@@ -67,7 +67,7 @@ func readHostKey(path string) (ssh.Signer, error) {
 }
 
 func readCertificate(path string) (*ssh.Certificate, error) {
-	data, err := readBounded(path, maxCertificate)
+	data, err := durable.ReadFile(path, maxCertificate)
 	if err != nil {
 		return nil, err
 	}

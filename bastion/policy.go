@@ -110,12 +110,12 @@ func openBundle(c Config, after seenPolicy, now time.Time) (*bundle.Bundle, *tru
 	if err != nil {
 		return nil, nil, "", err
 	}
-	data, err := readBounded(c.Bundle, bundle.MaxSize)
+	data, err := durable.ReadFile(c.Bundle, bundle.MaxSize)
 	if err != nil {
 		return nil, nil, "", hint.New(fmt.Errorf("reading policy bundle: %w", err), "%s",
 			readHint(err, c.Bundle, "fleetctl policy bundle makes it, fleetctl policy sign signs it"))
 	}
-	signatures, err := readBounded(c.Bundle+".sig", trust.MaxSignatureBytes)
+	signatures, err := durable.ReadFile(c.Bundle+".sig", trust.MaxSignatureBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		signatures, err = nil, nil // unsigned, as Open will say
 	}
@@ -137,7 +137,7 @@ func openBundle(c Config, after seenPolicy, now time.Time) (*bundle.Bundle, *tru
 }
 
 func loadTrust(path string) (*trust.Trust, error) {
-	data, err := readBounded(path, trust.MaxSize)
+	data, err := durable.ReadFile(path, trust.MaxSize)
 	if err != nil {
 		return nil, hint.New(fmt.Errorf("reading trust policy: %w", err), "%s", readHint(err, path, "fleetctl init makes it"))
 	}
@@ -189,7 +189,7 @@ func (s seenPolicy) same(version uint64, sum string) error {
 func versionFile(c Config) string { return filepath.Join(c.Audit, "policy_version") }
 
 func seenVersion(c Config) (seenPolicy, error) {
-	data, err := readBounded(versionFile(c), 128)
+	data, err := durable.ReadFile(versionFile(c), 128)
 	if errors.Is(err, fs.ErrNotExist) {
 		return seenPolicy{}, nil
 	}

@@ -129,7 +129,7 @@ func bastionName(c *ssh.Certificate, f inventory.Fleet) (string, error) {
 
 // ask makes one request to the controller that the signed inventory names, over TLS by the fleet's own CA.
 func (r renewer) ask(ctx context.Context, f inventory.Fleet, q renewal.Request) (renewal.Answer, error) {
-	pem, err := readBounded(r.config.ControllerCA, maxCertificate)
+	pem, err := durable.ReadFile(r.config.ControllerCA, maxCertificate)
 	if err != nil {
 		return renewal.Answer{}, hint.New(fmt.Errorf("reading the fleet's TLS CA: %w", err), "controller_ca names tls-ca.pem, which fleetctl init made")
 	}

@@ -13,6 +13,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"mayfly/internal/durable"
 )
 
 // Implementation constants of the journal.
@@ -154,7 +156,7 @@ func replay(dir string, size uint64) (replayed, error) {
 	r := replayed{segments: all}
 	next, total := size, 0
 	for _, first := range all {
-		data, err := readBounded(segmentPath(dir, first), maxSegment+maxBatch+maxBatch)
+		data, err := durable.ReadFile(segmentPath(dir, first), maxSegment+maxBatch+maxBatch)
 		if err != nil {
 			return replayed{}, err
 		}

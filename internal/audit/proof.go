@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"mayfly/internal/durable"
 	"mayfly/internal/hint"
 )
 
@@ -41,7 +42,7 @@ type Proven struct {
 // Prove makes the proof of one record, from a checkpoint that the witnesses cosigned if it covers the record.
 func Prove(dir string, index uint64) (Proof, error) {
 	for _, name := range []string{witnessedFile, checkpointFile} {
-		data, err := readBounded(filepath.Join(dir, name), MaxCheckpoint)
+		data, err := durable.ReadFile(filepath.Join(dir, name), MaxCheckpoint)
 		if missing(err) && name == witnessedFile {
 			continue
 		}

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"mayfly/internal/durable"
 )
 
 // readAttempts is how often a reader begins anew when the writer has moved on under it.
@@ -71,7 +73,7 @@ func ReadRefused(dir string, yield func(text []byte) error) error {
 		return err
 	}
 	for _, f := range files {
-		data, err := readBounded(filepath.Join(dir, refusedDir, f.Name()), RefusedQuota)
+		data, err := durable.ReadFile(filepath.Join(dir, refusedDir, f.Name()), RefusedQuota)
 		if missing(err) {
 			continue // dropped since
 		}
@@ -93,7 +95,7 @@ func ReadRefused(dir string, yield func(text []byte) error) error {
 
 // claimedSize is the size that the checkpoint names, whoever signed it.
 func claimedSize(dir string) (uint64, error) {
-	data, err := readBounded(filepath.Join(dir, checkpointFile), MaxCheckpoint)
+	data, err := durable.ReadFile(filepath.Join(dir, checkpointFile), MaxCheckpoint)
 	if err != nil {
 		return 0, err
 	}

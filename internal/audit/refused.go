@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"mayfly/internal/durable"
 )
 
 // Implementation constants of what strangers cause.
@@ -120,7 +122,7 @@ func (r *refusedFiles) turn(name string, note func(dropped) []byte) (notes []byt
 	}
 	for len(r.names) > 0 && total > r.quota-r.quota/refusedPieces {
 		oldest := r.names[0]
-		data, err := readBounded(filepath.Join(r.dir, oldest), r.quota)
+		data, err := durable.ReadFile(filepath.Join(r.dir, oldest), r.quota)
 		if err != nil {
 			return nil, err
 		}

@@ -3,7 +3,6 @@ package audit
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/mod/sumdb/tlog"
+
+	"mayfly/internal/durable"
 )
 
 // maxBundle bounds an entry bundle: as many entries as there may be, each as long as it may be.
@@ -46,14 +47,14 @@ func (t tile) limit() int64 {
 
 // read returns a tile of at least this width. The writer replaces a partial tile by a wider one as the log grows.
 func (t tile) read(dir string) ([]byte, error) {
-	data, err := readBounded(filepath.Join(dir, t.path()), t.limit())
+	data, err := durable.ReadFile(filepath.Join(dir, t.path()), t.limit())
 	if !errors.Is(err, fs.ErrNotExist) {
 		return data, err
 	}
 	missing := err
 	wider := t
 	wider.width = tileWidth
-	if data, err = readBounded(filepath.Join(dir, wider.path()), t.limit()); !errors.Is(err, fs.ErrNotExist) {
+	if data, err = durable.ReadFile(filepath.Join(dir, wider.path()), t.limit()); !errors.Is(err, fs.ErrNotExist) {
 		return data, err
 	}
 	partial, err := os.ReadDir(filepath.Join(dir, t.stem()+".p"))
@@ -63,7 +64,7 @@ func (t tile) read(dir string) ([]byte, error) {
 	for _, file := range partial {
 		if width, err := strconv.Atoi(file.Name()); err == nil && width > t.width && width < tileWidth {
 			wider.width = width
-			if data, err := readBounded(filepath.Join(dir, wider.path()), t.limit()); err == nil {
+			if data, err := durable.ReadFile(filepath.Join(dir, wider.path()), t.limit()); err == nil {
 				return data, nil
 			}
 		}
@@ -141,23 +142,6 @@ func (r tileReader) ReadTiles(tiles []tlog.Tile) ([][]byte, error) {
 }
 
 func (tileReader) SaveTiles([]tlog.Tile, [][]byte) {}
-
-// readBounded reads a file of at most this many bytes.
-func readBounded(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", path, err)
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("reading %s: larger than %d bytes", path, limit)
-	}
-	return data, nil
-}
 
 // syncDirs makes what was put into directories durable.
 func syncDirs(dirs map[string]bool) error {

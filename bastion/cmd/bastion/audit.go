@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -16,6 +15,7 @@ import (
 
 	"mayfly/internal/audit"
 	"mayfly/internal/command"
+	"mayfly/internal/durable"
 	"mayfly/internal/hint"
 )
 
@@ -110,7 +110,7 @@ func loadTrusted(key, against string, witnesses []string) (audit.Trusted, error)
 		return t, err
 	}
 	if against != "" {
-		if t.Against, err = readBounded(against, audit.MaxCheckpoint); err != nil {
+		if t.Against, err = durable.ReadFile(against, audit.MaxCheckpoint); err != nil {
 			return t, hint.New(fmt.Errorf("reading the older checkpoint: %w", err), `it is a copy of the log's file "checkpoint"`)
 		}
 	}
@@ -119,7 +119,7 @@ func loadTrusted(key, against string, witnesses []string) (audit.Trusted, error)
 	}
 	for _, path := range witnesses {
 		var v note.Verifier
-		data, err := readBounded(path, 4096)
+		data, err := durable.ReadFile(path, 4096)
 		if err == nil {
 			v, err = audit.NewWitnessVerifier(strings.TrimSpace(string(data)))
 		}
@@ -132,7 +132,7 @@ func loadTrusted(key, against string, witnesses []string) (audit.Trusted, error)
 }
 
 func verifyProof(out io.Writer, path string, trusted audit.Trusted, form string) error {
-	data, err := readBounded(path, audit.MaxProof)
+	data, err := durable.ReadFile(path, audit.MaxProof)
 	if err != nil {
 		return fmt.Errorf("reading the proof: %w", err)
 	}
@@ -230,21 +230,4 @@ func encode(out io.Writer, v any) error {
 	encoder := json.NewEncoder(out)
 	encoder.SetIndent("", "  ")
 	return encoder.Encode(v)
-}
-
-// readBounded reads a file of at most this many bytes.
-func readBounded(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", path, err)
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("reading %s: larger than %d bytes", path, limit)
-	}
-	return data, nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"mayfly/bastion"
 	"mayfly/internal/command"
+	"mayfly/internal/durable"
 )
 
 const doctorHelp = `It looks at all that a bastion needs, goes on after what is wrong, and names a mend for each: the configuration, modes and owners of files,
@@ -86,7 +87,7 @@ func supposed(from, as, key, to string) (*bastion.Suppose, error) {
 		return nil, command.Usagef("--from: %v", err)
 	}
 	if key != "" {
-		data, err := readBounded(key, maxKeyFile)
+		data, err := durable.ReadFile(key, maxKeyFile)
 		if err != nil {
 			return nil, fmt.Errorf("reading the key: %w", err)
 		}
