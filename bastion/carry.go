@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"mayfly/bastion/wire"
 )
 
 // Implementation constants of carrying bytes.
@@ -129,16 +131,16 @@ func (v *visit) copy(to io.Writer, from io.Reader, count *atomic.Int64, closeWri
 // together writes to a channel so that its packets leave the wire together. The library cuts what is written into packets.
 type together struct {
 	ssh.Channel
-	wire *wire
+	wire *wire.Conn
 }
 
 func (t together) Write(p []byte) (int, error) {
-	if len(p) < worthHold {
+	if len(p) < wire.WorthHolding {
 		return t.Channel.Write(p)
 	}
-	t.wire.hold()
+	t.wire.Hold()
 	n, err := t.Channel.Write(p)
-	if t.wire.release() != nil {
+	if t.wire.Release() != nil {
 		err = io.EOF // as the channel says it when the connection is lost
 	}
 	return n, err

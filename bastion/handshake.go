@@ -81,7 +81,7 @@ func (v *visit) handshake() (*ssh.ServerConn, <-chan ssh.NewChannel, <-chan *ssh
 	config := *v.ruling.ssh
 	config.PreAuthConnCallback = func(c ssh.ServerPreAuthConn) {
 		v.meta = c
-		v.wire.gate.Store(nil)
+		v.wire.Open()
 		v.place.reached(stageExchanged)
 	}
 	config.PublicKeyCallback = v.offered
@@ -95,12 +95,12 @@ func (v *visit) handshake() (*ssh.ServerConn, <-chan ssh.NewChannel, <-chan *ssh
 	if err := v.conn.SetDeadline(time.Now().Add(deadline)); err != nil {
 		return nil, nil, nil, fmt.Errorf("setting handshake deadline: %w", err)
 	}
-	v.wire.greets()
+	v.wire.Greets()
 	conn, channels, requests, err := ssh.NewServerConn(v.conn, &config)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	if err := v.wire.greeted(); err != nil {
+	if err := v.wire.Greeted(); err != nil {
 		return nil, nil, nil, errors.Join(fmt.Errorf("ending the handshake: %w", err), conn.Close())
 	}
 	if err := v.conn.SetDeadline(time.Time{}); err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"mayfly/bastion/wire"
 	"mayfly/policies"
 )
 
@@ -22,7 +23,7 @@ type visit struct {
 	server *Server
 	id     string
 	conn   net.Conn // the wire
-	wire   *wire
+	wire   *wire.Conn
 	source netip.AddrPort
 	place  *place // nil in some tests
 	began  time.Time
@@ -56,7 +57,7 @@ type visit struct {
 // visit takes an admitted connection from its first byte to its closing record.
 func (s *Server) visit(ctx context.Context, conn net.Conn, source netip.AddrPort, place *place) {
 	defer s.startups.leave(place)
-	w := newWire(conn)
+	w := wire.New(conn)
 	v := &visit{server: s, id: newID(), conn: w, wire: w, source: source, place: place, began: time.Now(), ruling: s.ruling.Load()}
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { v.cut(endStopping, causeOf(ctx)) })

@@ -1,4 +1,4 @@
-package bastion
+package wire
 
 import (
 	"encoding/binary"
@@ -7,7 +7,7 @@ import (
 
 // maxBeforeService is how many packets a client may send after its new keys and before the library has taken its request for authentication,
 // which is the first or second of them. Sixteen wait in the library, and what waits there behind a bad one stays for ever: before
-// authentication begins there is no way to its connection (drainLibrary).
+// authentication begins there is no way to its connection (unstick.go of package bastion).
 const maxBeforeService = 12
 
 var errTooMuchBefore = errors.New("too many packets before authentication")

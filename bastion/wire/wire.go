@@ -1,4 +1,10 @@
-package bastion
+// Package wire is an engineer's TCP connection as the SSH library gets it.
+//
+// The library reads through 4 KiB, and writes each packet of 32 KiB in two pieces: that is more system calls than bytes are worth. The wire reads
+// what is there at once, and holds what is written while somebody who writes several packets says so. In a handshake it holds what is written until the
+// reader has nothing left to read: the library answers a key exchange with three packets, and each would be a segment by itself. Until authentication
+// begins it counts packets, because what waits in the library behind a bad one stays for ever.
+package wire
 
 import (
 	"io"
@@ -13,29 +19,27 @@ import (
 
 // Implementation constants of the wire.
 const (
-	wireRead  = 128 << 10        // taken from the socket at once: several packets of 32 KiB
-	wireWrite = 64 << 10         // held back at most
+	readSize  = 128 << 10        // taken from the socket at once: several packets of 32 KiB
+	writeSize = 64 << 10         // held back at most
 	holdLimit = time.Millisecond // for how long, should the packet that was to follow not come
-	worthHold = 4 << 10          // a smaller piece makes one write by itself
 )
+
+// WorthHolding is the size below which a piece makes one write by itself.
+const WorthHolding = 4 << 10
 
 var (
-	readBuffers  = sync.Pool{New: func() any { return new([wireRead]byte) }}
-	writeBuffers = sync.Pool{New: func() any { return new([wireWrite]byte) }}
+	readBuffers  = sync.Pool{New: func() any { return new([readSize]byte) }}
+	writeBuffers = sync.Pool{New: func() any { return new([writeSize]byte) }}
 )
 
-// wire is the client's TCP connection as the SSH library gets it. The library reads through 4 KiB, and writes each packet of 32 KiB in
-// two pieces: that is more system calls than bytes are worth. The wire reads what is there at once, and holds what is written while
-// somebody who writes several packets says so. In a handshake it holds what is written until the reader has nothing left to read: the
-// library answers a key exchange with three packets, and each would be a segment by itself. It has buffers only while bytes are in them,
-// so that idle connections need none.
-type wire struct {
+// Conn is a TCP connection with buffers of its own. It has them only while bytes are in them, so that idle connections need none.
+type Conn struct {
 	net.Conn
 	raw  syscall.RawConn // nil: not a socket, and reads are the connection's own
 	take func(fd uintptr) bool
 
 	// owned by the reader
-	in        *[wireRead]byte // nil when nothing is buffered
+	in        *[readSize]byte // nil when nothing is buffered
 	from, to  int
 	readError error
 
@@ -44,7 +48,7 @@ type wire struct {
 
 	mu      sync.Mutex // of what follows; held while the socket is written
 	waits   bool       // while greeting: the reader waits for the peer, so that nothing may be held
-	out     *[wireWrite]byte
+	out     *[writeSize]byte
 	n       int
 	holds   int
 	stalled bool // a hold took too long: nothing is held until all have ended
@@ -52,10 +56,11 @@ type wire struct {
 	failed  error // what was held could not be written
 }
 
-var _ net.Conn = (*wire)(nil)
+var _ net.Conn = (*Conn)(nil)
 
-func newWire(conn net.Conn) *wire {
-	w := &wire{Conn: conn}
+// New takes a connection over.
+func New(conn net.Conn) *Conn {
+	w := &Conn{Conn: conn}
 	w.gate.Store(&gate{})
 	if s, ok := conn.(syscall.Conn); ok {
 		if raw, err := s.SyscallConn(); err == nil {
@@ -66,7 +71,7 @@ func newWire(conn net.Conn) *wire {
 }
 
 // Read hands out what is buffered, or waits for more. The library has one reader.
-func (w *wire) Read(p []byte) (int, error) {
+func (w *Conn) Read(p []byte) (int, error) {
 	n, err := w.read(p)
 	if g := w.gate.Load(); g != nil {
 		if passed := g.pass(p[:n]); passed < n {
@@ -76,7 +81,7 @@ func (w *wire) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (w *wire) read(p []byte) (int, error) {
+func (w *Conn) read(p []byte) (int, error) {
 	if w.in == nil {
 		if w.raw == nil {
 			return w.Conn.Read(p)
@@ -100,8 +105,8 @@ func (w *wire) read(p []byte) (int, error) {
 }
 
 // receive takes what the socket has. It is false if that is nothing yet.
-func (w *wire) receive(fd uintptr) bool {
-	buffer := readBuffers.Get().(*[wireRead]byte)
+func (w *Conn) receive(fd uintptr) bool {
+	buffer := readBuffers.Get().(*[readSize]byte)
 	for {
 		n, err := unix.Read(int(fd), buffer[:])
 		switch {
@@ -127,7 +132,7 @@ func (w *wire) receive(fd uintptr) bool {
 }
 
 // wait notes whether the reader waits for the peer, who may wait for what is held.
-func (w *wire) wait(waits bool) {
+func (w *Conn) wait(waits bool) {
 	if !w.greeting.Load() {
 		return
 	}
@@ -138,11 +143,14 @@ func (w *wire) wait(waits bool) {
 	}
 }
 
-// greets begins a handshake.
-func (w *wire) greets() { w.greeting.Store(w.raw != nil) }
+// Open ends the counting of packets: authentication has begun.
+func (w *Conn) Open() { w.gate.Store(nil) }
 
-// greeted ends it: from here on only hold holds.
-func (w *wire) greeted() error {
+// Greets begins a handshake.
+func (w *Conn) Greets() { w.greeting.Store(w.raw != nil) }
+
+// Greeted ends it: from here on only Hold holds.
+func (w *Conn) Greeted() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.greeting.Store(false)
@@ -150,7 +158,7 @@ func (w *wire) greeted() error {
 }
 
 // Write writes, or keeps what is to go with what follows. What was kept and could not be written later fails the next Write.
-func (w *wire) Write(p []byte) (int, error) {
+func (w *Conn) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.failed != nil {
@@ -159,28 +167,28 @@ func (w *wire) Write(p []byte) (int, error) {
 	if !w.holding() {
 		return w.Conn.Write(p)
 	}
-	if w.n+len(p) > wireWrite {
+	if w.n+len(p) > writeSize {
 		if err := w.flush(); err != nil {
 			return 0, err
 		}
 	}
-	if len(p) > wireWrite {
+	if len(p) > writeSize {
 		return w.Conn.Write(p)
 	}
 	if w.out == nil {
-		w.out = writeBuffers.Get().(*[wireWrite]byte)
+		w.out = writeBuffers.Get().(*[writeSize]byte)
 	}
 	w.n += copy(w.out[w.n:], p)
 	return len(p), nil
 }
 
 // holding tells whether what is written now is kept; w.mu is held.
-func (w *wire) holding() bool {
+func (w *Conn) holding() bool {
 	return w.holds > 0 && !w.stalled || w.greeting.Load() && !w.waits
 }
 
-// hold begins a run of writes that shall leave together. Each hold has its release.
-func (w *wire) hold() {
+// Hold begins a run of writes that shall leave together. Each has its Release.
+func (w *Conn) Hold() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.holds++; w.holds > 1 {
@@ -194,7 +202,7 @@ func (w *wire) hold() {
 	}
 }
 
-func (w *wire) stall() {
+func (w *Conn) stall() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.holds > 0 {
@@ -203,7 +211,8 @@ func (w *wire) stall() {
 	}
 }
 
-func (w *wire) release() error {
+// Release ends it: what is held leaves, once all have.
+func (w *Conn) Release() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.holds--; w.holds > 0 {
@@ -215,7 +224,7 @@ func (w *wire) release() error {
 }
 
 // flush writes what is held; w.mu is held.
-func (w *wire) flush() error {
+func (w *Conn) flush() error {
 	if w.out == nil {
 		return w.failed
 	}
@@ -228,7 +237,7 @@ func (w *wire) flush() error {
 }
 
 // Close closes the connection at once: it waits for no writer. What is held is given to the socket if nobody is writing and it has room.
-func (w *wire) Close() error {
+func (w *Conn) Close() error {
 	if w.raw != nil && w.mu.TryLock() {
 		if w.out != nil && w.failed == nil {
 			_ = w.raw.Write(func(fd uintptr) bool {

@@ -1,4 +1,4 @@
-package bastion
+package wire
 
 import (
 	"errors"
@@ -11,11 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestWireGreetsInOneSegment: what a handshake writes between two waits of its reader arrives together, and nothing is held while the reader
+// TestGreetsInOneSegment: what a handshake writes between two waits of its reader arrives together, and nothing is held while the reader
 // waits, or once the handshake is over.
-func TestWireGreetsInOneSegment(t *testing.T) {
+func TestGreetsInOneSegment(t *testing.T) {
 	w, far := tcpPair(t)
-	w.greets()
+	w.Greets()
 	one := make([]byte, 1)
 	say := func(text string) {
 		t.Helper()
@@ -49,7 +49,7 @@ func TestWireGreetsInOneSegment(t *testing.T) {
 		t.Fatal(err)
 	}
 	say("success")
-	if err := w.greeted(); err != nil {
+	if err := w.Greeted(); err != nil {
 		t.Fatal(err)
 	}
 	hear("success")
@@ -73,10 +73,10 @@ func arrived(t *testing.T, conn *net.TCPConn) (n int) {
 	return n
 }
 
-// TestWireGreetingEndsWithRefusal: the last word of a handshake that fails reaches the client though nobody waits for an answer.
-func TestWireGreetingEndsWithRefusal(t *testing.T) {
+// TestGreetingEndsWithRefusal: the last word of a handshake that fails reaches the client though nobody waits for an answer.
+func TestGreetingEndsWithRefusal(t *testing.T) {
 	w, far := tcpPair(t)
-	w.greets()
+	w.Greets()
 	if _, err := w.Write([]byte("refused")); err != nil {
 		t.Fatal(err)
 	}
@@ -86,15 +86,15 @@ func TestWireGreetingEndsWithRefusal(t *testing.T) {
 	}
 }
 
-// TestWireGreetingHoldsNothingAfterTheEnd: a client that has closed its half, or whose deadline has passed, is no reason to hold.
-func TestWireGreetingHoldsNothingAfterTheEnd(t *testing.T) {
-	for name, end := range map[string]func(*wire, *net.TCPConn) error{
-		"half closed": func(_ *wire, far *net.TCPConn) error { return far.CloseWrite() },
-		"deadline":    func(w *wire, _ *net.TCPConn) error { return w.SetReadDeadline(time.Now().Add(20 * time.Millisecond)) },
+// TestGreetingHoldsNothingAfterTheEnd: a client that has closed its half, or whose deadline has passed, is no reason to hold.
+func TestGreetingHoldsNothingAfterTheEnd(t *testing.T) {
+	for name, end := range map[string]func(*Conn, *net.TCPConn) error{
+		"half closed": func(_ *Conn, far *net.TCPConn) error { return far.CloseWrite() },
+		"deadline":    func(w *Conn, _ *net.TCPConn) error { return w.SetReadDeadline(time.Now().Add(20 * time.Millisecond)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			w, far := tcpPair(t)
-			w.greets()
+			w.Greets()
 			if err := end(w, far); err != nil {
 				t.Fatal(err)
 			}
