@@ -176,7 +176,7 @@ func TestTargetLeavesTheReserve(t *testing.T) {
 func TestBalancerThatSaysNothing(t *testing.T) {
 	f := behindBalancer(t)
 	f.start()
-	conn := f.through("127.0.0.9", []byte(proxySignature)) // and no more
+	conn := f.through("127.0.0.9", proxyHeader(netip.MustParseAddrPort("192.0.2.7:1234"))[:12]) // its signature, and no more
 	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ var fuzzTargets = []struct{ input, pkg, name string }{
 	{"authorized keys", "./policies", "FuzzPublicKey"},
 	{"certificates", "./bastion", "FuzzCertificate"},
 	{"KRL", "./policies/krl", "FuzzParse"},
-	{"PROXY header", "./bastion", "FuzzProxyHeader"},
+	{"PROXY header", "./bastion/proxy", "FuzzHeader"},
 	{"direct-tcpip payload", "./bastion", "FuzzDirectTCPIP"},
 	{"bastion.toml", "./bastion", "FuzzConfig"},
 	{"control socket", "./bastion", "FuzzControl"},
