@@ -1,6 +1,11 @@
 package inventory
 
-import "net/netip"
+import (
+	"fmt"
+	"net/netip"
+
+	"mayfly/internal/tomlfile"
+)
 
 // special are addresses that no server has: what a machine, its link or a cloud's metadata service answers at, and forms of IPv6 that hide
 // an IPv4 address. Private and documentation networks are none of them.
@@ -44,4 +49,52 @@ func Special(a netip.Addr) (name string) {
 		}
 	}
 	return ""
+}
+
+// address asks for one usable unicast address in its own family's form.
+func address(path string, a netip.Addr) error {
+	if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.Is4In6() || a.Zone() != "" {
+		return tomlfile.At(path, "for example \"192.0.2.1\"", "%s is no usable address", path)
+	}
+	return nil
+}
+
+// network asks for a prefix without host bits.
+func network(path string, p netip.Prefix) error {
+	if !p.IsValid() || p.Addr().Is4In6() {
+		return tomlfile.At(path, "for example \"192.0.2.0/24\"", "%s is no network", path)
+	}
+	if p != p.Masked() {
+		return tomlfile.At(path, fmt.Sprintf("write %q", p.Masked()), "%s is %s, which has host bits set", path, p)
+	}
+	return nil
+}
+
+func within(networks []netip.Prefix, a netip.Addr) bool {
+	for _, p := range networks {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// last returns the broadcast address of an IPv4 prefix.
+func last(p netip.Prefix) netip.Addr {
+	b := p.Addr().As4()
+	for i := p.Bits(); i < 32; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	return netip.AddrFrom4(b)
+}
+
+// ordinary refuses for a server what no server has.
+func ordinary(path, name string, a netip.Addr) error {
+	if err := address(path, a); err != nil {
+		return err
+	}
+	if what := Special(a); what != "" {
+		return tomlfile.At(path, "give the server's own address", "server %q has address %s, which is no server's: it is %s", name, a, what)
+	}
+	return nil
 }

@@ -23,24 +23,6 @@ const (
 	maxList      = 1000 // names in one grant
 	maxPorts     = 64
 	maxRoots     = 16
-	maxRetries   = 10
-	maxParallel  = 1000
-)
-
-// Bounds of the rotation rules. Whatever they allow, tickets, releases and servers can do: what those keep without linking
-// this package (release.MaxLife, ticket.MaxAge, ticket.MaxWindow, join.MaxDrain) is held to these by a test of fleetctl/rotate.
-const (
-	// MaxAge is the longest life of a server.
-	MaxAge = 7 * 24 * time.Hour
-	// MaxDrain is the longest drain. Who has not moved by then has been told all the while: a longer wait is a server that
-	// cannot be rebuilt.
-	MaxDrain = 10 * time.Minute
-	// MaxBoot is the longest time from power on to joined and healthy; the ticket has to live as long.
-	MaxBoot = 30 * time.Minute
-
-	minAge  = 2 * time.Minute
-	minBoot = 5 * time.Second
-	maxBake = 2 * time.Hour
 )
 
 const (
@@ -350,34 +332,6 @@ func checkReach(path, whose string, servers []string, ports []uint16) error {
 		} else if slices.Contains(ports[:j], port) {
 			return tomlfile.At(at, "each port once", "%s has port %d twice", whose, port)
 		}
-	}
-	return nil
-}
-
-func (p Policy) checkRotation() error {
-	r := p.Rotation
-	for _, d := range []struct {
-		key            string
-		have, min, max time.Duration
-	}{
-		{"max_age", r.MaxAge.Std(), minAge, MaxAge},
-		{"drain_limit", r.DrainLimit.Std(), 0, MaxDrain},
-		{"boot_limit", r.BootLimit.Std(), minBoot, MaxBoot},
-		{"bake", r.Bake.Std(), 0, maxBake},
-	} {
-		if d.have < d.min || d.have > d.max {
-			return tomlfile.At("rotation."+d.key, fmt.Sprintf("from %s to %s", Duration(d.min), Duration(d.max)), "rotation.%s is %s", d.key, Duration(d.have))
-		}
-	}
-	if out := r.DrainLimit.Std() + r.BootLimit.Std() + r.Bake.Std(); out >= r.MaxAge.Std() {
-		return tomlfile.At("rotation.max_age", "raise max_age or lower the limits", "one rebuild may take %s (drain_limit %s + boot_limit %s + bake %s), and max_age is only %s",
-			Duration(out), r.DrainLimit, r.BootLimit, r.Bake, r.MaxAge)
-	}
-	if r.MaxParallel < 1 || r.MaxParallel > maxParallel {
-		return tomlfile.At("rotation.max_parallel", "max_parallel = 1 is the careful choice", "rotation.max_parallel is %d: 1 to %d", r.MaxParallel, maxParallel)
-	}
-	if r.Retries < 0 || r.Retries > maxRetries {
-		return tomlfile.At("rotation.retries", "retries = 1", "rotation.retries is %d: 0 to %d", r.Retries, maxRetries)
 	}
 	return nil
 }
