@@ -1,5 +1,5 @@
-// Package bastion is the login path: the one SSH server through which engineers reach a fleet. One file is one step, in the
-// order in which a connection meets them:
+// Package bastion is the login path: the one SSH server through which engineers reach a fleet. A file is a step, in the order in which a connection
+// meets them:
 //
 //	filter     what the kernel drops: a classic BPF program on the listening socket
 //	listen     the socket that carries the filter
@@ -7,9 +7,9 @@
 //	admit      the address list once more, and who is welcome
 //	penalty    what failed logins cost their source
 //	startups   places for those who have not logged in
-//	proxy      the header by which a listed balancer says for whom it connects
-//	handshake  pinned algorithms, public keys only, a deadline
-//	attest     what the proven key is and which evidence it was enrolled with
+//	balancer   for whom a listed balancer connects (package proxy reads its header)
+//	handshake  pinned algorithms, public keys only, a deadline (over package wire)
+//	attest     what the proven key, or the certificate it came in, is and which evidence it was enrolled with
 //	authorize  the one place where somebody is let in
 //	refusal    what the SSH library refuses by itself, as reason codes
 //	sessions   who is in, bounded, decided again when the policy changes
@@ -17,16 +17,23 @@
 //	reach      which addresses are never a target
 //	carry      the bytes between engineer and server
 //	session    where the policy says so: the bastion itself logs in at the server
-//	relay      what belongs to a terminal, recorded before it is shown
+//	relay      what belongs to a terminal, recorded before it is shown (package recording)
 //	record     what the audit log says
-//	sandbox    what the process can still do once it serves
 //
-// beside server.go (the accept loop), visit.go (a connection's life), drain.go (how it ends), counted.go (what is refused before admission, as counts), strangers.go (their share of
-// the log), control.go and status.go (what its administrator may ask), nft.go (the list for the host's firewall),
-// plugins.go and replug.go (a site's own deciders, about what begins and what is open), reasons.go (codes of refusals and ends), policy.go (signed policy
-// bundles, loaded and reloaded), hostkey.go, config.go and check.go (what would be served), doctor.go and doctormachine.go (what is wrong), metrics.go,
-// gauges.go and metricsserver.go (numbers), notify.go, alerts.go, repeated.go and follow.go (what people are told at once, by the process
-// bastion-alerts). renew.go keeps the host certificate young, in a process of its own.
+// What these are held together by, and what stands beside them:
+//
+//	server, visit, drain                        the accept loop, a connection's life, and how all end
+//	config, check, places                       bastion.toml, and what would be served
+//	policy, fresh, watch                        signed bundles: loaded, confirmed by witnesses, reloaded
+//	statements, glass                           what is signed for hours: approvals, openings, drained servers
+//	plugins, replug, hostlog                    a site's own deciders, about what begins and what is open
+//	hostkey, renew                              the host certificate; renew runs in a process of its own
+//	auditlog, replica, died                     the log, its copy elsewhere, and who was in when the bastion died
+//	counted, strangers, reasons                 refusals as counts, strangers' share of the log, codes
+//	control, status, doctor, doctormachine, nft what the administrator may ask
+//	metrics, gauges, metricsserver, logform     numbers and lines
+//	notify, alerts, repeated, follow            what people are told at once (packages alert and origin, process bastion-alerts)
+//	sandbox, tuning, unstick                    what the process can do once it serves, its runtime, its library
 //
 // Invariants. Every decision is made by package policies, after proof of possession. Nothing that a client merely claims
 // has an effect. An admitted connection ends in exactly one closing audit record; if the log cannot be written, nobody new
