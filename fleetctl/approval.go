@@ -165,48 +165,33 @@ type approvalRow struct {
 }
 
 func runApprovals(ctx context.Context, c *command.Call) error {
-	fs := c.Flags()
-	dir := dirFlag(fs)
-	out := outFlag(fs)
-	output := outputFlag(fs)
-	if err := c.Parse(fs); err != nil {
-		return err
-	}
-	if err := errors.Join(noArguments(fs), checkFormat(*output)); err != nil {
-		return err
-	}
-	d, now := state(*dir), time.Now()
-	t, b, err := d.decides(ctx, now)
-	if err != nil {
-		return err
-	}
-	files, err := readStatements(t, d.out(*out), now)
+	l, err := listStatements(ctx, c)
 	if err != nil {
 		return err
 	}
 	list := []approvalRow{}
 	var rows [][]string
-	for _, f := range files {
+	for _, f := range l.files {
 		a, ok := f.opened.Statement.(statement.Approval)
 		if !ok {
 			continue
 		}
 		r := approvalRow{Approval: a, State: "in_force", By: []string{}, File: f.path}
 		for _, key := range f.opened.Keys {
-			if name, v := b.Policy.Owner(key); v.Allow && name != a.Engineer && !slices.Contains(r.By, name) {
+			if name, v := l.bundle.Policy.Owner(key); v.Allow && name != a.Engineer && !slices.Contains(r.By, name) {
 				r.By = append(r.By, name)
 			}
 		}
 		in := statement.Collect([]statement.Opened{f.opened}).Approvals
-		if v := b.Policy.DecideApproval(in[0], now); f.err != nil {
+		if v := l.bundle.Policy.DecideApproval(in[0], l.now); f.err != nil {
 			r.State = word(f.err)
 		} else if !v.Allow {
 			r.State = string(v.Reason)
-		} else if now.Before(a.NotBefore) {
+		} else if l.now.Before(a.NotBefore) {
 			r.State = string(policies.ApprovalEarly)
 		}
 		list = append(list, r)
 		rows = append(rows, []string{a.ID, a.Engineer, strings.Join(a.Servers, " "), portList(a.Ports), a.Expires.Format(time.RFC3339), r.State, strings.Join(r.By, " "), a.Reason})
 	}
-	return show(c.Stdout, *output, list, []string{"ID", "ENGINEER", "SERVERS", "PORTS", "UNTIL", "STATE", "BY", "REASON"}, rows)
+	return show(c.Stdout, l.form, list, []string{"ID", "ENGINEER", "SERVERS", "PORTS", "UNTIL", "STATE", "BY", "REASON"}, rows)
 }

@@ -192,32 +192,17 @@ type glassRow struct {
 }
 
 func runBreakGlassStatus(ctx context.Context, c *command.Call) error {
-	fs := c.Flags()
-	dir := dirFlag(fs)
-	out := outFlag(fs)
-	output := outputFlag(fs)
-	if err := c.Parse(fs); err != nil {
-		return err
-	}
-	if err := errors.Join(noArguments(fs), checkFormat(*output)); err != nil {
-		return err
-	}
-	d, now := state(*dir), time.Now()
-	t, b, err := d.decides(ctx, now)
-	if err != nil {
-		return err
-	}
-	files, err := readStatements(t, d.out(*out), now)
+	l, err := listStatements(ctx, c)
 	if err != nil {
 		return err
 	}
 	list := []glassRow{}
 	var rows [][]string
-	for _, g := range b.Policy.BreakGlass {
-		r := glassRow{Name: g.Name, State: "sealed", By: []string{}, Need: t.Threshold}
-		for _, f := range files {
+	for _, g := range l.bundle.Policy.BreakGlass {
+		r := glassRow{Name: g.Name, State: "sealed", By: []string{}, Need: l.trust.Threshold}
+		for _, f := range l.files {
 			o, ok := f.opened.Statement.(statement.BreakGlass)
-			if !ok || o.Name != g.Name || !now.Before(o.Expires) || r.State == "open" {
+			if !ok || o.Name != g.Name || !l.now.Before(o.Expires) || r.State == "open" {
 				continue
 			}
 			state, by := "open", f.opened.Signers
@@ -237,5 +222,5 @@ func runBreakGlassStatus(ctx context.Context, c *command.Call) error {
 		}
 		rows = append(rows, []string{r.Name, r.State, until, strconv.Itoa(len(r.By)) + " of " + strconv.Itoa(r.Need), strings.Join(r.By, " "), r.Reason})
 	}
-	return show(c.Stdout, *output, list, []string{"NAME", "STATE", "UNTIL", "SIGNED", "BY", "REASON"}, rows)
+	return show(c.Stdout, l.form, list, []string{"NAME", "STATE", "UNTIL", "SIGNED", "BY", "REASON"}, rows)
 }

@@ -141,3 +141,31 @@ func word(err error) string {
 	}
 	return "unreadable"
 }
+
+// listing is what a verb that lists statements goes by.
+type listing struct {
+	trust  *trust.Trust
+	bundle *bundle.Bundle // in force
+	files  []found
+	now    time.Time
+	form   string // of the output
+}
+
+// listStatements parses the flags of such a verb, and reads the directory as the bastion does. It changes nothing.
+func listStatements(ctx context.Context, c *command.Call) (l listing, err error) {
+	fs := c.Flags()
+	dir, out, output := dirFlag(fs), outFlag(fs), outputFlag(fs)
+	if err := c.Parse(fs); err != nil {
+		return l, err
+	}
+	if err := errors.Join(noArguments(fs), checkFormat(*output)); err != nil {
+		return l, err
+	}
+	d := state(*dir)
+	l.form, l.now = *output, time.Now()
+	if l.trust, l.bundle, err = d.decides(ctx, l.now); err != nil {
+		return l, err
+	}
+	l.files, err = readStatements(l.trust, d.out(*out), l.now)
+	return l, err
+}
