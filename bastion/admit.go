@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"mayfly/bastion/listen"
 	"mayfly/policies"
 )
 
@@ -58,7 +59,7 @@ func (s *Server) admit(conn *net.TCPConn, now time.Time) (*place, bool) {
 			if balancer {
 				mine.balancer = source
 			}
-			if err := release(conn); err != nil {
+			if err := listen.Unfilter(conn); err != nil {
 				s.log.Warn("taking the address filter off a connection", "error", err)
 			}
 			return mine, true

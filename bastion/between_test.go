@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"mayfly/bastion/listen"
 	"mayfly/inventory"
 	"mayfly/policies"
 	"mayfly/testenv/softkey"
@@ -39,11 +40,11 @@ func (f *fixture) amended(change func(*policies.Policy, *inventory.Fleet)) *ruli
 func TestListIsCheckedAfterAccept(t *testing.T) {
 	f := newFixture(t)
 	f.start()
-	open, err := listFilter([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")})
+	open, err := listen.Filter([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.server.listener.swap(open); err != nil {
+	if err := f.server.listener.Swap(open); err != nil {
 		t.Fatal(err)
 	}
 	conn, err := dialFrom(t.Context(), "127.0.0.66", f.address)

@@ -207,7 +207,7 @@ func checkPeer(conn *net.UnixConn) error {
 		return err
 	}
 	var peer *unix.Ucred
-	err = control(raw, func(fd int) (err error) {
+	err = onSocket(raw, func(fd int) (err error) {
 		peer, err = unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 		return err
 	})

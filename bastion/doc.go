@@ -1,9 +1,6 @@
 // Package bastion is the login path: the one SSH server through which engineers reach a fleet. A file is a step, in the order in which a connection
-// meets them:
+// meets them, once package listen has a socket by which the kernel drops strangers:
 //
-//	filter     what the kernel drops: a classic BPF program on the listening socket
-//	listen     the socket that carries the filter
-//	activate   or the socket that the service manager has kept
 //	admit      the address list once more, and who is welcome
 //	penalty    what failed logins cost their source
 //	startups   places for those who have not logged in

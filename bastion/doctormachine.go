@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"mayfly/bastion/listen"
 	"mayfly/bastion/recording"
 	"mayfly/bastion/sandbox"
 	"mayfly/internal/audit"
@@ -117,7 +118,7 @@ func (d *doctor) kernel(ctx context.Context) {
 	if d.ruling == nil {
 		return
 	}
-	l, err := listen(ctx, netip.MustParseAddrPort("127.0.0.1:0"), d.ruling.filter)
+	l, err := listen.On(ctx, netip.MustParseAddrPort("127.0.0.1:0"), d.ruling.filter)
 	if err != nil {
 		d.fail("filter", err, "some kernels want CAP_NET_ADMIN for it: see bastion.service")
 		return
@@ -138,7 +139,7 @@ func (d *doctor) listening(ctx context.Context) {
 	if d.ruling == nil {
 		return
 	}
-	l, err := listen(ctx, d.config.Listen, d.ruling.filter)
+	l, err := listen.On(ctx, d.config.Listen, d.ruling.filter)
 	switch {
 	case errors.Is(err, unix.EADDRINUSE) && unitState(ctx, "bastion.socket")["ActiveState"] == "active":
 		d.ok("listen", "%s is kept by bastion.socket", d.config.Listen)

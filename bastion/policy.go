@@ -19,6 +19,7 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/net/bpf"
 
+	"mayfly/bastion/listen"
 	"mayfly/internal/durable"
 	"mayfly/internal/hint"
 	"mayfly/policies"
@@ -47,7 +48,7 @@ func rule(b *bundle.Bundle, keys *hostKeys) (*ruling, error) {
 	if err != nil {
 		return nil, err
 	}
-	filter, err := listFilter(slices.Concat(b.Policy.SSH.Allow, b.Policy.SSH.Proxies))
+	filter, err := listen.Filter(slices.Concat(b.Policy.SSH.Allow, b.Policy.SSH.Proxies))
 	if err != nil {
 		return nil, hint.New(err, "shorten ssh.allow: wider prefixes take fewer instructions")
 	}

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"mayfly/bastion/listen"
 	"mayfly/inventory"
 )
 
@@ -56,7 +57,7 @@ func machineAddresses() ([]netip.Addr, error) {
 // a host may have others. With an unspecified or loopback address the system chooses.
 func dialingFrom(own netip.Addr) func(context.Context, netip.AddrPort) (halfCloser, error) {
 	return func(ctx context.Context, address netip.AddrPort) (halfCloser, error) {
-		dialer := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveInterval, Count: keepAliveCount}}
+		dialer := net.Dialer{KeepAliveConfig: listen.KeepAlive}
 		if own := own.Unmap(); !own.IsUnspecified() && !own.IsLoopback() && own.Is4() == address.Addr().Unmap().Is4() {
 			dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(own, 0))
 		}

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"mayfly/bastion/listen"
 	"mayfly/bastion/recording"
 	"mayfly/bastion/sandbox"
 	"mayfly/internal/audit"
@@ -30,7 +31,7 @@ type Server struct {
 	config   Config
 	log      *slog.Logger
 	audit    auditLog
-	listener *listener
+	listener *listen.Listener
 	loaded   stamp
 	dial     func(ctx context.Context, address netip.AddrPort) (halfCloser, error)
 
@@ -146,10 +147,10 @@ func newServer(c Config, log *slog.Logger, records auditLog, now time.Time) (*Se
 func (s *Server) serve(ctx context.Context, reload <-chan os.Signal, ready func(address net.Addr, policy uint64)) (err error) {
 	first := s.ruling.Load()
 	if s.inherited != nil {
-		s.listener, err = inherit(s.inherited, s.config.Listen, first.filter)
+		s.listener, err = listen.TakeOver(s.inherited, s.config.Listen, first.filter)
 		s.inherited.Close()
 	} else {
-		s.listener, err = listen(ctx, s.config.Listen, first.filter)
+		s.listener, err = listen.On(ctx, s.config.Listen, first.filter)
 	}
 	if err != nil {
 		return err
@@ -237,7 +238,7 @@ func pause(ctx context.Context, d time.Duration) {
 
 // countDrops takes over what the kernel has dropped since the last time.
 func (s *Server) countDrops(now time.Time) {
-	n, err := s.listener.drops()
+	n, err := s.listener.Drops()
 	if err != nil {
 		if !errors.Is(err, net.ErrClosed) {
 			s.log.Debug("counting dropped segments", "error", err)

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -216,7 +217,7 @@ func saidNothing(conn net.Conn) bool {
 		return true
 	}
 	var info *unix.TCPInfo
-	err = control(raw, func(fd int) (err error) {
+	err = onSocket(raw, func(fd int) (err error) {
 		info, err = unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 		return err
 	})
@@ -248,4 +249,12 @@ func (s *startups) loggedIn(from netip.Prefix, now time.Time) {
 func (s *startups) isFamiliar(from netip.Prefix, now time.Time) bool {
 	at, ok := s.familiar[from]
 	return ok && now.Sub(at) < recentLogin
+}
+
+func onSocket(raw syscall.RawConn, f func(fd int) error) error {
+	var inner error
+	if err := raw.Control(func(fd uintptr) { inner = f(int(fd)) }); err != nil {
+		return err
+	}
+	return inner
 }

@@ -100,9 +100,9 @@ func (s *Server) reload(w *watcher, asked bool, now time.Time) {
 		w.retry = retryAt(err, now)
 	}
 	w.said = true
-	if swapErr := s.listener.swap(next.filter); swapErr != nil {
+	if swapErr := s.listener.Swap(next.filter); swapErr != nil {
 		// Admission after accept still goes by the new list; what the old filter lets through is turned away there.
-		err = errors.Join(err, swapErr, s.listener.swap(old.filter))
+		err = errors.Join(err, swapErr, s.listener.Swap(old.filter))
 	}
 	s.pinPlugins(next.bundle.Policy) // a plugin that is not asked before it runs denies until then
 	next = s.take(next)

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"mayfly/bastion"
+	"mayfly/bastion/listen"
 	"mayfly/internal/command"
 )
 
@@ -38,7 +39,7 @@ func serve(ctx context.Context, c *command.Call) error {
 	reload := make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
 	defer signal.Stop(reload)
-	inherited, err := bastion.Inherited()
+	inherited, err := listen.Inherited()
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package bastion
+package listen
 
 import (
 	"errors"
@@ -38,8 +38,8 @@ func Inherited() (*os.File, error) {
 	return os.NewFile(firstInherited, "inherited socket"), nil
 }
 
-// inherit puts the filter on a socket that is bound already, before anything is accepted from it.
-func inherit(file *os.File, address netip.AddrPort, filter []bpf.RawInstruction) (*listener, error) {
+// TakeOver puts the filter on a socket that is bound already, before anything is accepted from it.
+func TakeOver(file *os.File, address netip.AddrPort, filter []bpf.RawInstruction) (*Listener, error) {
 	if err := checkInherited(int(file.Fd())); err != nil {
 		return nil, hint.New(fmt.Errorf("taking over the service manager's socket: %w", err), "bastion.socket: ListenStream = ADDRESS:PORT")
 	}
@@ -66,7 +66,7 @@ func inherit(file *os.File, address netip.AddrPort, filter []bpf.RawInstruction)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("taking over the service manager's socket: %w", err), l.Close())
 	}
-	return &listener{tcp}, nil
+	return &Listener{tcp}, nil
 }
 
 // checkInherited asks for a listening TCP socket, and no other kind: the filter of a Multipath TCP socket would not see its subflows.
@@ -90,7 +90,7 @@ func checkInherited(fd int) error {
 	return nil
 }
 
-// keepAlive sets what an accepted connection inherits, as listen does by its own ways.
+// keepAlive sets what an accepted connection inherits, as On does by its own ways.
 func keepAlive(fd int) error {
 	seconds := func(d time.Duration) int { return int(d / time.Second) }
 	return errors.Join(

@@ -1,4 +1,7 @@
-package bastion
+// Package listen is the bastion's listening socket, with a filter on it by which the kernel drops what is not on the address list: a stranger's
+// SYN gets no answer at all. The socket is its own, or one that the service manager has kept. The filter spares work and decides nothing: who has
+// connected is looked at again.
+package listen
 
 import (
 	"context"
@@ -24,15 +27,18 @@ const (
 	userTimeout       = time.Minute
 )
 
-// listener is a listening TCP socket with a source address filter that can be swapped.
-type listener struct {
+// KeepAlive is for connections to servers as well.
+var KeepAlive = net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveInterval, Count: keepAliveCount}
+
+// Listener is a listening TCP socket with a source address filter that can be swapped.
+type Listener struct {
 	*net.TCPListener
 }
 
-// listen opens the socket with the filter on it before it is bound, so that there is no moment without.
-func listen(ctx context.Context, address netip.AddrPort, filter []bpf.RawInstruction) (*listener, error) {
+// On opens the socket with the filter on it before it is bound, so that there is no moment without.
+func On(ctx context.Context, address netip.AddrPort, filter []bpf.RawInstruction) (*Listener, error) {
 	config := net.ListenConfig{
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveInterval, Count: keepAliveCount},
+		KeepAliveConfig: KeepAlive,
 		Control: func(_, _ string, raw syscall.RawConn) error {
 			return control(raw, func(fd int) error {
 				return errors.Join(
@@ -57,12 +63,12 @@ func listen(ctx context.Context, address netip.AddrPort, filter []bpf.RawInstruc
 		}
 		return nil, err
 	}
-	return &listener{l.(*net.TCPListener)}, nil
+	return &Listener{l.(*net.TCPListener)}, nil
 }
 
-// swap replaces the filter; the kernel does it at once for all segments. While two large filters do not fit into the socket's
+// Swap replaces the filter; the kernel does it at once for all segments. While two large filters do not fit into the socket's
 // memory, everything is dropped for a moment: clients send their SYN again.
-func (l *listener) swap(filter []bpf.RawInstruction) error {
+func (l *Listener) Swap(filter []bpf.RawInstruction) error {
 	raw, err := l.SyscallConn()
 	if err == nil {
 		err = control(raw, func(fd int) error {
@@ -70,7 +76,7 @@ func (l *listener) swap(filter []bpf.RawInstruction) error {
 			if !errors.Is(err, unix.ENOMEM) {
 				return err
 			}
-			nobody, err := listFilter(nil)
+			nobody, err := Filter(nil)
 			if err != nil {
 				return err
 			}
@@ -86,8 +92,8 @@ func (l *listener) swap(filter []bpf.RawInstruction) error {
 	return nil
 }
 
-// drops reads how many segments the kernel has dropped at the listening socket: off the list, or while its queue was full.
-func (l *listener) drops() (uint32, error) {
+// Drops reads how many segments the kernel has dropped at the listening socket: off the list, or while its queue was full.
+func (l *Listener) Drops() (uint32, error) {
 	raw, err := l.SyscallConn()
 	if err != nil {
 		return 0, err
@@ -100,8 +106,8 @@ func (l *listener) drops() (uint32, error) {
 	return n, err
 }
 
-// release takes the inherited filter off an accepted connection: its address was checked, and each segment would pay for it.
-func release(conn *net.TCPConn) error {
+// Unfilter takes the inherited filter off an accepted connection: its address was checked, and each segment would pay for it.
+func Unfilter(conn *net.TCPConn) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package bastion
+package listen
 
 import (
 	"encoding/binary"
@@ -24,12 +24,12 @@ const (
 // maxFilter is the kernel's bound for a classic filter (BPF_MAXINSNS).
 const maxFilter = 4096
 
-// listFilter compiles an address list to a classic BPF program for a listening TCP socket: a segment whose source is in no
+// Filter compiles an address list to a classic BPF program for a listening TCP socket: a segment whose source is in no
 // prefix is dropped before TCP sees it, so that its SYN gets no answer at all. An empty list drops everything.
-func listFilter(prefixes []netip.Prefix) ([]bpf.RawInstruction, error) {
+func Filter(prefixes []netip.Prefix) ([]bpf.RawInstruction, error) {
 	var v4, v6 []netip.Prefix
 	for _, p := range prefixes {
-		p = unmapPrefix(p).Masked()
+		p = Unmap(p).Masked()
 		switch {
 		case !p.IsValid():
 			return nil, fmt.Errorf("compiling address list: invalid prefix %v", p)
@@ -39,7 +39,7 @@ func listFilter(prefixes []netip.Prefix) ([]bpf.RawInstruction, error) {
 			v6 = append(v6, p)
 		}
 	}
-	programV4, programV6 := matchV4(widest(v4)), matchV6(widest(v6))
+	programV4, programV6 := matchV4(Widest(v4)), matchV6(Widest(v6))
 
 	// Conditional jumps reach 255 instructions only; Jump reaches them all.
 	program := []bpf.Instruction{
@@ -123,8 +123,8 @@ func loadWord(offset uint32, bits int) []bpf.Instruction {
 	return program
 }
 
-// widest sorts prefixes and leaves out those that lie inside another.
-func widest(prefixes []netip.Prefix) []netip.Prefix {
+// Widest sorts prefixes and leaves out those that lie inside another.
+func Widest(prefixes []netip.Prefix) []netip.Prefix {
 	slices.SortFunc(prefixes, func(a, b netip.Prefix) int {
 		if c := a.Addr().Compare(b.Addr()); c != 0 {
 			return c
@@ -140,8 +140,8 @@ func widest(prefixes []netip.Prefix) []netip.Prefix {
 	return kept
 }
 
-// unmapPrefix turns ::ffff:a.b.c.d/96+n into a.b.c.d/n.
-func unmapPrefix(p netip.Prefix) netip.Prefix {
+// Unmap turns ::ffff:a.b.c.d/96+n into a.b.c.d/n.
+func Unmap(p netip.Prefix) netip.Prefix {
 	if p.Addr().Is4In6() && p.Bits() >= 96 {
 		return netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 	}
