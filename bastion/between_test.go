@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -109,12 +110,16 @@ func running(function string) bool {
 func TestPolicyBetweenDecisionAndJump(t *testing.T) {
 	f := newFixture(t)
 	f.target("10.77.0.11:22", echo)
-	f.start()
-	next := f.amended(func(p *policies.Policy, _ *inventory.Fleet) { p.Grants = p.Grants[1:] })
-	f.server.ownAddresses = func() ([]netip.Addr, error) { // asked for between the two
-		f.server.ruling.Store(next)
-		return nil, nil
-	}
+	var next atomic.Pointer[ruling]
+	f.startWith(func(s *Server) {
+		s.ownAddresses = func() ([]netip.Addr, error) { // asked for between the two
+			if r := next.Load(); r != nil {
+				s.ruling.Store(r)
+			}
+			return nil, nil
+		}
+	})
+	next.Store(f.amended(func(p *policies.Policy, _ *inventory.Fleet) { p.Grants = p.Grants[1:] }))
 	client := f.login("anna", f.anna.Signer(softkey.Always))
 	if conn, err := client.Dial("tcp", "se-1:22"); err == nil {
 		conn.Close()
@@ -135,8 +140,9 @@ func TestJumpToNoServersAddress(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			f := newFixture(t)
 			f.target(test.address+":22", echo)
-			f.start()
-			f.server.ownAddresses = func() ([]netip.Addr, error) { return []netip.Addr{netip.MustParseAddr("10.77.0.99")}, nil }
+			f.startWith(func(s *Server) {
+				s.ownAddresses = func() ([]netip.Addr, error) { return []netip.Addr{netip.MustParseAddr("10.77.0.99")}, nil }
+			})
 			f.server.ruling.Store(f.amended(func(_ *policies.Policy, fleet *inventory.Fleet) {
 				fleet.Servers[0].Address = netip.MustParsePrefix(test.address + "/24")
 			}))

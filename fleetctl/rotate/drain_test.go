@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -114,11 +115,21 @@ func TestDrainGoesOn(t *testing.T) {
 	defer r.Store.Close()
 	signs := &fakeStatements{store: r.Store}
 	d := &Drainer{Store: r.Store, Bundle: b, Signer: signs, Talk: fakeTalk{}, Poll: 2 * time.Millisecond}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
+	var watch sync.WaitGroup
+	watch.Go(func() { // interrupted once it drains
+		for ctx.Err() == nil {
+			if s, err := r.Store.Server(ctx, "se-1"); err == nil && s.State == inventory.Draining {
+				cancel()
+			}
+			<-time.After(time.Millisecond)
+		}
+	})
 	if _, err := d.Drain(ctx, "se-1", "disk full", time.Hour); !errors.Is(err, ErrInterrupted) {
 		t.Fatalf("interrupted: got %v", err)
 	}
+	watch.Wait()
 	if len(signs.at) != 0 {
 		t.Fatal("signed before it was drained")
 	}

@@ -74,7 +74,7 @@ func TestDrained(t *testing.T) {
 	}
 
 	list := checkin.List{Kind: "mayfly-list/1", Fleet: "lab", Issued: now, Expires: now.Add(2 * time.Minute), Servers: []checkin.Server{
-		{Name: "se-1.lab.test", Region: "se", Address: netip.MustParseAddr("127.0.0.11"), Register: 7443}}}
+		{Name: "se-1.lab.test", Region: "se", Address: netip.MustParseAddr("10.77.0.11"), Register: 7443}}}
 	if _, err := s.list(list, now); err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +121,7 @@ func TestDrained(t *testing.T) {
 	}
 	restart()
 	list.Issued, list.Expires = end, end.Add(time.Minute)
-	list.Servers = []checkin.Server{{Name: "se-1.lab.test", Region: "se", Address: netip.MustParseAddr("127.0.0.11"), Register: 7443}}
+	list.Servers = []checkin.Server{{Name: "se-1.lab.test", Region: "se", Address: netip.MustParseAddr("10.77.0.11"), Register: 7443}}
 	if _, err := s.list(list, end); err != nil {
 		t.Errorf("a list that names the rebuilt server: %v", err)
 	}

@@ -297,13 +297,13 @@ func testInventory(bootPort, joinPort uint16) inventory.Fleet {
 	loopback := netip.MustParseAddr("127.0.0.1")
 	return inventory.Fleet{
 		Name: "lab", Domain: "lab.test", Test: true,
-		Network:    inventory.Network{Management: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/24")}, Gateway: loopback},
+		Network:    inventory.Network{Management: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/24"), netip.MustParsePrefix("10.77.0.0/24")}, Gateway: netip.MustParseAddr("10.77.0.1")},
 		Controller: inventory.Controller{Address: loopback, BootPort: bootPort, JoinPort: joinPort, CheckinPort: 1},
 		Bastions:   []inventory.Bastion{{Name: "b1", Address: netip.MustParseAddr("127.0.0.2"), Port: 22}},
 		Regions:    []inventory.Region{{Name: "se"}},
 		Racks:      []inventory.Rack{{Name: "r1", Region: "se"}},
 		Servers: []inventory.Server{{
-			Name: testServer, Rack: "r1", Role: "vpn", Address: netip.MustParsePrefix("127.0.0.11/24"), Capacity: 1000,
+			Name: testServer, Rack: "r1", Role: "vpn", Address: netip.MustParsePrefix("10.77.0.11/24"), Capacity: 1000,
 			Tunnel: netip.MustParsePrefix("10.64.1.0/24"), Power: inventory.Power{Driver: "qemu", Tap: "tap0", MAC: "52:54:00:00:00:01", MemoryMiB: 512},
 		}},
 	}

@@ -108,7 +108,7 @@ func TestTicketRefuses(t *testing.T) {
 		want   string
 	}{
 		{"other server", func(x *ticket.Ticket) { x.Server = "se-9" }, join.ServerUnknown},
-		{"other address", func(x *ticket.Ticket) { x.Address = netip.MustParsePrefix("127.0.0.12/24") }, join.NotInInventory},
+		{"other address", func(x *ticket.Ticket) { x.Address = netip.MustParsePrefix("10.77.0.12/24") }, join.NotInInventory},
 		{"other gateway", func(x *ticket.Ticket) { x.Gateway = netip.MustParseAddr("127.0.0.9") }, join.NotInInventory},
 		{"other controller", func(x *ticket.Ticket) { x.Controller = "127.0.0.9:1" }, join.NotInInventory},
 		{"other controller name", func(x *ticket.Ticket) { x.Name = "se-1.lab.test" }, join.NotInInventory},
@@ -311,7 +311,7 @@ func TestList(t *testing.T) {
 	s := offline(t, f)
 	now := time.Now().UTC().Truncate(time.Second)
 	good := checkin.List{Kind: "mayfly-list/1", Fleet: "lab", Issued: now, Expires: now.Add(2 * time.Minute), Servers: []checkin.Server{
-		{Name: "se-1.lab.test", Region: "se", Address: netip.MustParseAddr("127.0.0.11"), Register: 7443},
+		{Name: "se-1.lab.test", Region: "se", Address: netip.MustParseAddr("10.77.0.11"), Register: 7443},
 	}}
 	signed, err := s.list(good, now)
 	if err != nil {
