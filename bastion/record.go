@@ -3,6 +3,7 @@ package bastion
 import (
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -242,12 +243,12 @@ func (v *visit) write(outcome string, why policies.Reason, detail string) {
 func seconds(since time.Time) float64 { return time.Since(since).Round(time.Millisecond).Seconds() }
 
 // escape makes text that a client chose safe for a log: printable ASCII, everything else as a Go escape, at most so many
-// bytes before escaping.
+// bytes before escaping. A quotation mark stays: JSON escapes it, and a backslash of the text's own is doubled.
 func escape(text string, limit int) string {
 	cut := ""
 	if len(text) > limit {
 		text, cut = text[:limit], "…"
 	}
 	quoted := strconv.QuoteToASCII(text)
-	return quoted[1:len(quoted)-1] + cut
+	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`) + cut
 }
