@@ -136,6 +136,8 @@ func needsSigner(err error) error {
 			return hint.New(err, "the signer's own log says why (journalctl); all in DIR/signer has to belong to the signer's user")
 		case join.BundleMissing:
 			return hint.New(err, "the signer goes by its own DIR/bundle.json and .sig: bring the newest signed bundle there too")
+		case join.NotInInventory:
+			return hint.New(err, "--bastion takes the name of a bastion in the signed inventory: the [[bastion]] tables of fleet.toml have them")
 		}
 		return err
 	}
