@@ -108,7 +108,7 @@ func (d *Drainer) begin(ctx context.Context, name, reason string, span time.Dura
 		return s, err
 	}
 	fmt.Fprintf(d.Talk, "fleetctl: drain: %s: draining, life %d is tainted and ends with a rebuild (%s)\n", name, s.Epoch, reason)
-	return d.Store.Server(ctx, name)
+	return d.Store.Server(context.WithoutCancel(ctx), name) // an interruption is told by wait, with its mend
 }
 
 // held is how long the server is kept from being rebuilt at most: not beyond the end of its life.
