@@ -16,6 +16,7 @@ import (
 	"mayfly/internal/pki"
 	"mayfly/inventory"
 	"mayfly/inventory/store"
+	"mayfly/policies"
 	"mayfly/policies/statement"
 )
 
@@ -46,7 +47,7 @@ func runDrain(ctx context.Context, c *command.Call) error {
 	if err := c.Parse(fs); err != nil {
 		return err
 	}
-	if err := errors.Join(checkFormat(*output), span(*length, statement.MaxDrained)); err != nil {
+	if err := errors.Join(checkFormat(*output), span(*length, statement.MaxDrained-policies.DrainedMargin)); err != nil {
 		return err
 	}
 	if fs.NArg() != 1 || *reason == "" {
@@ -110,7 +111,7 @@ func (d state) drain(ctx context.Context, c *command.Call, s *store.Store, r *ro
 			File string `json:"file"`
 		}{got, path}, nil, nil)
 	}
-	fmt.Fprintf(c.Stdout, "%s: life %d of %s is drained until %s; then it is rebuilt\n", path, got.Epoch, got.Server, got.Expires.Format(time.RFC3339))
+	fmt.Fprintf(c.Stdout, "%s: life %d of %s is drained until %s; then it is rebuilt\n", path, got.Epoch, got.Server, got.Expires.Add(-policies.DrainedMargin).Format(time.RFC3339))
 	if got.Forced {
 		fmt.Fprintln(c.Stderr, "fleetctl: drain: the drain's bound passed, some users were cut off")
 	}

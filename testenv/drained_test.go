@@ -13,6 +13,7 @@ import (
 	"mayfly/internal/command"
 	"mayfly/inventory"
 	"mayfly/inventory/store"
+	"mayfly/policies"
 )
 
 // drainedFor is what bob gets of se-1 in the test, after it has drained.
@@ -114,7 +115,8 @@ func drained(t *testing.T, d *demo) {
 	if out, err := rotateOnce(ctx, d); err != nil || !strings.Contains(out, "nothing due") {
 		t.Errorf("rotate while bob is on it: got %q, %v", out, err)
 	}
-	end := server().HeldUntil
+	held := server().HeldUntil
+	end := held.Add(-policies.DrainedMargin)
 	select {
 	case at := <-ended:
 		if late := at.Sub(end); late < -time.Second || late > 3*time.Second {
@@ -126,6 +128,11 @@ func drained(t *testing.T, d *demo) {
 		t.Fatal("bob's shell goes on after the statement's end")
 	}
 	says("after the statement", "server_not_drained")
+	select {
+	case <-time.After(time.Until(held)): // from when the signer lets it be rebuilt
+	case <-ctx.Done():
+		t.Fatal(ctx.Err())
+	}
 
 	out, err := rotateOnce(ctx, d)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"mayfly/internal/hint"
 	"mayfly/inventory"
 	"mayfly/inventory/store"
+	"mayfly/policies"
 	"mayfly/policies/bundle"
 	"mayfly/rebuild/join"
 )
@@ -69,7 +70,7 @@ func (d *Drainer) Drain(ctx context.Context, name, reason string, span time.Dura
 		return Drained{}, errors.Join(hint.New(err, "it stays out; `fleetctl rotate` rebuilds it"), d.Store.Hold(ctx, name, s.Epoch, time.Now()))
 	}
 	now := time.Now()
-	expires := now.Add(span)
+	expires := now.Add(span + policies.DrainedMargin) // it counts until that much before
 	if s.HeldUntil.Before(expires) {
 		expires = s.HeldUntil
 	}
@@ -96,7 +97,7 @@ func (d *Drainer) begin(ctx context.Context, name, reason string, span time.Dura
 		return s, err
 	}
 	if s.State == inventory.Draining && s.Tainted {
-		if !now.Add(minHold).Before(s.HeldUntil) {
+		if !now.Add(minHold + policies.DrainedMargin).Before(s.HeldUntil) {
 			return s, &Refused{plan.Refusals{{Code: plan.DrainState, Detail: fmt.Sprintf("%s was drained for an engineer until %s: it is rebuilt next", name, s.HeldUntil.Format(time.RFC3339))}}}
 		}
 		fmt.Fprintf(d.Talk, "fleetctl: drain: %s: goes on, draining in life %d\n", name, s.Epoch)
@@ -114,7 +115,7 @@ func (d *Drainer) begin(ctx context.Context, name, reason string, span time.Dura
 // held is how long the server is kept from being rebuilt at most: not beyond the end of its life.
 func (d *Drainer) held(s store.Server, span time.Duration, now time.Time) time.Time {
 	rules := Rules(d.Bundle.Policy.Rotation, nil)
-	held := now.Add(rules.DrainLimit + drainGrace + span)
+	held := now.Add(rules.DrainLimit + drainGrace + span + policies.DrainedMargin)
 	if deadline := Deadline(s, rules.MaxAge); !deadline.IsZero() && deadline.Before(held) {
 		return deadline
 	}
@@ -128,7 +129,7 @@ func (d *Drainer) refuse(servers []store.Server, s store.Server, span time.Durat
 	if refused := plan.Drain(snapshot, rules, health, s.Name, now); len(refused) > 0 {
 		return &Refused{refused}
 	}
-	if held := d.held(s, span, now); held.Sub(now) < rules.DrainLimit+drainGrace+min(minHold, span) {
+	if held := d.held(s, span, now); held.Sub(now) < rules.DrainLimit+drainGrace+policies.DrainedMargin+min(minHold, span) {
 		return &Refused{plan.Refusals{{Code: plan.DrainState, Detail: fmt.Sprintf("the life of %s ends at %s: nothing would be left of the drain", s.Name, held.Format(time.RFC3339))}}}
 	}
 	return nil

@@ -29,7 +29,7 @@ const (
 	// The longest that a statement is in force, from when it was made.
 	MaxApproval   = 8 * time.Hour
 	MaxBreakGlass = time.Hour
-	MaxDrained    = time.Hour
+	MaxDrained    = time.Hour + policies.DrainedMargin
 
 	MaxSize    = 64 << 10 // bytes of one statement
 	maxServers = 100

@@ -81,7 +81,7 @@ func TestCheck(t *testing.T) {
 		{"opening too long", func() Statement { b := opening(); b.Expires = late(61 * time.Minute); return b }(), "at most 1h"},
 		{"opening of root", func() Statement { b := opening(); b.Name = "root"; return b }(), "name is"},
 		{"opening without reason", func() Statement { b := opening(); b.Reason = ""; return b }(), "reason"},
-		{"drained too long", func() Statement { d := drained(); d.Expires = late(61 * time.Minute); return d }(), "at most 1h"},
+		{"drained too long", func() Statement { d := drained(); d.Expires = late(MaxDrained + time.Second); return d }(), "at most 1h"},
 		{"drained region", func() Statement { d := drained(); d.Server = "region:se"; return d }(), "server is"},
 		{"everything drained", func() Statement { d := drained(); d.Server = "*"; return d }(), "server is"},
 		{"drained life 0", func() Statement { d := drained(); d.Epoch = 0; return d }(), "epoch is 0"},
