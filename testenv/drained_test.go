@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -112,8 +114,8 @@ func drained(t *testing.T, d *demo) {
 		_ = live.Wait() // 255, when the bastion cuts it
 		ended <- time.Now()
 	}()
-	if out, err := rotateOnce(ctx, d); err != nil || !strings.Contains(out, "nothing due") {
-		t.Errorf("rotate while bob is on it: got %q, %v", out, err)
+	if names, err := rotateOnce(ctx, d); err != nil || len(names) > 0 {
+		t.Errorf("rotate while bob is on it: got %q, %v", names, err)
 	}
 	held := server().HeldUntil
 	end := held.Add(-policies.DrainedMargin)
@@ -134,16 +136,8 @@ func drained(t *testing.T, d *demo) {
 		t.Fatal(ctx.Err())
 	}
 
-	out, err := rotateOnce(ctx, d)
-	if err != nil {
-		t.Fatalf("rotate: %v", err)
-	}
-	var result struct {
-		Result  string
-		Servers []struct{ Name string }
-	}
-	if err := json.Unmarshal([]byte(out), &result); err != nil || result.Result != "done" || len(result.Servers) != 1 || result.Servers[0].Name != name {
-		t.Errorf("rotate: got %s, %v, want %s rebuilt alone", out, err, name)
+	if names, err := rotateOnce(ctx, d); err != nil || !slices.Equal(names, []string{name}) {
+		t.Errorf("rotate: got %q, %v, want %s rebuilt alone", names, err, name)
 	}
 	if s := server(); s.State != inventory.Serving || s.Tainted || s.Epoch <= before.Epoch || s.BootID == before.BootID {
 		t.Errorf("rebuilt: got %+v", s)
@@ -151,13 +145,30 @@ func drained(t *testing.T, d *demo) {
 	says("rebuilt", "server_not_drained")
 }
 
-// rotateOnce runs `fleetctl rotate` for what is due.
-func rotateOnce(ctx context.Context, d *demo) (string, error) {
+// rotateOnce runs `fleetctl rotate` for what is due, and returns the servers that it moved. The rebuilt bastion is another test's: its life may
+// be due as well.
+func rotateOnce(ctx context.Context, d *demo) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, rotateLimit)
 	defer cancel()
 	out, err := d.fleetctl(ctx, "rotate", "-o", "json")
 	if code := exitCode(err); err != nil && code != command.OK {
-		return out, err
+		return nil, fmt.Errorf("%s: %w", out, err)
 	}
-	return out, nil
+	var result struct {
+		Result  string
+		Servers []struct{ Name, State string }
+	}
+	if err := json.Unmarshal([]byte(out), &result); err != nil {
+		return nil, fmt.Errorf("%s: %w", out, err)
+	}
+	if result.Result != "done" && result.Result != "nothing due" {
+		return nil, fmt.Errorf("rotate: %s", out)
+	}
+	var names []string
+	for _, s := range result.Servers {
+		if s.Name != gate.Name {
+			names = append(names, s.Name)
+		}
+	}
+	return names, nil
 }

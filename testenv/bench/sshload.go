@@ -16,7 +16,7 @@ import (
 
 // Clients of the measurements.
 const (
-	parallelLogins = 16
+	parallelLogins = 64
 	loginLimit     = 20 * time.Second
 	loginTurn      = 1500 * time.Millisecond
 	lastRecord     = 150 * time.Millisecond // for what a server does once its clients have left: it counts as well
