@@ -10,6 +10,10 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"errors"
+	"os"
+	"time"
+
 	"mayfly/policies"
 	"mayfly/testenv/softkey"
 )
@@ -140,5 +144,21 @@ func TestBalancerCaps(t *testing.T) {
 	f.writeBundle(2)
 	if r := f.closing(); r.Ended != endPolicy || r.Reason != policies.AddressNotListed {
 		t.Errorf("record: %+v, want it cut with its balancer", r)
+	}
+}
+
+// TestBalancerThatSaysNothing is cut off when its header is due.
+func TestBalancerThatSaysNothing(t *testing.T) {
+	f := behindBalancer(t)
+	f.start()
+	conn := f.through("127.0.0.9", proxyHeader(netip.MustParseAddrPort("192.0.2.7:1234"))[:12]) // its signature, and no more
+	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := io.Copy(io.Discard, conn); n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	if got := string(f.next(eventRefused).Record); !strings.Contains(got, string(proxyHeaderMalformed)) {
+		t.Errorf("record: %s", got)
 	}
 }

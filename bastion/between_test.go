@@ -11,9 +11,14 @@ import (
 	"testing"
 	"time"
 
+	"log/slog"
+	"net"
+
 	"mayfly/bastion/listen"
 	"mayfly/inventory"
 	"mayfly/policies"
+	"mayfly/policies/bundle"
+	"mayfly/policies/trust"
 	"mayfly/testenv/softkey"
 )
 
@@ -159,5 +164,36 @@ func TestJumpToNoServersAddress(t *testing.T) {
 				t.Errorf("targets %+v, refused %+v, want %s", r.Targets, r.Refused, addressRefused)
 			}
 		})
+	}
+}
+
+// TestOpeningEndsDuringLogin: a break-glass opening that ends between the decision and the place among the sessions lets nobody in.
+func TestOpeningEndsDuringLogin(t *testing.T) {
+	f := newFixture(t)
+	f.policy.BreakGlass = []policies.BreakGlass{{Name: "glass", Keys: f.policy.Engineers[0].Keys, Servers: []string{"*"}, Ports: []uint16{22}}}
+	f.policy.Engineers = f.policy.Engineers[1:]
+	keys, err := loadHostKeys(f.config.HostKey, f.config.HostCertificate, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := rule(&bundle.Bundle{Policy: f.policy, Inventory: f.fleet}, keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.fresh = &confirmation{trust: &trust.Trust{Test: true}}
+	now := time.Now()
+	r.statements.Openings = []policies.Opening{{ID: "o1", Name: "glass", Expires: now.Add(-time.Second)}}
+	written := 0
+	s := &Server{log: slog.New(slog.DiscardHandler), audit: appends(func() error { written++; return nil })}
+	s.ruling.Store(r)
+	here, there := net.Pipe()
+	defer there.Close()
+	defer here.Close()
+	v := &visit{server: s, conn: here, source: netip.MustParseAddrPort("127.0.0.1:1"), began: now, ruling: r}
+	if got := v.admitLogin("glass", f.anna.Public(), now.Add(-time.Minute)); got.Allow || got.Reason != policies.BreakGlassSealed {
+		t.Errorf("got %+v, want %s", got, policies.BreakGlassSealed)
+	}
+	if written != 0 || len(s.sessions.list()) != 0 {
+		t.Errorf("%d records, %d sessions", written, len(s.sessions.list()))
 	}
 }

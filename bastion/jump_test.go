@@ -399,3 +399,24 @@ func FuzzDirectTCPIP(f *testing.F) {
 		}
 	})
 }
+
+// TestTargetLeavesTheReserve: a target's opening record may not use the space that is kept for closing records.
+func TestTargetLeavesTheReserve(t *testing.T) {
+	f := newFixture(t)
+	reached := make(chan struct{}, 1)
+	f.target("10.77.0.11:22", func(*net.TCPConn) { reached <- struct{}{} })
+	f.start()
+	anna := f.login("anna", f.anna.Signer(softkey.Always))
+	f.spy.failOpening(errors.New("disk full but for the reserve"))
+	refusedWith(t, anna, "se-1:22", auditUnavailable)
+	select {
+	case <-reached:
+		t.Error("the server was reached")
+	default:
+	}
+	f.spy.failOpening(nil)
+	anna.Close()
+	if r := f.closing(); r.Outcome != "accepted" {
+		t.Errorf("closing: %+v", r)
+	}
+}

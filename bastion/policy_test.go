@@ -18,6 +18,7 @@ import (
 	"mayfly/internal/hint"
 	"mayfly/policies"
 	"mayfly/policies/bundle"
+	"mayfly/policies/witness"
 	"mayfly/testenv/softkey"
 )
 
@@ -452,4 +453,45 @@ func TestStopClosesEverything(t *testing.T) {
 		t.Fatal(err)
 	}
 	go client.Wait()
+}
+
+// TestTrustPolicyIsWatched takes an approver out of trust.json, and touches nothing else: at once the policy that he signed is no approved
+// one any more, and the log says so.
+func TestTrustPolicyIsWatched(t *testing.T) {
+	f := newFixture(t)
+	f.start()
+	f.approvers[0], f.approvers[2] = f.approvers[2], newSigner(t) // carl has another key
+	f.writeTrust()
+	var r policyRecord
+	if err := json.Unmarshal(f.next(eventPolicy).Record, &r); err != nil || r.Outcome != "kept_old" || !strings.Contains(r.Detail, bundle.Unsigned) {
+		t.Errorf("record: %+v, %v", r, err)
+	}
+}
+
+// TestAnotherFileOfTheVersion: of two signed bundles of one version the bastion takes the first, and remembers it over a restart.
+func TestAnotherFileOfTheVersion(t *testing.T) {
+	f := newFixture(t)
+	f.start()
+	anna := f.login("anna", f.anna.Signer(softkey.Always))
+	f.policy.SSH.MaxChannels = 7
+	f.writeBundle(2)
+	var r policyRecord
+	if err := json.Unmarshal(f.next(eventPolicy).Record, &r); err != nil || r.Outcome != "kept_old" || !strings.Contains(r.Detail, witness.Forked) {
+		t.Errorf("record: %+v, %v", r, err)
+	}
+	if limit := f.server.ruling.Load().limits.MaxChannels; limit == 7 {
+		t.Error("the other file is in force")
+	}
+	anna.Close()
+	_, err := newServer(f.config, nil, nil, time.Now())
+	var refusal *bundle.Refusal
+	if !errors.As(err, &refusal) || refusal.Reason != witness.Forked {
+		t.Errorf("after a restart: got %v, want %s", err, witness.Forked)
+	}
+	for text, want := range map[string]string{"1\n": "", "1 junk\n": "no hash", "x\n": "invalid syntax", "1 " + strings.Repeat("0", 64) + "\n": ""} {
+		f.write(versionFile(f.config), []byte(text), 0o600)
+		if p, err := seenVersion(f.config); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) || err == nil && p.version != 1 {
+			t.Errorf("%q: got %+v, %v", text, p, err)
+		}
+	}
 }

@@ -11,8 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"mayfly/policies"
 	"mayfly/policies/bundle"
 	"mayfly/policies/trust"
+	"mayfly/testenv/softkey"
 )
 
 // TestReloadDuringLogin decides again and again while a client, denied because nothing can be written down, tries again and
@@ -64,3 +66,59 @@ func (a appends) Append(string, any) error        { return a() }
 func (a appends) AppendOpening(string, any) error { return a() }
 func (a appends) AppendRefused(string, any) error { return a() }
 func (a appends) Healthy() error                  { return nil }
+
+// TestNewLimitsReachWhoIsIn: channels, idle and session time of a new policy count for sessions that are older.
+func TestNewLimitsReachWhoIsIn(t *testing.T) {
+	f := newFixture(t)
+	f.target("10.77.0.11:22", echo)
+	f.start()
+	anna := f.login("anna", f.anna.Signer(softkey.Always))
+	bert := f.login("bert", f.bert.Signer(softkey.Always))
+	conn, err := anna.Dial("tcp", "se-1:22")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.policy.Version++
+	f.policy.SSH.MaxChannels = 1
+	f.newPolicy()
+	refusedWith(t, anna, "se-1:22", channelsFull)
+	conn.Close()
+	f.policy.Version++
+	f.policy.SSH.IdleTimeout = policies.Duration(time.Second)
+	f.writeBundle(2)
+	for range 2 {
+		if r := f.closing(); r.Ended != endIdle {
+			t.Errorf("got %+v, want %s", r, endIdle)
+		}
+	}
+	anna.Wait()
+	bert.Wait()
+	f.policy.Version++
+	f.policy.SSH.IdleTimeout = 0
+	f.newPolicy()
+	f.login("anna", f.anna.Signer(softkey.Always))
+	f.policy.Version++
+	f.policy.SSH.SessionLimit = policies.Duration(time.Second)
+	f.writeBundle(2)
+	if r := f.closing(); r.Ended != endLimit {
+		t.Errorf("got %+v, want %s", r, endLimit)
+	}
+}
+
+// TestEnter fills the places of people and of robots, and asks for one more of each.
+func TestEnter(t *testing.T) {
+	limits := policies.Limits{MaxSessions: 2, MaxPerEngineer: 1, MaxRobots: 2, MaxPerRobot: 1}
+	var s sessions
+	for _, tt := range []struct {
+		name string
+		kind policies.Kind
+		want policies.Reason
+	}{
+		{"deploy", policies.KindRobot, ""}, {"deploy", policies.KindRobot, robotFull}, {"probe", policies.KindRobot, ""}, {"sync", policies.KindRobot, robotsFull},
+		{"anna", policies.KindEngineer, ""}, {"anna", policies.KindEngineer, engineerFull}, {"bert", policies.KindBreakGlass, ""}, {"cleo", policies.KindEngineer, sessionsFull},
+	} {
+		if got := s.enter(new(visit), policies.Login{User: tt.name, Source: netip.MustParseAddr("192.0.2.1")}, tt.kind, limits); got != tt.want {
+			t.Errorf("%s %s: got %q, want %q", tt.kind, tt.name, got, tt.want)
+		}
+	}
+}
