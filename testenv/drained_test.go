@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"mayfly/internal/command"
 	"mayfly/inventory"
 	"mayfly/inventory/store"
 	"mayfly/policies"
@@ -151,12 +150,12 @@ func rotateOnce(ctx context.Context, d *demo) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, rotateLimit)
 	defer cancel()
 	out, err := d.fleetctl(ctx, "rotate", "-o", "json")
-	if code := exitCode(err); err != nil && code != command.OK {
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", out, err)
 	}
 	var result struct {
 		Result  string
-		Servers []struct{ Name, State string }
+		Servers []struct{ Name string }
 	}
 	if err := json.Unmarshal([]byte(out), &result); err != nil {
 		return nil, fmt.Errorf("%s: %w", out, err)
