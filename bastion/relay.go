@@ -14,6 +14,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"mayfly/bastion/recording"
+	"mayfly/policies"
 )
 
 // Implementation constants of a relayed session.
@@ -37,7 +38,7 @@ type relay struct {
 
 	started chan struct{} // closed when the shell or command runs; then file is set
 	file    *recording.Recording
-	failed  chan error // the first thing that could not be recorded
+	failed  chan policies.Reason // why the first thing could not be recorded
 }
 
 // relay carries a session until one side, a limit, a policy or the recording ends it. Everything it starts has ended when it returns.
@@ -49,7 +50,7 @@ func (v *visit) relay(ctx context.Context, o *opened, client *ssh.Client, engine
 		go ssh.DiscardRequests(requests) // ends with the channel
 		return
 	}
-	r := &relay{visit: v, opened: o, engineer: engineer, server: server, started: make(chan struct{}), failed: make(chan error, 1)}
+	r := &relay{visit: v, opened: o, engineer: engineer, server: server, started: make(chan struct{}), failed: make(chan policies.Reason, 1)}
 	ctx, cancel := context.WithCancel(ctx)
 	r.run(ctx, client, requests, answers)
 	cancel()
@@ -89,13 +90,7 @@ func (r *relay) run(ctx context.Context, client *ssh.Client, requests, answers <
 		r.opened.finish(endTarget, "")
 	case <-gone:
 		r.opened.finish(endClient, "")
-	case err := <-r.failed:
-		why := recordingFailed
-		if errors.Is(err, recording.ErrFull) {
-			why = recordingFull
-		}
-		r.visit.server.log.Error("a session ends because it cannot be recorded", "connection", r.visit.id, "error", err)
-		r.opened.finish(endRecording, why)
+	case why := <-r.failed:
 		fmt.Fprintf(r.engineer.Stderr(), "\r\nbastion: %s\r\n", why)
 	case <-ctx.Done():
 		r.opened.finish(endClient, "")
@@ -117,10 +112,16 @@ func (r *relay) close() {
 	r.opened.recording = recordingRecord{Recording: r.file.Name(), SHA256: sum, Whole: err == nil}
 }
 
-// fail says why nothing more can be recorded.
+// fail ends the session because nothing more can be recorded. That is its end whatever the engineer does about it.
 func (r *relay) fail(err error) {
+	why := recordingFailed
+	if errors.Is(err, recording.ErrFull) {
+		why = recordingFull
+	}
+	r.opened.finish(endRecording, why)
 	select {
-	case r.failed <- err:
+	case r.failed <- why:
+		r.visit.server.log.Error("a session ends because it cannot be recorded", "connection", r.visit.id, "error", err)
 	default:
 	}
 }
