@@ -32,7 +32,8 @@ type Rules struct {
 	AAGUIDs        []string // FIDO2: models that count; none: no FIDO2 key does
 	VerifyRequired bool     // only keys that ask who is there: PIV with a PIN policy other than never, FIDO2 with credProtect 3
 	FIDO2Issuers   []Issuer // makers' attestation issuers beside Yubico's
-	TestIssuers    []Issuer // of virtual cards; passed only where the fleet says test = true
+	TestIssuers    []Issuer // of virtual cards, which are software
+	Test           bool     // the fleet says test = true; without it a test issuer's key is refused as what it is
 }
 
 // Issuer is a certificate authority that signs device certificates: PIV's f9, or those with which FIDO2 authenticators attest.
