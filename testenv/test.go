@@ -19,10 +19,11 @@ import (
 
 	"mayfly/internal/command"
 	"mayfly/testenv/debian"
+	"mayfly/testenv/pcscd"
 )
 
 // testNeeds are what tests use beside what the demo uses.
-var testNeeds = slices.Concat(demoNeeds, []debian.Need{
+var testNeeds = slices.Concat(demoNeeds, pcscd.Needs, []debian.Need{
 	{Name: "gcc", Package: "gcc"}, // for the race detector
 	{Name: "/usr/include/stdlib.h", Package: "libc6-dev"},
 	{Name: "iperf3", Package: "iperf3"},
@@ -36,7 +37,20 @@ var testNeeds = slices.Concat(demoNeeds, []debian.Need{
 	{Name: "ssh-audit", Package: "ssh-audit"},
 	{Name: "systemd-analyze", Package: "systemd"}, // judges the bastion's units
 	sshdNeed, // of the benchmark and of a bastion alone
+	{Name: "/usr/include/PCSC/winscard.h", Package: "libpcsclite-dev"}, // programs with the tag pcsc
+	{Name: "pkg-config", Package: "pkg-config"},
+	{Name: "yubico-piv-tool", Package: "yubico-piv-tool"}, // the virtual card's peers
+	{Name: ykcs11, Package: "ykcs11"},
+	{Name: openscPKCS11, Package: "opensc-pkcs11"},
+	{Name: "pkcs11-tool", Package: "opensc"},
+	{Name: "openssl", Package: "openssl"},
 })
+
+// Debian's PKCS #11 libraries that read PIV cards. The pattern is for the architecture.
+const (
+	ykcs11       = "/usr/lib/*-linux-gnu/libykcs11.so"
+	openscPKCS11 = "/usr/lib/*-linux-gnu/opensc-pkcs11.so"
+)
 
 // testLimit is for one `go test`; all of it stays under 20 minutes on two cores.
 const testLimit = "18m"

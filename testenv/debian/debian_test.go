@@ -46,6 +46,9 @@ func TestInstallSurvivesABrokenSource(t *testing.T) {
 	if err := s.Install(t.Context(), needs, &talk); err != nil {
 		t.Fatal(err)
 	}
+	if !strings.Contains(ran[len(ran)-1], "--path-exclude=/etc/reader.conf.d/vpcd ") {
+		t.Errorf("got %q, want vpcd's reader file left out: with it the machine's own pcscd listens on every address", ran[len(ran)-1])
+	}
 	if len(ran) != 2 || !strings.HasSuffix(ran[1], "openssh-client wireguard-tools") || !strings.Contains(ran[1], "DPkg::Lock::Timeout=") {
 		t.Errorf("got commands %q", ran)
 	}

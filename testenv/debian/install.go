@@ -17,6 +17,10 @@ import (
 // lockWait is how long apt-get waits for another apt-get, in seconds.
 const lockWait = "300"
 
+// leftOut are files of packages that would change what this machine does when we are gone. With vpcd's reader file every later
+// pcscd of the machine would listen for virtual cards on all of its addresses.
+var leftOut = []string{"/etc/reader.conf.d/vpcd"}
+
 // endWait is for apt-get and its dpkg to end after TERM. What is left to finish then may start services again.
 const endWait = 2 * time.Minute
 
@@ -68,6 +72,9 @@ func (s System) Install(ctx context.Context, needs []Need, talk io.Writer) (err 
 	}
 	packages := Packages(needs)
 	install := append(apt, "install", "--yes", "--no-install-recommends", "-o", "Dpkg::Options::=--force-confold")
+	for _, path := range leftOut {
+		install = append(install, "-o", "Dpkg::Options::=--path-exclude="+path)
+	}
 	if err := s.run(ctx, talk, env, append(install, packages...)...); err != nil {
 		return errors.Join(fmt.Errorf("installing %s: %w", strings.Join(packages, " "), err), update)
 	}

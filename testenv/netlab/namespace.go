@@ -65,9 +65,13 @@ func (n Namespace) Do(f func() error) error {
 		return fmt.Errorf("opening network namespace %q: %w", n.Name, err)
 	}
 	defer handle.Close()
+	return inside(handle, n.Name, f)
+}
+
+func inside(handle netns.NsHandle, name string, f func() error) error {
 	return onThread(func() error {
 		if err := netns.Set(handle); err != nil {
-			return fmt.Errorf("entering network namespace %q: %w", n.Name, err)
+			return fmt.Errorf("entering network namespace %q: %w", name, err)
 		}
 		return f()
 	})
