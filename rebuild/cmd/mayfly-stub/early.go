@@ -12,12 +12,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"mayfly/policies/trust"
 	"mayfly/rebuild/release"
 )
 
-// maxSmallFile bounds what is read whole, in bytes. The trust policy may be the longest.
-const maxSmallFile = trust.MaxSize
+const maxSmallFile = 64 << 10
 
 // mount makes the kernel's own file systems visible.
 func (b *boot) mount(context.Context) error {
