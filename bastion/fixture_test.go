@@ -219,7 +219,7 @@ func (f *fixture) write(path string, data []byte, mode os.FileMode) {
 
 func (f *fixture) writeTrust() {
 	f.t.Helper()
-	tr := trust.Trust{Kind: "mayfly-trust/1", Fleet: "lab", Test: true, Version: 1, Threshold: 2,
+	tr := trust.Trust{Kind: trust.Kind, Fleet: "lab", Test: true, Version: 1, Threshold: 2,
 		TicketKeys: []string{authorized(f.ticket.PublicKey())}, ListKeys: []string{authorized(newSigner(f.t).PublicKey())}}
 	for i, name := range []string{"carl", "dora", "emil"} {
 		tr.Approvers = append(tr.Approvers, trust.Person{Name: name, Keys: []string{authorized(f.approvers[i].PublicKey())}})

@@ -63,7 +63,7 @@ func newFleet(t *testing.T) *fleet {
 	if f.public, err = Init(dir, f.inv.Domain, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	tr := trust.Trust{Kind: "mayfly-trust/1", Fleet: f.inv.Name, Test: true, Version: 1, Threshold: 2,
+	tr := trust.Trust{Kind: trust.Kind, Fleet: f.inv.Name, Test: true, Version: 1, Threshold: 2,
 		TicketKeys: []string{f.public.TicketKey}, ListKeys: []string{f.public.ListKey}}
 	for _, name := range []string{"ana", "bo"} {
 		key := newSSHSigner(t)

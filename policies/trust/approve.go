@@ -46,7 +46,20 @@ func (t *Trust) Approved(namespace string, message, signatures []byte) (people [
 	if t == nil {
 		return nil, &NotApproved{Need: 1, Rejected: []string{"no trust policy"}}
 	}
-	refuse := &NotApproved{Need: max(t.Threshold, 1)}
+	return signedBy(t.Approvers, t.Threshold, "approver", namespace, message, signatures)
+}
+
+// Recovered is Approved by the recovery quorum. Only Advance asks it.
+func (t *Trust) Recovered(namespace string, message, signatures []byte) (people []string, err error) {
+	if t == nil {
+		return nil, &NotApproved{Need: 1, Rejected: []string{"no trust policy"}}
+	}
+	return signedBy(t.Recovery.People, t.Recovery.Threshold, "recovery", namespace, message, signatures)
+}
+
+// signedBy counts the people of one role, each once.
+func signedBy(who []Person, threshold int, role, namespace string, message, signatures []byte) (people []string, err error) {
+	refuse := &NotApproved{Need: max(threshold, 1)}
 	if len(signatures) > MaxSignatureBytes {
 		refuse.Rejected = []string{fmt.Sprintf("signatures of %d bytes, more than %d", len(signatures), MaxSignatureBytes)}
 		return nil, refuse
@@ -56,9 +69,9 @@ func (t *Trust) Approved(namespace string, message, signatures []byte) (people [
 		refuse.Rejected = []string{err.Error()}
 		return nil, refuse
 	}
-	owners := t.owners()
+	owners := owners(who)
 	for i, block := range blocks {
-		name, err := approver(owners, namespace, message, block)
+		name, err := signer(owners, role, namespace, message, block)
 		switch {
 		case err != nil:
 			refuse.Rejected = append(refuse.Rejected, fmt.Sprintf("signature %d: %v", i+1, err))
@@ -70,22 +83,22 @@ func (t *Trust) Approved(namespace string, message, signatures []byte) (people [
 	}
 	slices.Sort(people)
 	// A threshold below one comes from a zero value, which trusts nobody.
-	if t.Threshold < 1 || len(people) < t.Threshold {
+	if threshold < 1 || len(people) < threshold {
 		refuse.Have = people
 		return nil, refuse
 	}
 	return people, nil
 }
 
-// approver returns the person who made one signature.
-func approver(owners map[string]string, namespace string, message, block []byte) (string, error) {
+// signer returns the person who made one signature.
+func signer(owners map[string]string, role, namespace string, message, block []byte) (string, error) {
 	s, err := sshsig.Parse(block)
 	if err != nil {
 		return "", err
 	}
 	name, ok := owners[string(s.Key().Marshal())]
 	if !ok {
-		return "", fmt.Errorf("%s is no approver's key", ssh.FingerprintSHA256(s.Key()))
+		return "", fmt.Errorf("%s is no %s's key", ssh.FingerprintSHA256(s.Key()), role)
 	}
 	if err := s.Verify(namespace, message); err != nil {
 		return "", fmt.Errorf("%s: %w", name, err)
@@ -93,10 +106,10 @@ func approver(owners map[string]string, namespace string, message, block []byte)
 	return name, nil
 }
 
-// owners maps each approver's key to the person.
-func (t *Trust) owners() map[string]string {
+// owners maps each person's keys to the person.
+func owners(people []Person) map[string]string {
 	owners := map[string]string{}
-	for _, p := range t.Approvers {
+	for _, p := range people {
 		for _, line := range p.Keys {
 			if key, err := ParseKey(line); err == nil && p.Name != "" {
 				owners[string(key.Marshal())] = p.Name

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestTrustIsDocumented: docs/formats/trust.md has a row for each field of trust.json, in the order of the file, and no other; the fields of people
-// stand in a row's text.
+// TestTrustIsDocumented: docs/formats/trust.md has a row for each field of trust.json, in the order of the file, and no other; the fields of
+// people, of the recovery quorum and of the rules for hardware stand in a row's text.
 func TestTrustIsDocumented(t *testing.T) {
 	data, err := os.ReadFile("../../docs/formats/trust.md")
 	if err != nil {
@@ -27,9 +27,19 @@ func TestTrustIsDocumented(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("the page has %q, the file %q", got, want)
 	}
-	for _, f := range reflect.VisibleFields(reflect.TypeFor[Person]()) {
-		if !strings.Contains(table, "`"+f.Tag.Get("json")+"`") {
-			t.Errorf("a person's %s is not in the table", f.Tag.Get("json"))
+	field := func(f reflect.StructField, whose string) {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if !strings.Contains(table, "`"+name+"`") {
+			t.Errorf("%s %s is not in the table", whose, name)
 		}
+	}
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[Person]()) {
+		field(f, "a person's")
+	}
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[Recovery]()) {
+		field(f, "the recovery's")
+	}
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[Hardware]()) {
+		field(f, "the hardware's")
 	}
 }

@@ -1,6 +1,8 @@
 package trust
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,14 +16,16 @@ import (
 )
 
 // Kind of trust.json.
-const Kind = "mayfly-trust/1"
+const Kind = "mayfly-trust/2"
 
 // Bounds of a trust policy.
 const (
-	MaxSize      = 256 << 10 // bytes of trust.json
+	MaxSize      = 512 << 10 // bytes of trust.json: everybody's evidence is in it
 	MaxApprovers = 64
+	MaxRecovery  = 16
 	MaxWitnesses = 16
-	MaxKeys      = 16 // of one person, of tickets, of lists
+	MaxKeys      = 16   // of one person, of tickets, of lists
+	MaxSteps     = 4096 // of a chain: a change a day for eleven years
 	maxName      = 63
 )
 
@@ -34,7 +38,7 @@ func Parse(data []byte) (*Trust, error) {
 		err = t.Check()
 	}
 	if err != nil {
-		return nil, hint.New(fmt.Errorf("reading trust policy: %w", err), "take back the trust.json that `fleetctl init` wrote: it is not edited, every byte counts")
+		return nil, hint.New(fmt.Errorf("reading trust policy: %w", err), "take back the trust.json that `fleetctl init` or `fleetctl trust apply` wrote: it is not edited, every byte counts")
 	}
 	return t, nil
 }
@@ -83,29 +87,25 @@ func (t *Trust) checkPeople() (map[string]string, error) {
 	if t.Version == 0 {
 		return nil, errors.New("version is 0: versions begin at 1")
 	}
+	if raw, err := hex.DecodeString(t.Previous); t.Version == 1 && t.Previous != "" ||
+		t.Version > 1 && (err != nil || len(raw) != sha256.Size || t.Previous != strings.ToLower(t.Previous)) {
+		return nil, errors.New("previous is not the SHA-256 of the trust policy that this one follows; the first follows none")
+	}
 	if len(t.Approvers) == 0 || len(t.Approvers) > MaxApprovers {
 		return nil, fmt.Errorf("%d approvers: there must be 1 to %d", len(t.Approvers), MaxApprovers)
 	}
 	if t.Threshold < 1 || t.Threshold > len(t.Approvers) {
 		return nil, fmt.Errorf("threshold is %d of %d approvers", t.Threshold, len(t.Approvers))
 	}
-	names, owners := map[string]bool{}, map[string]string{}
-	for _, p := range t.Approvers {
-		if err := checkName(p.Name); err != nil {
-			return nil, fmt.Errorf("approver: %w", err)
-		}
-		if names[p.Name] {
-			return nil, fmt.Errorf("approver %q is there twice", p.Name)
-		}
-		names[p.Name] = true
-		if err := checkKeys(p.Keys, "approver "+p.Name, owners); err != nil {
-			return nil, err
-		}
-		for i, line := range p.Keys {
-			if !t.Test && !strings.HasPrefix(line, "sk-") {
-				return nil, fmt.Errorf("approver %s, key %d: software can hold it, and test is false", p.Name, i+1)
-			}
-		}
+	if len(t.Hardware.TestIssuers) > 0 && !t.Test {
+		return nil, errors.New("hardware: issuers of test cards, and test is false")
+	}
+	owners, met := map[string]string{}, cards{}
+	if err := t.checkNamed(t.Approvers, "approver", owners, met); err != nil {
+		return nil, err
+	}
+	if err := t.checkRecovery(owners, met); err != nil {
+		return nil, err
 	}
 	return owners, t.checkWitnesses(owners)
 }
@@ -133,6 +133,9 @@ func (t *Trust) checkWitnesses(owners map[string]string) error {
 		names[w.Name] = true
 		if err := checkKeys(w.Keys, "witness "+w.Name, owners); err != nil {
 			return err
+		}
+		if len(w.Shown) > 0 {
+			return fmt.Errorf("witness %s: a witness's key is in no hardware, and shows nothing", w.Name)
 		}
 		for i, line := range w.Keys {
 			if !strings.HasPrefix(line, ssh.KeyAlgoED25519+" ") {

@@ -193,7 +193,7 @@ func (l *sshLab) writeFleet(dir string, port int, lim limits) (string, error) {
 		}
 		more = append(more, line(signer.PublicKey()))
 	}
-	tr := trust.Trust{Kind: "mayfly-trust/1", Fleet: "bench", Test: true, Version: 1, Threshold: 2, Approvers: people, TicketKeys: more[:1], ListKeys: more[1:]}
+	tr := trust.Trust{Kind: trust.Kind, Fleet: "bench", Test: true, Version: 1, Threshold: 2, Approvers: people, TicketKeys: more[:1], ListKeys: more[1:]}
 	trusted, err := tr.Marshal()
 	if err != nil {
 		return "", err

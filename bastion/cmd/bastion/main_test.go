@@ -155,7 +155,7 @@ boot_limit = "1m"
 
 // makeTrust makes a trust policy of two people, and the keys of theirs and of tickets and lists.
 func makeTrust() (approvers []ssh.Signer, tr trust.Trust, err error) {
-	tr = trust.Trust{Kind: "mayfly-trust/1", Fleet: "lab", Test: true, Version: 1, Threshold: 2}
+	tr = trust.Trust{Kind: trust.Kind, Fleet: "lab", Test: true, Version: 1, Threshold: 2}
 	var keys []string
 	for range 4 {
 		_, private, err := ed25519.GenerateKey(rand.Reader)

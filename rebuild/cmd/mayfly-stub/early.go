@@ -12,10 +12,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"mayfly/policies/trust"
 	"mayfly/rebuild/release"
 )
 
-const maxSmallFile = 64 << 10
+// maxSmallFile bounds what is read whole, in bytes. The trust policy may be the longest.
+const maxSmallFile = trust.MaxSize
 
 // mount makes the kernel's own file systems visible.
 func (b *boot) mount(context.Context) error {

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"mayfly/bastion/hardkey"
+	"mayfly/internal/command"
+	"mayfly/internal/durable"
+	"mayfly/internal/hint"
+)
+
+// challengeLife is how long after it was made a challenge may be answered. Implementation.
+const challengeLife = 7 * 24 * time.Hour
+
+// challengesDir holds the challenges that nobody has answered yet, one file each, named by its nonce.
+func (d state) challengesDir() string { return d.path("challenges") }
+
+func (d state) challengeFile(c hardkey.Challenge) string {
+	return filepath.Join(d.challengesDir(), c.Nonce)
+}
+
+// makeChallenge makes a challenge for a person and keeps it until it is answered, or too old.
+func (d state) makeChallenge(fleet, name string, now time.Time) (hardkey.Challenge, error) {
+	var nonce [hardkey.NonceBytes]byte
+	rand.Read(nonce[:]) // never fails
+	c := hardkey.NewChallenge(fleet, name, nonce, now)
+	if _, err := hardkey.ParseChallenge(c.String()); err != nil {
+		return hardkey.Challenge{}, hint.New(fmt.Errorf("making a challenge: %w", err), "a person's name begins with a letter, and has letters in lower case, digits and - only")
+	}
+	if err := os.MkdirAll(d.challengesDir(), 0o755); err != nil {
+		return hardkey.Challenge{}, fmt.Errorf("making the directory of challenges: %w", err)
+	}
+	return c, durable.WriteFile(d.challengeFile(c), c.Signed(), 0o644)
+}
+
+// outstanding refuses a challenge that was not made here, was answered already, or is too old: what was shown for it may be anybody's.
+func (d state) outstanding(line string, now time.Time) (hardkey.Challenge, error) {
+	c, err := hardkey.ParseChallenge(line)
+	if err != nil {
+		return c, command.Refuse(hint.New(fmt.Errorf("%s: the challenge is %w", hardkey.ChallengeDiffers, err), challengeHint, "NAME"))
+	}
+	kept, err := readBounded(d.challengeFile(c), "", hardkey.MaxChallenge+1)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), err == nil && !bytes.Equal(kept, c.Signed()):
+		return c, command.Refuse(hint.New(fmt.Errorf("%s: the challenge was not made here, or was answered already", hardkey.ChallengeDiffers), challengeHint, c.Name))
+	case err != nil:
+		return c, err
+	case now.Sub(c.Made) > challengeLife:
+		return c, command.Refuse(hint.New(fmt.Errorf("%s: the challenge is of %s, and was to be answered within %d days", hardkey.ChallengeDiffers, c.Made.Format(time.RFC3339), challengeLife/(24*time.Hour)), challengeHint, c.Name))
+	}
+	return c, nil
+}
+
+const challengeHint = "`fleetctl key challenge %s` makes one, for one answer"
+
+// answered forgets a challenge, so that it is not answered again. The caller has kept what was shown for it.
+func (d state) answered(c hardkey.Challenge) error { return remove(d.challengeFile(c)) }
