@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"strings"
 	"time"
+
+	"mayfly/testenv/cgobuild"
 )
 
 // programs are what the environment runs, by package.
@@ -17,6 +19,26 @@ var programs = map[string]string{
 	"tunnel":       "./tunnel/cmd/tunnel",
 	"testenv":      "./testenv",
 	"wireguard-go": "golang.zx2c4.com/wireguard", // the stock client's, where the kernel has no WireGuard
+}
+
+// cardPrograms are those that reach smart cards; beside Go they take cgobuild.Needs, and so are built once those are installed.
+var cardPrograms = map[string]string{
+	"bastion-agent": "./bastion/cmd/bastion-agent",
+}
+
+// buildWithCards builds the programs that reach smart cards into bin, where they then belong to the user.
+func (e *environment) buildWithCards(ctx context.Context, talk io.Writer) error {
+	began := time.Now()
+	if err := os.MkdirAll(e.path("bin"), 0o755); err != nil {
+		return fmt.Errorf("making the programs' directory: %w", err)
+	}
+	for name, pkg := range cardPrograms {
+		if err := cgobuild.Build(ctx, e.module, e.bin(name), pkg, cgobuild.PCSC); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(talk, "testenv: built the programs for smart cards in %s\n", took(began))
+	return e.owner.give(e.path("bin"))
 }
 
 // build builds the programs into bin, unless a user's process did already.

@@ -18,14 +18,13 @@ import (
 	"time"
 
 	"mayfly/internal/command"
+	"mayfly/testenv/cgobuild"
 	"mayfly/testenv/debian"
 	"mayfly/testenv/pcscd"
 )
 
 // testNeeds are what tests use beside what the demo uses.
-var testNeeds = slices.Concat(demoNeeds, pcscd.Needs, []debian.Need{
-	{Name: "gcc", Package: "gcc"}, // for the race detector
-	{Name: "/usr/include/stdlib.h", Package: "libc6-dev"},
+var testNeeds = slices.Concat(demoNeeds, pcscd.Needs, cgobuild.Needs(cgobuild.PCSC), []debian.Need{ // the race detector takes a compiler too
 	{Name: "iperf3", Package: "iperf3"},
 	{Name: "unshare", Package: "util-linux"},
 	{Name: "cpio", Package: "cpio"}, // reads our archives
@@ -37,8 +36,6 @@ var testNeeds = slices.Concat(demoNeeds, pcscd.Needs, []debian.Need{
 	{Name: "ssh-audit", Package: "ssh-audit"},
 	{Name: "systemd-analyze", Package: "systemd"}, // judges the bastion's units
 	sshdNeed, // of the benchmark and of a bastion alone
-	{Name: "/usr/include/PCSC/winscard.h", Package: "libpcsclite-dev"}, // programs with the tag pcsc
-	{Name: "pkg-config", Package: "pkg-config"},
 	{Name: "yubico-piv-tool", Package: "yubico-piv-tool"}, // the virtual card's peers
 	{Name: ykcs11, Package: "ykcs11"},
 	{Name: openscPKCS11, Package: "opensc-pkcs11"},
@@ -63,8 +60,8 @@ var testVerb = command.Verb{
 	Name:    "test",
 	Args:    "[flags]",
 	Summary: "run every check and test",
-	Help: `Runs go vet, staticcheck, a build without cgo, and all tests with the race detector; two that are cut short under it run whole without
-it; the tests of whole fleets, in QEMU, come last and alone. It prints go test's own lines, and at the end what was skipped and why. As root with CI=true a skipped test is a failure.
+	Help: `Runs go vet, staticcheck, a build without cgo, and all tests with the race detector, those of packages with smart cards with the tag
+pcsc as well; two that are cut short under the race detector run whole without it; the tests of whole fleets, in QEMU, come last and alone. It prints go test's own lines, and at the end what was skipped and why. As root with CI=true a skipped test is a failure.
 The flags are go test's own and go to it. With one of them the two are not run a second time.`,
 	Run: runTest,
 }
@@ -117,6 +114,10 @@ func runTest(ctx context.Context, c *command.Call) error {
 		}
 		return errors.Join(results.read(out), cmd.Wait())
 	}
+	tagged, err := cgobuild.Packages(ctx, e.module, env, cgobuild.PCSC)
+	if err != nil {
+		return err
+	}
 	for _, step := range []struct {
 		env  []string
 		args []string
@@ -124,6 +125,8 @@ func runTest(ctx context.Context, c *command.Call) error {
 		{nil, []string{"go", "vet", "./..."}},
 		{nil, []string{"go", "tool", "staticcheck", "./..."}},
 		{[]string{"CGO_ENABLED=0"}, []string{"go", "build", "./..."}},
+		{cgobuild.Environ([]string{}), append([]string{"go", "vet", "-tags=" + cgobuild.PCSC}, tagged...)},
+		{cgobuild.Environ([]string{}), append([]string{"go", "tool", "staticcheck", "-tags=" + cgobuild.PCSC}, tagged...)},
 	} {
 		if err := run(step.env, step.args...); err != nil {
 			return fmt.Errorf("%s: %w", strings.Join(step.args, " "), err)
@@ -135,6 +138,9 @@ func runTest(ctx context.Context, c *command.Call) error {
 	}
 	test := append([]string{"go", "test", "-race", "-count=1", "-json", "-timeout=" + testLimit}, flags...)
 	err = run(nil, append(slices.Clone(test), packages...)...)
+	if ctx.Err() == nil {
+		err = errors.Join(err, run(cgobuild.Environ([]string{}), slices.Concat(test, []string{"-tags=" + cgobuild.PCSC}, tagged)...))
+	}
 	if ctx.Err() == nil && len(flags) == 0 {
 		err = errors.Join(err, run(nil, append([]string{"go", "test", "-count=1", "-json", "-timeout=" + testLimit}, wholeTests...)...))
 	}
