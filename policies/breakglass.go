@@ -80,8 +80,8 @@ func (p Policy) checkBreakGlass() error {
 			return tomlfile.At(path+".name", "a name of its own", "break-glass identity %q has the name of somebody else", b.Name)
 		}
 		names[b.Name] = true
-		if len(b.Keys) == 0 || len(b.Keys) > maxKeys {
-			return tomlfile.At(path, "add [[break_glass.key]] with public and evidence", "break-glass identity %q has %d keys: there must be 1 to %d", b.Name, len(b.Keys), maxKeys)
+		if len(b.Keys) > maxKeys {
+			return tomlfile.At(path, "fleetctl key revoke takes one away", "break-glass identity %q has %d keys: at most %d", b.Name, len(b.Keys), maxKeys)
 		}
 		for j, k := range b.Keys {
 			if err := p.checkKey(fmt.Sprintf("%s.key[%d]", path, j), b.Name, k, keys); err != nil {

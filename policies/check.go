@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/crypto/ssh"
-
 	"mayfly/internal/tomlfile"
 	"mayfly/inventory"
 )
@@ -28,7 +26,6 @@ const (
 const (
 	skEd25519    = "sk-ssh-ed25519@openssh.com"
 	skECDSA      = "sk-ecdsa-sha2-nistp256@openssh.com"
-	testEvidence = "test:"
 	regionPrefix = "region:"
 	everyServer  = "*"
 )
@@ -63,6 +60,10 @@ func Check(p Policy, f inventory.Fleet) error {
 	if len(p.Hardware.TestRoots) > 0 && !f.Test {
 		return tomlfile.At("hardware.test_roots", "enrol keys that prove their hardware, or set test = true in fleet.toml of a test fleet",
 			"test roots are accepted only in a fleet with test = true, and %q is none", f.Name)
+	}
+	if len(p.Hardware.TestIssuers) > 0 && !f.Test {
+		return tomlfile.At("hardware.test_issuer", "enrol keys of real hardware, or set test = true in fleet.toml of a test fleet",
+			"test issuers are accepted only in a fleet with test = true, and %q is none", f.Name)
 	}
 	if !f.BastionsOnly() || p.Rotation != (Rotation{}) {
 		if err := p.checkRotation(); err != nil {
@@ -193,23 +194,6 @@ func (p Policy) checkSSH() error {
 	return nil
 }
 
-func (p Policy) checkHardware() error {
-	roots := p.Hardware.TestRoots
-	if len(roots) > maxRoots {
-		return tomlfile.At("hardware.test_roots", "remove those that are not used", "%d test roots: at most %d", len(roots), maxRoots)
-	}
-	for i, r := range roots {
-		path := fmt.Sprintf("hardware.test_roots[%d]", i)
-		if !word.MatchString(r) {
-			return tomlfile.At(path, `for example test_roots = ["softkey"]`, "test root %q is no lower-case word", r)
-		}
-		if slices.Contains(roots[:i], r) {
-			return tomlfile.At(path, "each root once", "test root %q is there twice", r)
-		}
-	}
-	return nil
-}
-
 func (p Policy) checkEngineers() error {
 	if len(p.Engineers) > MaxEngineers {
 		return tomlfile.At("engineer", "split the fleet", "%d engineers: at most %d", len(p.Engineers), MaxEngineers)
@@ -230,42 +214,14 @@ func (p Policy) checkEngineers() error {
 		if err := checkPrefixes(path+".allow", e.Allow); err != nil {
 			return err
 		}
-		if len(e.Keys) == 0 || len(e.Keys) > maxKeys {
-			return tomlfile.At(path, "add [[engineer.key]] with public and evidence, or remove the engineer", "engineer %q has %d keys: there must be 1 to %d", e.Name, len(e.Keys), maxKeys)
+		if len(e.Keys) > maxKeys { // one without a key can do nothing, and has a place for the first
+			return tomlfile.At(path, "fleetctl key revoke takes one away", "engineer %q has %d keys: at most %d", e.Name, len(e.Keys), maxKeys)
 		}
 		for j, k := range e.Keys {
 			if err := p.checkKey(fmt.Sprintf("%s.key[%d]", path, j), e.Name, k, keys); err != nil {
 				return err
 			}
 		}
-	}
-	return nil
-}
-
-func (p Policy) checkKey(path, engineer string, k Key, owners map[string]string) error {
-	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(k.Public))
-	if err != nil {
-		return tomlfile.At(path+".public", `the first two words of the .pub file: "sk-ssh-ed25519@openssh.com AAAA…"`, "key of %q is no public key", engineer)
-	}
-	if !hardwareType(key.Type()) {
-		return tomlfile.At(path+".public", "make one with ssh-keygen -t ed25519-sk", "key of %q is of type %s, which any software can hold", engineer, key.Type())
-	}
-	if a, err := p.SSH.Algorithms(); err == nil && !slices.Contains(a.PublicKeys, key.Type()) {
-		return tomlfile.At(path+".public", "enrol a key of another type, or add the type to ssh.user_keys", "key of %q is of type %s, which ssh.user_keys does not have", engineer, key.Type())
-	}
-	if strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key))) != k.Public {
-		return tomlfile.At(path+".public", "the first two words of the .pub file, without options and comment", "key of %q is not in the form \"TYPE BASE64\"", engineer)
-	}
-	if other, ok := owners[k.Public]; ok {
-		return tomlfile.At(path+".public", "each key belongs to one person, once", "key of %q is there twice, first as a key of %q", engineer, other)
-	}
-	owners[k.Public] = engineer
-	e, ok := p.Evidence(k)
-	if !ok {
-		return tomlfile.At(path+".evidence", `"test:ROOT" with ROOT in hardware.test_roots, in a test fleet`, "key of %q has evidence %q, which is not accepted", engineer, k.Evidence)
-	}
-	if p.SSH.VerifyRequired && !e.UserVerification {
-		return tomlfile.At(path+".evidence", "enrol a key that was made with -O verify-required, or take verify_required away", "key of %q has evidence %q, which does not prove user verification, and ssh.verify_required asks for it", engineer, k.Evidence)
 	}
 	return nil
 }

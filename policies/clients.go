@@ -16,6 +16,9 @@ const (
 	macSHA512  = "hmac-sha2-512-etm@openssh.com"
 	macSHA256  = "hmac-sha2-256-etm@openssh.com"
 	edHost     = "ssh-ed25519"
+	edKey      = edHost // the same name, of a user's key
+	ecdsa256   = "ecdsa-sha2-nistp256"
+	ecdsa384   = "ecdsa-sha2-nistp384"
 	edHostCert = "ssh-ed25519-cert-v01@openssh.com"
 )
 
@@ -29,7 +32,9 @@ var reasons = map[string]string{
 	macSHA512:  "never used beside AES-GCM, but a list has to be sent",
 	macSHA256:  "the same",
 	edHostCert: "nobody is asked about a host key",
-	edHost:     "for clients that have pinned the key",
+	edHost:     "as a host key, for clients that have pinned it; as a user key, for PIV cards: software's is refused by name",
+	ecdsa256:   "for keys of PIV cards, which their evidence tells from software's; that is refused by name",
+	ecdsa384:   "the same",
 	skEd25519:  "a security key: the private half never leaves it, and each signature takes a touch",
 	skECDSA:    "the same, for security keys without Ed25519",
 }

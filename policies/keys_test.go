@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"mayfly/bastion/hardkey"
 	"mayfly/internal/hint"
 	"mayfly/inventory"
 	"mayfly/policies/krl"
@@ -268,17 +269,17 @@ func TestVerifyRequired(t *testing.T) {
 
 func TestEvidence(t *testing.T) {
 	p := Policy{Hardware: Hardware{TestRoots: []string{"softkey"}}}
-	for text, want := range map[string]Evidence{
-		"test:softkey":    {Kind: "test", Name: "softkey", Test: true, Touch: true},
-		"test:softkey+uv": {Kind: "test", Name: "softkey", Test: true, Touch: true, UserVerification: true},
+	for text, want := range map[string]hardkey.Proof{
+		"test:softkey":    {Kind: "test", Issuer: "softkey", Test: true, Touch: true},
+		"test:softkey+uv": {Kind: "test", Issuer: "softkey", Test: true, Touch: true, UserVerification: true},
 	} {
-		if got, ok := p.Evidence(Key{Evidence: text}); !ok || got != want {
-			t.Errorf("%s: got %+v, %v", text, got, ok)
+		if got, v := p.Proof("anna", Key{Evidence: text}); !v.Allow || got != want {
+			t.Errorf("%s: got %+v, %+v", text, got, v)
 		}
 	}
-	for _, text := range []string{"", "test:", "test:+uv", "test:other", "test:softkey+UV", "test:softkey+uv+uv", "softkey", "TEST:softkey", "test:softkey ", "fido2:softkey"} {
-		if got, ok := p.Evidence(Key{Evidence: text}); ok || got != (Evidence{}) {
-			t.Errorf("%q: got %+v, %v", text, got, ok)
+	for _, text := range []string{"", "test:", "test:+uv", "test:other", "test:softkey+UV", "test:softkey+uv+uv", "softkey", "TEST:softkey", "test:softkey ", "fido2:softkey", "piv", "fido2"} {
+		if got, v := p.Proof("anna", Key{Evidence: text}); v.Allow || v.Reason != KeyNoEvidence || got != (hardkey.Proof{}) {
+			t.Errorf("%q: got %+v, %+v", text, got, v)
 		}
 	}
 }
@@ -376,7 +377,7 @@ func TestCheckKeys(t *testing.T) {
 		{"finite field", func(p *Policy) { p.SSH.KeyExchanges = []string{"diffie-hellman-group16-sha512"} }, "too weak"},
 		{"NIST curve", func(p *Policy) { p.SSH.KeyExchanges = []string{"ecdh-sha2-nistp256"} }, "too weak"},
 		{"SHA-1", func(p *Policy) { p.SSH.MACs = []string{"hmac-sha1"} }, "too weak"},
-		{"software user keys", func(p *Policy) { p.SSH.UserKeys = []string{"ssh-ed25519"} }, "too weak"},
+		{"software user keys", func(p *Policy) { p.SSH.UserKeys = []string{"rsa-sha2-512"} }, "too weak"},
 		{"RSA host keys", func(p *Policy) { p.SSH.HostKeys = []string{"ssh-rsa"} }, "too weak"},
 		{"X25519 in pq-only", func(p *Policy) { p.SSH.Level, p.SSH.KeyExchanges = PQOnly, []string{"curve25519-sha256"} }, "too weak"},
 		{"cipher twice", func(p *Policy) { p.SSH.Ciphers = []string{"aes256-gcm@openssh.com", "aes256-gcm@openssh.com"} }, "ssh.ciphers[1]: "},

@@ -36,7 +36,7 @@ func (l Level) Algorithms() (Algorithms, error) {
 		Ciphers:      []string{aes256GCM, aes128GCM},
 		MACs:         []string{macSHA512, macSHA256},
 		HostKeys:     []string{edHostCert, edHost},
-		PublicKeys:   []string{skEd25519, skECDSA},
+		PublicKeys:   slices.Concat(securityKeyTypes, cardKeyTypes),
 	}
 	switch l {
 	case PQOnly:
@@ -62,6 +62,19 @@ func (s SSH) Algorithms() (Algorithms, error) {
 			*l.all = slices.Clone(l.own)
 		}
 	}
+	return a, nil
+}
+
+// Algorithms returns the lists of the policy's [ssh], without the types of cards' keys that nobody has enrolled, unless the policy names
+// them: a type that software can hold as well is offered only where it has to be.
+func (p Policy) Algorithms() (Algorithms, error) {
+	a, err := p.SSH.Algorithms()
+	if err != nil || p.SSH.UserKeys != nil {
+		return a, err
+	}
+	has := map[string]bool{}
+	p.eachKey(func(_ string, k Key) { has[keyType(k.Public)] = true })
+	a.PublicKeys = slices.DeleteFunc(slices.Clone(a.PublicKeys), func(name string) bool { return slices.Contains(cardKeyTypes, name) && !has[name] })
 	return a, nil
 }
 

@@ -77,7 +77,7 @@ func (p Policy) decideKey(a holder, l Login, now time.Time) Verdict {
 		}
 	}
 	switch {
-	case !hardwareKey(l.Key):
+	case !securityKey(l.Key) && !(a.enrolled && a.key.fits()): // software's, or a card's that is not known here
 		return deny(KeyNotHardware, "key type %q", keyType(l.Key))
 	case !a.enrolled && c != nil:
 		return deny(CertificateKeyUnknown, "the certificate's key is not enrolled for %s", a.name)
@@ -90,7 +90,7 @@ func (p Policy) decideKey(a holder, l Login, now time.Time) Verdict {
 		return accepted
 	}
 	if _, asked := c.Options[optionVerifyRequired]; asked {
-		if e, _ := p.Evidence(a.key); !e.UserVerification {
+		if proof, _ := p.Proof(a.name, a.key); !proof.UserVerification {
 			return deny(KeyNoUserVerification, "the certificate asks for user verification, and evidence %q does not prove it", a.key.Evidence)
 		}
 	}

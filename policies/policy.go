@@ -5,6 +5,8 @@ package policies
 import (
 	"net/netip"
 	"time"
+
+	"mayfly/bastion/hardkey"
 )
 
 // Policy is a parsed and checked policy.toml. It takes effect only inside a signed bundle (policies/bundle).
@@ -27,6 +29,8 @@ type Policy struct {
 	Session Session  `toml:"session" json:"session,omitzero"`
 	Witness Witness  `toml:"witness" json:"witness"`
 	Plugins []Plugin `toml:"plugin" json:"plugins"`
+
+	proven map[enrolled]verified // by Verified; never changed afterwards
 }
 
 // SSH is how the bastion may be reached. Zero limits mean the defaults named in limits.go.
@@ -57,9 +61,20 @@ type SSH struct {
 	UserKeys     []string `toml:"user_keys" json:"user_keys,omitempty"`
 }
 
-// Hardware is what counts as evidence that a key lives in hardware.
+// Hardware is what counts as evidence that a key lives in hardware (package bastion/hardkey). What is left out has the default there.
 type Hardware struct {
 	TestRoots []string `toml:"test_roots" json:"test_roots"` // software authenticators accepted in a fleet with test = true
+
+	Slots        []string `toml:"slots" json:"slots,omitempty"`               // PIV: where on the card a key may be
+	PINPolicies  []string `toml:"pin_policies" json:"pin_policies,omitempty"` // PIV: "once", "always", "match_once", "match_always", "never"
+	MinFirmware  string   `toml:"min_firmware" json:"min_firmware,omitempty"` // PIV: "5.7.0"
+	SerialsAllow []uint32 `toml:"serials_allow" json:"serials_allow,omitempty"`
+	SerialsDeny  []uint32 `toml:"serials_deny" json:"serials_deny,omitempty"`
+	AAGUIDs      []string `toml:"aaguids" json:"aaguids,omitempty"` // FIDO2: models that count
+	Revoked      []string `toml:"revoked" json:"revoked,omitempty"` // fingerprints, "SHA256:…", of keys that never come back
+
+	FIDO2Issuers []hardkey.Issuer `toml:"fido2_issuer" json:"fido2_issuers,omitempty"`
+	TestIssuers  []hardkey.Issuer `toml:"test_issuer" json:"test_issuers,omitempty"` // of virtual cards, in a fleet with test = true
 }
 
 // Engineer is a person with one or more hardware keys.
@@ -69,10 +84,13 @@ type Engineer struct {
 	Keys  []Key          `toml:"key" json:"keys"`
 }
 
-// Key is an enrolled public key with the evidence that was accepted for it.
+// Key is an enrolled public key with what was shown for it, which is verified again at every load (Policy.Verified).
 type Key struct {
-	Public   string `toml:"public" json:"public"`     // authorized_keys form, without options
-	Evidence string `toml:"evidence" json:"evidence"` // "test:ROOT" or "test:ROOT+uv" with ROOT in Hardware.TestRoots
+	Public      string   `toml:"public" json:"public"`                     // authorized_keys form, without options
+	Evidence    string   `toml:"evidence" json:"evidence"`                 // "piv", "fido2"; "test:ROOT" or "test:ROOT+uv" with ROOT in Hardware.TestRoots
+	Challenge   string   `toml:"challenge" json:"challenge,omitempty"`     // as in hardkey.Shown
+	Attestation []string `toml:"attestation" json:"attestation,omitempty"` // base64
+	Signature   string   `toml:"signature" json:"signature,omitempty"`     // base64
 }
 
 // Grant lets engineers open ports on servers. A server is an inventory name, "region:NAME" or "*".

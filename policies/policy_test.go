@@ -129,7 +129,7 @@ func TestParseRefuses(t *testing.T) {
 		{"engineer name", `name = "anna"`, `name = "anna@10.0.0.1"`, `name = "anna@`, "no Unix account name"},
 		{"engineer name like an option", `name = "anna"`, `name = "-anna"`, `name = "-anna`, "no Unix account name"},
 		{"engineer twice", `name = "bert"`, `name = "anna"`, `name = "anna"`, "there twice"},
-		{"engineer without keys", "[[engineer.key]]\npublic = \"" + key(3) + "\"\nevidence = \"test:softkey\"\n", "", "[[engineer]]", "0 keys"},
+		{"too many keys", "[[engineer.key]]\npublic = \"" + key(3) + "\"\nevidence = \"test:softkey\"\n", strings.Repeat("[[engineer.key]]\npublic = \"" + key(3) + "\"\nevidence = \"test:softkey\"\n", 17), "[[engineer]]", "17 keys"},
 		{"engineer's list", `"198.51.100.16/28"`, `"198.51.100.17/28"`, "allow", "host bits"},
 		{"software key", key(3), softwareKey(3), "public", "ssh-ed25519, which any software can hold"},
 		{"no key", key(3), "hello", "public", "no public key"},
@@ -140,7 +140,9 @@ func TestParseRefuses(t *testing.T) {
 		{"no evidence", `evidence = "test:softkey"`, ``, "[[engineer.key]]", `evidence ""`},
 		{"unlisted root", `evidence = "test:softkey"`, `evidence = "test:other"`, "evidence", `evidence "test:other"`},
 		{"evidence without root", `evidence = "test:softkey"`, `evidence = "test:"`, "evidence", `evidence "test:"`},
-		{"other evidence", `evidence = "test:softkey"`, `evidence = "piv"`, "evidence", `evidence "piv"`},
+		{"other evidence", `evidence = "test:softkey"`, `evidence = "yubikey"`, "evidence", `evidence "yubikey"`},
+		{"a card's evidence of a security key", `evidence = "test:softkey"`, `evidence = "piv"`, "public", "which no PIV card has"},
+		{"a challenge beside a test root", `evidence = "test:softkey"`, "evidence = \"test:softkey\"\nchallenge = \"x\"", "[[engineer.key]]", "beside it"},
 		{"no roots", `test_roots = ["softkey"]`, ``, "evidence", "not accepted"},
 		{"grant to nobody", `engineers = ["anna"]`, `engineers = []`, "engineers", "has no engineers"},
 		{"grant of nothing", `servers = ["se-1", "se-2"]`, ``, "[[grant]]", "has no servers"},
@@ -423,8 +425,8 @@ func TestAlgorithms(t *testing.T) {
 			}
 		}
 		for _, k := range a.PublicKeys {
-			if !strings.HasPrefix(k, "sk-") {
-				t.Errorf("%s: %s is not a security key's", l, k)
+			if !slices.Contains(securityKeyTypes, k) && !slices.Contains(cardKeyTypes, k) {
+				t.Errorf("%s: %s is no type of hardware's keys", l, k)
 			}
 		}
 	}

@@ -36,7 +36,7 @@ var robotKeyTypes = []string{ssh.KeyAlgoED25519, skEd25519, skECDSA}
 // decideRobot decides on a robot's login. What was proven is that it holds the key.
 func (p Policy) decideRobot(r Robot, l Login) Verdict {
 	source := l.Source.Unmap().WithZone("")
-	revoked := p.Certificates.KRL.key(l.Key)
+	revoked := p.revokedKey(l.Key)
 	switch {
 	case l.Certificate != nil:
 		return deny(CertificateKeyUnknown, "robot %s logs in with its key, not with a certificate", r.Name)
@@ -47,7 +47,7 @@ func (p Policy) decideRobot(r Robot, l Login) Verdict {
 	case r.Public != l.Key:
 		return deny(KeyUnknown, "not the key of robot %s", r.Name)
 	case revoked != "":
-		return deny(KeyRevoked, "the key of robot %s is on the revocation list, by %s", r.Name, revoked)
+		return deny(KeyRevoked, "the key of robot %s is revoked, by %s", r.Name, revoked)
 	}
 	return allow("robot %s", r.Name)
 }
@@ -107,7 +107,7 @@ func (p Policy) checkRobot(path string, r Robot, owners map[string]string) error
 	if !slices.Contains(robotKeyTypes, key.Type()) {
 		return tomlfile.At(path+".public", "make one with ssh-keygen -t ed25519", "key of robot %q is of type %s", r.Name, key.Type())
 	}
-	if a, err := p.SSH.Algorithms(); err == nil && hardwareType(key.Type()) && !slices.Contains(a.PublicKeys, key.Type()) {
+	if a, err := p.SSH.Algorithms(); err == nil && slices.Contains(securityKeyTypes, key.Type()) && !slices.Contains(a.PublicKeys, key.Type()) {
 		return tomlfile.At(path+".public", "a key of another type, or add the type to ssh.user_keys", "key of robot %q is of type %s, which ssh.user_keys does not have", r.Name, key.Type())
 	}
 	if other, ok := owners[r.Public]; ok {

@@ -18,7 +18,7 @@ func (p Policy) RobotsOf(server string, f inventory.Fleet, now time.Time) []Robo
 	}
 	var list []Robot
 	for _, r := range p.Robots {
-		if slices.Contains(r.Servers, server) && p.Certificates.KRL.key(r.Public) == "" {
+		if slices.Contains(r.Servers, server) && p.revokedKey(r.Public) == "" {
 			list = append(list, r)
 		}
 	}

@@ -64,7 +64,7 @@ func (p Policy) approver(a Approval, owners map[string]owner) (string, Verdict) 
 			v = deny(ApprovalMissing, "approval %s: the key is no engineer's", a.ID)
 		case !why.Allow:
 			v = deny(ApprovalMissing, "approval %s: %s", a.ID, why.Detail)
-		case p.SSH.VerifyRequired && !slices.Contains(a.Verified, key):
+		case p.SSH.VerifyRequired && securityKey(key) && !slices.Contains(a.Verified, key): // a card's key says it by its evidence alone
 			v = deny(ApprovalMissing, "approval %s: the signature of %s was made without user verification", a.ID, name)
 		case name == a.Engineer:
 			v = deny(ApprovalOwn, "approval %s is %s's own", a.ID, name)

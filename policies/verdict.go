@@ -1,6 +1,10 @@
 package policies
 
-import "fmt"
+import (
+	"fmt"
+
+	"mayfly/bastion/hardkey"
+)
 
 // Reason says why something was refused, in one word that logs and tests share. The zero value is a refusal too.
 type Reason string
@@ -18,6 +22,31 @@ const (
 	KeyRevoked       Reason = "key_revoked" // on the revocation list
 
 	KeyNoUserVerification Reason = "key_no_user_verification" // PIN or biometry is asked for, and not proven
+
+	// The evidence of an enrolled key is rejected: package bastion/hardkey says why.
+	AttestationMissing          Reason = hardkey.Missing
+	AttestationMalformed        Reason = hardkey.Malformed
+	AttestationChain            Reason = hardkey.Chain
+	AttestationOtherApplet      Reason = hardkey.OtherApplet
+	AttestationKeyDiffers       Reason = hardkey.KeyDiffers
+	AttestationKeyType          Reason = hardkey.KeyType
+	AttestationExtensionMissing Reason = hardkey.ExtensionMissing
+	AttestationSlot             Reason = hardkey.Slot
+	AttestationImported         Reason = hardkey.Imported
+	AttestationTouchNever       Reason = hardkey.TouchNever
+	AttestationTouchCached      Reason = hardkey.TouchCached
+	AttestationPINPolicy        Reason = hardkey.PINPolicy
+	AttestationFirmware         Reason = hardkey.Firmware
+	AttestationSerialDenied     Reason = hardkey.SerialDenied
+	AttestationSerialNotListed  Reason = hardkey.SerialNotListed
+	AttestationExpired          Reason = hardkey.Expired
+	AttestationChallenge        Reason = hardkey.ChallengeDiffers
+	AttestationSignature        Reason = hardkey.Signature
+	AttestationAAGUID           Reason = hardkey.AAGUID
+	AttestationRelyingParty     Reason = hardkey.RelyingParty
+	AttestationFlags            Reason = hardkey.Flags
+	AttestationCredProtect      Reason = hardkey.CredProtect
+	AttestationTest             Reason = hardkey.TestIssuer
 
 	CertificateAuthorityUnknown Reason = "certificate_authority_unknown" // not signed by a listed authority
 	CertificateType             Reason = "certificate_type"              // a host's
@@ -48,7 +77,12 @@ const (
 // Reasons are all of them, for who counts by reason. A test holds the list to the constants.
 var Reasons = []Reason{
 	Allowed, PolicyExpired, AddressNotListed, UserRoot, UserReserved, UserUnknown, KeyUnknown,
-	KeyNotHardware, KeyNoEvidence, KeyRevoked, KeyNoUserVerification, CertificateAuthorityUnknown, CertificateType, CertificatePrincipal,
+	KeyNotHardware, KeyNoEvidence, KeyRevoked, KeyNoUserVerification,
+	AttestationMissing, AttestationMalformed, AttestationChain, AttestationOtherApplet, AttestationKeyDiffers, AttestationKeyType,
+	AttestationExtensionMissing, AttestationSlot, AttestationImported, AttestationTouchNever, AttestationTouchCached, AttestationPINPolicy,
+	AttestationFirmware, AttestationSerialDenied, AttestationSerialNotListed, AttestationExpired, AttestationChallenge, AttestationSignature,
+	AttestationAAGUID, AttestationRelyingParty, AttestationFlags, AttestationCredProtect, AttestationTest,
+	CertificateAuthorityUnknown, CertificateType, CertificatePrincipal,
 	CertificateOption, CertificateSource, CertificateLifetime, CertificateEarly, CertificateExpired, CertificateRevoked, CertificateKeyUnknown,
 	TargetUnknown, TargetNotGranted, PortNotGranted, SessionOnly, SessionNotGranted, RobotNotToVPN, OutsideWindow,
 	ApprovalMissing, ApprovalEarly, ApprovalExpired, ApprovalOwn, ServerNotDrained, BreakGlassSealed,

@@ -1,0 +1,205 @@
+package policies
+
+import (
+	"crypto/x509"
+	"encoding/base64"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+
+	"mayfly/bastion/hardkey"
+	"mayfly/internal/tomlfile"
+)
+
+// Bounds of [hardware] and of what is shown for a key.
+const (
+	maxSerials     = 4096
+	maxAAGUIDs     = 256
+	maxRevoked     = 4096
+	maxIssuers     = 16
+	maxIssuer      = 8 << 10 // characters of a certificate
+	maxAttestation = 4       // certificates or files of one key
+	maxShown       = 8 << 10 // characters of each, and of a signature
+)
+
+var (
+	slot        = regexp.MustCompile(`^(9[acde]|8[2-9a-f]|9[0-5])$`)
+	firmware    = regexp.MustCompile(`^(0|[1-9][0-9]{0,2})(\.(0|[1-9][0-9]{0,2})){2}$`)
+	aaguid      = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	fingerprint = regexp.MustCompile(`^SHA256:[A-Za-z0-9+/]{43}$`)
+)
+
+var pinPolicies = []string{"never", "once", "always", "match_once", "match_always"}
+
+func (p Policy) checkHardware() error {
+	h := p.Hardware
+	if len(h.TestRoots) > maxRoots {
+		return tomlfile.At("hardware.test_roots", "remove those that are not used", "%d test roots: at most %d", len(h.TestRoots), maxRoots)
+	}
+	for i, r := range h.TestRoots {
+		path := at("hardware.test_roots", i)
+		if !word.MatchString(r) {
+			return tomlfile.At(path, `for example test_roots = ["softkey"]`, "test root %q is no lower-case word", r)
+		}
+		if slices.Contains(h.TestRoots[:i], r) {
+			return tomlfile.At(path, "each root once", "test root %q is there twice", r)
+		}
+	}
+	for _, l := range []struct {
+		key, what, mend string
+		list            []string
+		max             int
+		good            func(string) bool
+		mayBeEmpty      bool
+	}{
+		{"slots", "slot", `"9a" and the retired slots "82" to "95" are the default`, h.Slots, 32, slot.MatchString, false},
+		{"pin_policies", "PIN policy", strings.Join(pinPolicies[1:], ", ") + " are the default", h.PINPolicies, len(pinPolicies), func(s string) bool { return slices.Contains(pinPolicies, s) }, false},
+		{"aaguids", "AAGUID", `for example "d8522d9f-575b-4866-88a9-ba99fa02f35b", in small letters`, h.AAGUIDs, maxAAGUIDs, aaguid.MatchString, true},
+		{"revoked", "fingerprint", `as ssh-keygen -l prints it: "SHA256:…"`, h.Revoked, maxRevoked, fingerprint.MatchString, true},
+	} {
+		path := "hardware." + l.key
+		if l.list != nil && len(l.list) == 0 && !l.mayBeEmpty {
+			return tomlfile.At(path, "leave it out for the default", "%s is empty, which would mean the default", path)
+		}
+		if len(l.list) > l.max {
+			return tomlfile.At(path, "remove those that are not used", "%s has %d: at most %d", path, len(l.list), l.max)
+		}
+		for i, s := range l.list {
+			switch {
+			case !l.good(s):
+				return tomlfile.At(at(path, i), l.mend, "%s has %q, which is no %s", path, s, l.what)
+			case slices.Contains(l.list[:i], s):
+				return tomlfile.At(at(path, i), "each once", "%s has %q twice", path, s)
+			}
+		}
+	}
+	if h.MinFirmware != "" && !firmware.MatchString(h.MinFirmware) {
+		return tomlfile.At("hardware.min_firmware", `for example min_firmware = "5.7.0"`, "hardware.min_firmware %q is no version", h.MinFirmware)
+	}
+	if err := h.checkSerials(); err != nil {
+		return err
+	}
+	if err := checkIssuers("hardware.fido2_issuer", h.FIDO2Issuers, hardkey.KindFIDO2); err != nil {
+		return err
+	}
+	return checkIssuers("hardware.test_issuer", h.TestIssuers, hardkey.KindPIV, hardkey.KindFIDO2)
+}
+
+func (h Hardware) checkSerials() error {
+	if h.SerialsAllow != nil && len(h.SerialsAllow) == 0 {
+		return tomlfile.At("hardware.serials_allow", "leave it out for any serial number", "hardware.serials_allow is empty, which would mean any serial number")
+	}
+	for _, l := range []struct {
+		key  string
+		list []uint32
+	}{{"serials_allow", h.SerialsAllow}, {"serials_deny", h.SerialsDeny}} {
+		path := "hardware." + l.key
+		if len(l.list) > maxSerials {
+			return tomlfile.At(path, "remove those that are not used", "%s has %d: at most %d", path, len(l.list), maxSerials)
+		}
+		for i, n := range l.list {
+			switch {
+			case n == 0:
+				return tomlfile.At(at(path, i), "as it is printed on the card", "%s has 0, which is no serial number", path)
+			case slices.Contains(l.list[:i], n):
+				return tomlfile.At(at(path, i), "each once", "%s has %d twice", path, n)
+			}
+		}
+	}
+	for i, n := range h.SerialsDeny {
+		if slices.Contains(h.SerialsAllow, n) {
+			return tomlfile.At(at("hardware.serials_deny", i), "take it from one of the lists", "%d is in serials_allow as well", n)
+		}
+	}
+	return nil
+}
+
+// checkIssuers asks that each issuer is a certificate of an applet for which there may be any.
+func checkIssuers(path string, list []hardkey.Issuer, applets ...string) error {
+	if len(list) > maxIssuers {
+		return tomlfile.At(path, "remove those that are not used", "%d issuers: at most %d", len(list), maxIssuers)
+	}
+	for i, issuer := range list {
+		path := at(path, i)
+		if !word.MatchString(issuer.Name) {
+			return tomlfile.At(path+".name", "lower-case letters, digits and -", "issuer name %q is no lower-case word", issuer.Name)
+		}
+		if slices.ContainsFunc(list[:i], func(o hardkey.Issuer) bool { return o.Name == issuer.Name && o.Applet == issuer.Applet }) {
+			return tomlfile.At(path+".name", "each issuer once", "issuer %q is there twice", issuer.Name)
+		}
+		if !slices.Contains(applets, issuer.Applet) {
+			return tomlfile.At(path+".applet", "applet = \""+strings.Join(applets, "\" or \"")+"\"", "issuer %q has applet %q", issuer.Name, issuer.Applet)
+		}
+		data, err := base64.StdEncoding.Strict().DecodeString(issuer.Certificate)
+		if err == nil && len(issuer.Certificate) <= maxIssuer {
+			_, err = x509.ParseCertificate(data)
+		}
+		if err != nil || len(issuer.Certificate) > maxIssuer {
+			return tomlfile.At(path+".certificate", "openssl x509 -in FILE -outform DER | base64 -w0", "issuer %q: that is no certificate in base64", issuer.Name)
+		}
+	}
+	return nil
+}
+
+// checkKey asks that an enrolled key is one, of a type that its evidence can be about, and nobody else's. Whether real evidence is
+// accepted is not decided here: a key whose evidence is rejected keeps its owner out, and no policy from loading.
+func (p Policy) checkKey(path, engineer string, k Key, owners map[string]string) error {
+	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(k.Public))
+	if err != nil {
+		return tomlfile.At(path+".public", `the first two words of the .pub file: "sk-ssh-ed25519@openssh.com AAAA…"`, "key of %q is no public key", engineer)
+	}
+	switch {
+	case slices.Contains(k.types(), key.Type()):
+	case k.Evidence == hardkey.KindPIV:
+		return tomlfile.At(path+".public", "a card's key is of type "+strings.Join(cardKeyTypes, ", "), "key of %q is of type %s, which no PIV card has that is accepted here", engineer, key.Type())
+	default:
+		return tomlfile.At(path+".public", "make one with ssh-keygen -t ed25519-sk, or on a PIV card with bastion-agent setup", "key of %q is of type %s, which any software can hold", engineer, key.Type())
+	}
+	if a, err := p.SSH.Algorithms(); err == nil && !slices.Contains(a.PublicKeys, key.Type()) {
+		return tomlfile.At(path+".public", "enrol a key of another type, or add the type to ssh.user_keys", "key of %q is of type %s, which ssh.user_keys does not have", engineer, key.Type())
+	}
+	if strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key))) != k.Public {
+		return tomlfile.At(path+".public", "the first two words of the .pub file, without options and comment", "key of %q is not in the form \"TYPE BASE64\"", engineer)
+	}
+	if other, ok := owners[k.Public]; ok {
+		return tomlfile.At(path+".public", "each key belongs to one person, once", "key of %q is there twice, first as a key of %q", engineer, other)
+	}
+	if slices.Contains(p.Hardware.Revoked, ssh.FingerprintSHA256(key)) {
+		return tomlfile.At(path+".public", "take the key away, or its fingerprint from hardware.revoked", "key of %q is in hardware.revoked", engineer)
+	}
+	owners[k.Public] = engineer
+	return p.checkEvidence(path, engineer, k)
+}
+
+func (p Policy) checkEvidence(path, engineer string, k Key) error {
+	switch k.kind() {
+	case KindTest:
+		proof, v := p.Proof(engineer, k)
+		if !v.Allow {
+			break
+		}
+		if k.Challenge != "" || len(k.Attestation) > 0 || k.Signature != "" {
+			return tomlfile.At(path, "take them away: a test root needs none", "key of %q has evidence %q, and challenge, attestation or signature beside it", engineer, k.Evidence)
+		}
+		if p.SSH.VerifyRequired && !proof.UserVerification {
+			return tomlfile.At(path+".evidence", "enrol a key that was made with -O verify-required, or take verify_required away", "key of %q has evidence %q, which does not prove user verification, and ssh.verify_required asks for it", engineer, k.Evidence)
+		}
+		return nil
+	case hardkey.KindPIV, hardkey.KindFIDO2:
+		if len(k.Attestation) > maxAttestation {
+			return tomlfile.At(path+".attestation", "as fleetctl key add writes it", "key of %q has %d attestations: at most %d", engineer, len(k.Attestation), maxAttestation)
+		}
+		for _, text := range append(slices.Clone(k.Attestation), k.Challenge, k.Signature) {
+			if len(text) > maxShown || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' }) {
+				return tomlfile.At(path, "as fleetctl key add writes it", "key of %q: challenge, attestation and signature are lines of printable ASCII, of at most %d characters", engineer, maxShown)
+			}
+		}
+		return nil
+	}
+	return tomlfile.At(path+".evidence", `"piv" or "fido2", as fleetctl key add writes it; in a test fleet also "test:ROOT" with ROOT in hardware.test_roots`, "key of %q has evidence %q, which is not accepted", engineer, k.Evidence)
+}
+
+func at(path string, i int) string { return fmt.Sprintf("%s[%d]", path, i) }
