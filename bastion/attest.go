@@ -14,7 +14,8 @@ type credential struct {
 	fingerprint string
 	certificate *policies.Certificate // nil: a plain key
 	authority   string                // fingerprint of the certificate's authority
-	evidence    string                // as enrolled for this user; empty if it is not
+	evidence    string                // as enrolled for this user, and what it proves; empty if it is not
+	test        bool                  // by software
 	identity    policies.Kind
 	opening     string // of a break-glass identity
 }
@@ -30,8 +31,7 @@ func attest(p policies.Policy, user string, key ssh.PublicKey) credential {
 	}
 	c.public, c.kind, c.fingerprint = trust.FormatKey(key), key.Type(), ssh.FingerprintSHA256(key)
 	k, _ := p.Enrolled(user, c.public)
-	c.evidence = k.Evidence
+	proof, _ := p.Proof(user, k)
+	c.evidence, c.test = policies.EvidenceText(k, proof), proof.Test || k.IsTest()
 	return c
 }
-
-func (c credential) isTest() bool { return policies.IsTestEvidence(c.evidence) }

@@ -126,7 +126,7 @@ func Check(c Config, now time.Time) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	algorithms, err := r.bundle.Policy.SSH.Algorithms()
+	algorithms, err := r.bundle.Policy.Algorithms()
 	if err != nil {
 		return Report{}, err
 	}

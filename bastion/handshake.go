@@ -25,9 +25,9 @@ var softwareKeyTypes = []string{ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.Key
 
 // baseConfig pins every list of algorithms. The library takes an empty list for its own defaults, SHA-1 among them, so a
 // list that is empty, or names what the library does not have, is refused here.
-func baseConfig(asked policies.SSH, keys *hostKeys) (*ssh.ServerConfig, error) {
-	level := asked.Level
-	a, err := asked.Algorithms()
+func baseConfig(p policies.Policy, keys *hostKeys) (*ssh.ServerConfig, error) {
+	level := p.SSH.Level
+	a, err := p.Algorithms()
 	if err != nil {
 		return nil, fmt.Errorf("choosing algorithms: %w", err)
 	}

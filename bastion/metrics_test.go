@@ -9,6 +9,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -67,6 +69,17 @@ func constants(t *testing.T, file, typ string) (texts []string) {
 // TestMetricReasons holds the labels to the constants: each reason code is one, and nothing else is.
 func TestMetricReasons(t *testing.T) {
 	want := append(constants(t, "reasons.go", "Reason"), constants(t, "../policies/verdict.go", "Reason")...)
+	rejections, err := os.ReadFile("hardkey/rejection.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	attestation := regexp.MustCompile(`"(attestation_[a-z_]+)"`).FindAllStringSubmatch(string(rejections), -1)
+	if len(attestation) < 20 {
+		t.Fatalf("found only %d reasons of hardkey", len(attestation))
+	}
+	for _, m := range attestation {
+		want = append(want, m[1])
+	}
 	want = append(want, witness.Missing, witness.Frozen, witness.Forked, plugin.Denied, plugin.Failed, plugin.Late)
 	var got []string
 	for _, r := range allReasons() {

@@ -44,7 +44,7 @@ type ruling struct {
 
 // rule derives a ruling, and refuses what cannot be served safely.
 func rule(b *bundle.Bundle, keys *hostKeys) (*ruling, error) {
-	config, err := baseConfig(b.Policy.SSH, keys)
+	config, err := baseConfig(b.Policy, keys)
 	if err != nil {
 		return nil, err
 	}

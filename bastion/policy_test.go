@@ -384,7 +384,7 @@ func TestAlgorithmsAreNeverEmpty(t *testing.T) {
 		"pq-only":      "mlkem768x25519-sha256",
 		"pq-preferred": "mlkem768x25519-sha256 curve25519-sha256 curve25519-sha256@libssh.org",
 	} {
-		c, err := baseConfig(policies.SSH{Level: level}, keys)
+		c, err := baseConfig(policies.Policy{SSH: policies.SSH{Level: level}}, keys)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -401,18 +401,18 @@ func TestAlgorithmsAreNeverEmpty(t *testing.T) {
 			t.Errorf("%s: %+v", level, c)
 		}
 	}
-	if _, err := baseConfig(policies.SSH{}, keys); err == nil {
+	if _, err := baseConfig(policies.Policy{}, keys); err == nil {
 		t.Error("no level was taken for one")
 	}
 	own := policies.SSH{Level: policies.PQOnly, Ciphers: []string{"aes128-gcm@openssh.com"}, HostKeys: []string{"ssh-ed25519"}, UserKeys: []string{"sk-ssh-ed25519@openssh.com"}}
-	c, err := baseConfig(own, keys)
+	c, err := baseConfig(policies.Policy{SSH: own}, keys)
 	if err != nil || len(c.Ciphers) != 1 || c.Ciphers[0] != "aes128-gcm@openssh.com" || len(c.KeyExchanges) != 1 || slices.Contains(c.PublicKeyAuthAlgorithms, "sk-ecdsa-sha2-nistp256@openssh.com") {
 		t.Errorf("a policy's own lists: %+v, %v", c, err)
 	}
 	for name, bad := range map[string]policies.SSH{
 		"empty": {Level: policies.PQOnly, Ciphers: []string{}}, "weak": {Level: policies.PQOnly, MACs: []string{"hmac-sha1"}}, "unknown": {Level: policies.PQOnly, HostKeys: []string{"x"}},
 	} {
-		if c, err := baseConfig(bad, keys); err == nil {
+		if c, err := baseConfig(policies.Policy{SSH: bad}, keys); err == nil {
 			t.Errorf("%s: got %+v", name, c)
 		}
 	}

@@ -59,7 +59,7 @@ type loginRecord struct {
 	Key        string `json:"key"`      // SHA-256 fingerprint
 	KeyType    string `json:"key_type"`
 	Evidence   string `json:"evidence"`
-	Test       bool   `json:"test"` // the evidence is a software authenticator's
+	Test       bool   `json:"test"` // the evidence is software's: of a test root or of a test issuer
 	Policy     uint64 `json:"policy"`
 	Opening    string `json:"opening,omitempty"` // of a break-glass identity
 
@@ -69,7 +69,7 @@ type loginRecord struct {
 func (v *visit) loginRecord() loginRecord {
 	return loginRecord{
 		Connection: v.id, Source: v.source.String(), Balancer: v.balancer(), User: escape(v.login.User, maxText), Identity: string(v.credential.identity),
-		Key: v.credential.fingerprint, KeyType: v.credential.kind, Evidence: v.credential.evidence, Test: v.credential.isTest(),
+		Key: v.credential.fingerprint, KeyType: v.credential.kind, Evidence: v.credential.evidence, Test: v.credential.test,
 		Policy: v.server.ruling.Load().bundle.Version, Opening: v.credential.opening, Certificate: v.credential.certificateRecord(),
 	}
 }
@@ -222,7 +222,7 @@ func (v *visit) write(outcome string, why policies.Reason, detail string) {
 	r.Outcome, r.Reason, r.Detail = outcome, why, escape(detail, maxDetail)
 	r.Policy, r.Tries = v.ruling.bundle.Version, v.tried.total
 	r.Key, r.KeyType = v.credential.fingerprint, v.credential.kind
-	r.Evidence, r.Test = v.credential.evidence, v.credential.isTest()
+	r.Evidence, r.Test = v.credential.evidence, v.credential.test
 	r.Identity, r.Certificate = string(v.credential.identity), v.credential.certificateRecord()
 	if why == keyNoTouch || why == badSignature {
 		r.ClaimedKey = v.claimed

@@ -60,13 +60,17 @@ func (d state) fleet() (inventory.Fleet, error) {
 	return inventory.Parse(d.fleetFile(), data)
 }
 
-// policy reads policy.toml and checks it against the fleet.
+// policy reads policy.toml, checks it against the fleet, and verifies the evidence of its keys.
 func (d state) policy(f inventory.Fleet) (policies.Policy, error) {
 	data, err := read(d.policyFile(), "write the fleet's policy.toml first; docs/manual.md#policytoml describes it")
 	if err != nil {
 		return policies.Policy{}, err
 	}
-	return policies.Parse(d.policyFile(), data, f)
+	p, err := policies.Parse(d.policyFile(), data, f)
+	if err != nil {
+		return p, err
+	}
+	return p.Verified(f, time.Now()), nil
 }
 
 func (d state) trust() (*trust.Trust, []byte, error) {

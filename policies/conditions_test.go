@@ -316,7 +316,7 @@ func TestConditionsAreChecked(t *testing.T) {
 		{"glass with an engineer's name", strings.Replace(glassTOML, `"glass"`, `"anna"`, 1), "the name of somebody else"},
 		{"glass twice", glassTOML + strings.Replace(glassTOML, key(7), key(8), 1), "the name of somebody else"},
 		{"glass as root", strings.Replace(glassTOML, `"glass"`, `"root"`, 1), "no Unix account name for people"},
-		{"glass with too many keys", glassTOML + strings.Repeat("\n[[break_glass.key]]" + strings.Split(glassTOML, "[[break_glass.key]]")[1], 16), "17 keys"},
+		{"glass with too many keys", glassTOML + strings.Repeat("\n[[break_glass.key]]"+strings.Split(glassTOML, "[[break_glass.key]]")[1], 16), "17 keys"},
 		{"glass with a software key", strings.Replace(glassTOML, key(7), softwareKey(7), 1), "any software can hold"},
 		{"glass with anna's key", strings.Replace(glassTOML, key(7), key(1), 1), `a key of "anna"`},
 		{"glass without evidence", strings.Replace(glassTOML, `"test:softkey"`, `""`, 1), "not accepted"},

@@ -185,6 +185,9 @@ func (k Key) kind() string {
 	return k.Evidence
 }
 
+// IsTest reports whether the evidence is a test root's.
+func (k Key) IsTest() bool { return k.kind() == KindTest }
+
 // types that the key may have: those that its evidence can be about.
 func (k Key) types() []string {
 	if k.kind() == hardkey.KindPIV {

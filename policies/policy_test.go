@@ -129,7 +129,7 @@ func TestParseRefuses(t *testing.T) {
 		{"engineer name", `name = "anna"`, `name = "anna@10.0.0.1"`, `name = "anna@`, "no Unix account name"},
 		{"engineer name like an option", `name = "anna"`, `name = "-anna"`, `name = "-anna`, "no Unix account name"},
 		{"engineer twice", `name = "bert"`, `name = "anna"`, `name = "anna"`, "there twice"},
-		{"too many keys", "[[engineer.key]]\npublic = \"" + key(3) + "\"\nevidence = \"test:softkey\"\n", strings.Repeat("[[engineer.key]]\npublic = \"" + key(3) + "\"\nevidence = \"test:softkey\"\n", 17), "[[engineer]]", "17 keys"},
+		{"too many keys", "[[engineer.key]]\npublic = \"" + key(3) + "\"\nevidence = \"test:softkey\"\n", strings.Repeat("[[engineer.key]]\npublic = \""+key(3)+"\"\nevidence = \"test:softkey\"\n", 17), "[[engineer]]", "17 keys"},
 		{"engineer's list", `"198.51.100.16/28"`, `"198.51.100.17/28"`, "allow", "host bits"},
 		{"software key", key(3), softwareKey(3), "public", "ssh-ed25519, which any software can hold"},
 		{"no key", key(3), "hello", "public", "no public key"},

@@ -19,8 +19,8 @@ import (
 	"mayfly/internal/hint"
 )
 
-// MaxSize bounds a file, in bytes.
-const MaxSize = 1 << 20
+// MaxSize bounds a file, in bytes: a policy may be as large as a bundle, for the evidence of its keys.
+const MaxSize = 2 << 20
 
 // Problem is an objection to a value, named by its path.
 type Problem struct {

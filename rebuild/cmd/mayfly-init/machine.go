@@ -242,7 +242,7 @@ func (m *machine) apply(b *bundle.Bundle, now time.Time) error {
 	server, _ := b.Inventory.Server(m.papers.ticket.Server)
 	here := granted(b.Policy, b.Inventory, server.Name, now)
 	bastions := bastionAddresses(b.Inventory)
-	algorithms, err := sshdAlgorithms(b.Policy.SSH)
+	algorithms, err := sshdAlgorithms(b.Policy)
 	if err != nil {
 		return refuse(codeAlgorithms, "%w", err)
 	}

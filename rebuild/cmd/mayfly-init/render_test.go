@@ -117,7 +117,7 @@ func TestSessionAuthority(t *testing.T) {
 	if len(here) != 2 || here[0].name != "ana" || here[0].session || len(here[0].keys) != 1 || here[1].name != "bo" || !here[1].session || len(here[1].keys) != 0 {
 		t.Fatalf("got %+v", here)
 	}
-	a, err := sshdAlgorithms(policies.SSH{Level: policies.PQPreferred})
+	a, err := sshdAlgorithms(policies.Policy{SSH: policies.SSH{Level: policies.PQPreferred}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -265,7 +265,7 @@ func TestSSHDAlgorithms(t *testing.T) {
 		policies.PQPreferred: "sntrup761x25519-sha512@openssh.com curve25519-sha256 curve25519-sha256@libssh.org",
 		policies.PQOnly:      "sntrup761x25519-sha512@openssh.com",
 	} {
-		a, err := sshdAlgorithms(policies.SSH{Level: level})
+		a, err := sshdAlgorithms(policies.Policy{SSH: policies.SSH{Level: level}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -278,13 +278,13 @@ func TestSSHDAlgorithms(t *testing.T) {
 			}
 		}
 	}
-	if _, err := sshdAlgorithms(policies.SSH{Level: "weak"}); err == nil {
+	if _, err := sshdAlgorithms(policies.Policy{SSH: policies.SSH{Level: "weak"}}); err == nil {
 		t.Error("an unknown level has algorithms")
 	}
 }
 
 func TestSSHDConfiguration(t *testing.T) {
-	a, err := sshdAlgorithms(policies.SSH{Level: policies.PQPreferred})
+	a, err := sshdAlgorithms(policies.Policy{SSH: policies.SSH{Level: policies.PQPreferred}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -59,7 +59,7 @@ func newBehindBastion(t *testing.T) *behindBastion {
 	who := engineer{name: rogueUser, keys: []string{b.ana.Authorized()}}
 	b.write("authorized_keys/"+rogueUser, authorizedKeys(who, from))
 	b.write("revoked_keys", policies.Revocations{}.Bytes())
-	a, err := sshdAlgorithms(policies.SSH{Level: policies.PQPreferred})
+	a, err := sshdAlgorithms(policies.Policy{SSH: policies.SSH{Level: policies.PQPreferred}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,12 +36,14 @@ var known92 = map[string]bool{
 	certificateType:                      true,
 	"sk-ssh-ed25519@openssh.com":         true,
 	"sk-ecdsa-sha2-nistp256@openssh.com": true,
+	"ecdsa-sha2-nistp256":                true,
+	"ecdsa-sha2-nistp384":                true,
 }
 
 // sshdAlgorithms is the strongest subset of a level that OpenSSH 9.2 supports. ML-KEM comes with 9.9: where the level names it,
 // the post-quantum exchange that 9.2 has takes its place.
-func sshdAlgorithms(asked policies.SSH) (policies.Algorithms, error) {
-	a, err := asked.Algorithms()
+func sshdAlgorithms(p policies.Policy) (policies.Algorithms, error) {
+	a, err := p.Algorithms()
 	if err != nil {
 		return policies.Algorithms{}, fmt.Errorf("choosing sshd's algorithms: %w", err)
 	}
@@ -101,7 +103,7 @@ func sshdConfiguration(s sshdSettings) []byte {
 
 	line("AuthenticationMethods", "publickey")
 	line("PubkeyAuthentication", "yes")
-	options := []string{"touch-required"}
+	options := []string{"touch-required"} // of security keys: sshd asks no other type for a flag that its signatures do not have
 	if s.verify {
 		options = append(options, "verify-required")
 	}

@@ -151,7 +151,7 @@ func TestSSHDRefusesRevoked(t *testing.T) {
 	who := engineer{name: "deploy", keys: []string{key.Authorized()}}
 	s.write("authorized_keys/deploy", authorizedKeys(who, local))
 	s.write("revoked_keys", policies.Revocations{}.Bytes())
-	a, err := sshdAlgorithms(policies.SSH{Level: policies.PQPreferred})
+	a, err := sshdAlgorithms(policies.Policy{SSH: policies.SSH{Level: policies.PQPreferred}})
 	if err != nil {
 		t.Fatal(err)
 	}

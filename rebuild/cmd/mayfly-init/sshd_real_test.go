@@ -79,7 +79,7 @@ func TestSSHDAcceptsConfiguration(t *testing.T) {
 		return cmd.CombinedOutput()
 	}
 	for _, level := range []policies.Level{policies.PQPreferred, policies.PQOnly} {
-		a, err := sshdAlgorithms(policies.SSH{Level: level})
+		a, err := sshdAlgorithms(policies.Policy{SSH: policies.SSH{Level: level}})
 		if err != nil {
 			t.Fatal(err)
 		}
