@@ -34,9 +34,6 @@ func TestDependencies(t *testing.T) {
 		}
 		slices.Sort(deps)
 		for _, d := range deps {
-			if d == "mayfly/bastion/hardkey" {
-				continue // pure: who decides by keys verifies their evidence, a server and a stub as well as the bastion
-			}
 			for _, n := range tt.never {
 				if strings.HasPrefix(d, n) && d != "mayfly/bastion/hardkey" || d == "testing" { // evidence of a key's hardware is verified by all who read trust.json
 					t.Errorf("%s links %s", tt.command, d)
