@@ -13,13 +13,14 @@ import (
 	"slices"
 
 	"mayfly/internal/command"
+	"mayfly/testenv/pivcard"
 	"mayfly/testenv/softkey"
 )
 
 var program = command.Program{
 	Name:    "testenv",
 	Summary: "a whole fleet on one machine",
-	Verbs: slices.Concat([]command.Verb{demoVerb, upVerb, downVerb, statusVerb, testVerb, benchTunnelVerb, benchBastionVerb, soakVerb, fuzzVerb}, softkey.Verbs(),
+	Verbs: slices.Concat([]command.Verb{demoVerb, upVerb, downVerb, statusVerb, testVerb, benchTunnelVerb, benchBastionVerb, soakVerb, fuzzVerb}, softkey.Verbs(), pivcard.Verbs(),
 		[]command.Verb{partDNSVerb, partWebVerb, partForwardVerb, partFetchVerb, partSSHVerb}),
 }
 
