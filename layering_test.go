@@ -26,7 +26,7 @@ var layerNames = []string{"leaf", "pure", "effect", "main", "testenv"}
 
 // purePackages decide and describe. What is in none of the lists below has effects.
 var purePackages = []string{
-	"inventory", "policies", "policies/trust", "policies/bundle", "policies/witness", "bastion/hardkey",
+	"inventory", "policies", "policies/trust", "policies/bundle", "policies/witness", "bastion/hardkey", "policies/enrolment",
 	"policies/krl",
 	"policies/statement",
 	"fleetctl/plan", "rebuild/release", "rebuild/ticket", "rebuild/ticket/issue", "rebuild/cpio", "tunnel/dns",

@@ -1,17 +1,8 @@
-// Package hardkey is proof that a key lives in hardware: PIV attestation and FIDO2 attestation, verified against what a fleet
-// asks of keys. It says nothing about who may log in; it does no I/O and never reads the clock.
 package hardkey
 
-import "time"
-
-// Shown is what was shown for a key when it was enrolled. It stands in the policy beside the key and is verified again at every
-// load, so a change of the rules meets keys that are enrolled already.
-type Shown struct {
-	Kind        string   `toml:"evidence" json:"evidence"`                 // "piv" or "fido2"; what begins with "test:" is decided in package policies
-	Challenge   string   `toml:"challenge" json:"challenge,omitempty"`     // one line without its newline; what was signed is the line and "\n"
-	Attestation []string `toml:"attestation" json:"attestation,omitempty"` // base64. piv: slot certificate, device certificate (f9); fido2: what ssh-keygen -O write-attestation wrote
-	Signature   string   `toml:"signature" json:"signature,omitempty"`     // piv: base64 of the SSHSIG blob by the key itself, over the challenge line and "\n"; fido2: none, the attestation signs the challenge
-}
+import (
+	"time"
+)
 
 // Kinds of evidence.
 const (
@@ -21,6 +12,23 @@ const (
 
 // Namespace of the signature by which a PIV key answers its challenge.
 const Namespace = "mayfly-enrolment"
+
+// Implementation constants.
+const (
+	maxPublic      = 1 << 10 // bytes of "TYPE BASE64"
+	maxCertificate = 4 << 10 // bytes of DER; real ones have about 800
+	maxAttestation = 8 << 10 // bytes of what ssh-keygen wrote
+	maxSignature   = 4 << 10 // bytes of an SSHSIG blob
+)
+
+// Shown is what was shown for a key when it was enrolled. It stands in the policy beside the key and is verified again at every
+// load, so a change of the rules meets keys that are enrolled already.
+type Shown struct {
+	Kind        string   `toml:"evidence" json:"evidence"`                 // "piv" or "fido2"; what begins with "test:" is decided in package policies
+	Challenge   string   `toml:"challenge" json:"challenge,omitempty"`     // one line without its newline; what was signed is the line and "\n"
+	Attestation []string `toml:"attestation" json:"attestation,omitempty"` // base64. piv: slot certificate, device certificate (f9); fido2: what ssh-keygen -O write-attestation wrote
+	Signature   string   `toml:"signature" json:"signature,omitempty"`     // piv: base64 of the SSHSIG blob by the key itself, over the challenge line and "\n"; fido2: none, the attestation signs the challenge
+}
 
 // Rules is what a fleet asks of keys, from [hardware] of its policy. The zero value asks for what the comments say.
 type Rules struct {
@@ -65,6 +73,75 @@ type Proof struct {
 
 // Verify decides whether what was shown proves that the key, "TYPE BASE64", of the person in the fleet lives in hardware that
 // keeps the rules. A Rejection is nil when it does; compare it as such before it becomes an error.
+//
+// When a challenge was made is told, not judged: how old one may be when a key is enrolled is a question of that moment, and the
+// answer stays true.
 func Verify(fleet, name, public string, s Shown, r Rules, now time.Time) (Proof, *Rejection) {
-	return Proof{}, reject(Missing, "this key came with no proof that it lives in hardware", "enrol it with bastion-agent enroll")
+	key, rejection := s.key(public)
+	if rejection != nil {
+		return Proof{}, rejection
+	}
+	c, rejection := checkChallenge(fleet, name, s.Challenge)
+	if rejection != nil {
+		return Proof{}, rejection
+	}
+	compiled, err := r.compile()
+	if err != nil {
+		return Proof{}, reject(BadRules, "mend [hardware] in the policy", "the fleet's rules for keys cannot be read: %v", err)
+	}
+	proof := Proof{Kind: s.Kind, Made: c.Made}
+	if s.Kind == KindPIV {
+		rejection = proof.piv(key, s, c, compiled, now)
+	} else {
+		rejection = proof.fido2(key, s, c, compiled, now)
+	}
+	if rejection != nil {
+		return Proof{}, rejection
+	}
+	return proof, nil
+}
+
+// Check refuses what Verify could not even read, for whoever takes what was shown from outside. The rejection names the field.
+func (s Shown) Check(public string) *Rejection {
+	if _, rejection := s.key(public); rejection != nil {
+		return rejection
+	}
+	if _, err := ParseChallenge(s.Challenge); err != nil {
+		return malformed("challenge", "%v", err)
+	}
+	if s.Kind == KindFIDO2 {
+		_, rejection := s.statement()
+		return rejection
+	}
+	if _, _, rejection := s.certificates(); rejection != nil {
+		return rejection
+	}
+	_, rejection := s.answer()
+	return rejection
+}
+
+// key is the one that was shown, of a type that the kind of evidence is for.
+func (s Shown) key(public string) (key, *Rejection) {
+	if s.Kind != KindPIV && s.Kind != KindFIDO2 {
+		return key{}, reject(Kind, "enrol the key with bastion-agent enroll", "evidence %q is of no kind that proves hardware", clip(s.Kind)).of("evidence")
+	}
+	if len(s.Attestation) == 0 {
+		return key{}, reject(Missing, "make a key on the card (bastion-agent setup) and enrol that",
+			"the key came without an attestation; one that was imported, or that software holds, cannot have any").of("attestation")
+	}
+	return parseKey(public, s.Kind)
+}
+
+func checkChallenge(fleet, name, line string) (Challenge, *Rejection) {
+	const mend = "get a challenge for this person with fleetctl key challenge, and enrol again"
+	c, err := ParseChallenge(line)
+	switch {
+	case err != nil:
+		return Challenge{}, reject(ChallengeDiffers, mend, "the challenge cannot be read: %v", err).of("challenge")
+	case c.Fleet != fleet:
+		return Challenge{}, reject(ChallengeDiffers, mend, "the key answered a challenge of fleet %q, not of %q", c.Fleet, fleet).of("challenge")
+	case c.Name != name:
+		return Challenge{}, reject(ChallengeDiffers, mend, "the key answered a challenge made for %q, not for %q", c.Name, name).of("challenge")
+	}
+	return c, nil
 }

@@ -67,7 +67,15 @@ func Parse(block []byte) (*Signature, error) {
 	if err != nil {
 		return nil, fmt.Errorf("signature's armor: %w", err)
 	}
-	raw, ok = bytes.CutPrefix(raw, []byte(magic))
+	return ParseBlob(raw)
+}
+
+// ParseBlob reads what is inside an armored block, strictly.
+func ParseBlob(raw []byte) (*Signature, error) {
+	if len(raw) > MaxBlock {
+		return nil, fmt.Errorf("signature longer than %d bytes", MaxBlock)
+	}
+	raw, ok := bytes.CutPrefix(raw, []byte(magic))
 	if !ok {
 		return nil, errors.New("not an SSH signature")
 	}

@@ -154,13 +154,17 @@ func (s *Signature) signed(message []byte) ([]byte, error) {
 	}{s.namespace, s.reserved, s.hash, sum})...), nil
 }
 
-// Armor returns the signature as ssh-keygen writes it.
-func (s *Signature) Armor() []byte {
-	raw := append([]byte(magic), ssh.Marshal(blob{
+// Blob returns what is inside the armor, for where a signature is a field and not a file.
+func (s *Signature) Blob() []byte {
+	return append([]byte(magic), ssh.Marshal(blob{
 		Version: version, PublicKey: s.key.Marshal(), Namespace: s.namespace, Reserved: s.reserved, Hash: s.hash,
 		Signature: ssh.Marshal(s.signature),
 	})...)
-	text := base64.StdEncoding.EncodeToString(raw)
+}
+
+// Armor returns the signature as ssh-keygen writes it.
+func (s *Signature) Armor() []byte {
+	text := base64.StdEncoding.EncodeToString(s.Blob())
 	var b bytes.Buffer
 	b.WriteString(begin + "\n")
 	for len(text) > 0 {
