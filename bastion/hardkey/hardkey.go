@@ -122,10 +122,10 @@ func (s Shown) Check(public string) *Rejection {
 
 // key is the one that was shown, of a type that the kind of evidence is for.
 func (s Shown) key(public string) (key, *Rejection) {
-	if s.Kind != KindPIV && s.Kind != KindFIDO2 {
+	if s.Kind != "" && s.Kind != KindPIV && s.Kind != KindFIDO2 {
 		return key{}, reject(Kind, "enrol the key with bastion-agent enroll", "evidence %q is of no kind that proves hardware", clip(s.Kind)).of("evidence")
 	}
-	if len(s.Attestation) == 0 {
+	if s.Kind == "" || len(s.Attestation) == 0 {
 		return key{}, reject(Missing, "make a key on the card (bastion-agent setup) and enrol that",
 			"the key came without an attestation; one that was imported, or that software holds, cannot have any").of("attestation")
 	}
