@@ -7,6 +7,7 @@ require (
 	github.com/erofs/go-erofs v0.3.1 // writes the image: EROFS in pure Go, reproducible
 	github.com/fxamacker/cbor/v2 v2.9.6 // strict CBOR: what FIDO2 authenticators say
 	github.com/go-piv/piv-go/v2 v2.6.0 // PIV cards through PC/SC, in bastion-agent alone (cgo)
+	github.com/godbus/dbus/v5 v5.2.4 // desktop notifications of bastion-agent
 	github.com/google/nftables v0.3.0 // NAT and host rules on servers, without a program
 	github.com/hashicorp/go-hclog v1.6.3 // go-plugin's logger, which is told nothing
 	github.com/hashicorp/go-plugin v1.8.0 // runs a site's own deciders as processes

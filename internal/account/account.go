@@ -57,10 +57,7 @@ func ActAsOwner(path string) (bool, error) {
 	if err := syscall.Setgroups(groups); err != nil {
 		return false, fmt.Errorf("becoming user %s: setting groups: %w", Name(uid), err)
 	}
-	if err := syscall.Setresgid(gid, gid, gid); err != nil {
-		return false, fmt.Errorf("becoming user %s: %w", Name(uid), err)
-	}
-	if err := syscall.Setresuid(uid, uid, uid); err != nil {
+	if err := become(uid, gid); err != nil {
 		return false, fmt.Errorf("becoming user %s: %w", Name(uid), err)
 	}
 	return true, nil
