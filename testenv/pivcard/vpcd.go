@@ -63,7 +63,7 @@ func (c *Card) Serve(ctx context.Context, conn net.Conn) error {
 		defer close(frames)
 		defer cancel()
 		for {
-			b, err := readFrame(conn)
+			b, err := readFrame(quick{conn})
 			if err != nil {
 				ended = err
 				return
