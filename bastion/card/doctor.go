@@ -1,0 +1,305 @@
+package card
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"mayfly/internal/hint"
+)
+
+const kindDiagnosis = "mayfly-card-doctor/1"
+
+// Health is what a check comes to.
+type Health string
+
+const (
+	Healthy Health = "ok"
+	Warn    Health = "warn" // it works, and somebody should know
+	Fails   Health = "fail" // it does not work, or not as meant
+)
+
+// Finding is the result of one check.
+type Finding struct {
+	Check  string `json:"check"`
+	Health Health `json:"status"`
+	What   string `json:"what"`
+	Hint   string `json:"hint,omitempty"` // its mend
+}
+
+// Diagnosis is what "bastion-agent doctor" found.
+type Diagnosis struct {
+	Kind     string    `json:"kind"`
+	At       time.Time `json:"at"`
+	Findings []Finding `json:"findings"`
+	Failures int       `json:"failures"`
+	Warnings int       `json:"warnings"`
+}
+
+// Machine is what a doctor looks at beside the cards.
+type Machine struct {
+	System  string                                    // "linux", "darwin"
+	Service func() (path string, installed bool)      // pcscd's program
+	Socket  func(ctx context.Context) (string, error) // connects to pcscd's socket, and names it
+	Holders func() []string                           // programs that are known to keep cards, and run
+}
+
+// Errors that Machine.Socket tells apart.
+var (
+	ErrNoSocket     = errors.New("there is no socket")
+	ErrSocketDead   = errors.New("nobody listens")
+	ErrSocketDenied = errors.New("permission denied")
+)
+
+// fewTries is how many tries left are worth a warning.
+const fewTries = 2
+
+// doctor collects findings.
+type doctor struct {
+	machine  Machine
+	reach    Reach
+	floor    Version
+	findings []Finding
+}
+
+func (d *doctor) note(check string, h Health, mend, format string, args ...any) {
+	if h == Healthy {
+		mend = ""
+	}
+	d.findings = append(d.findings, Finding{Check: check, Health: h, What: fmt.Sprintf(format, args...), Hint: mend})
+}
+
+func (d *doctor) ok(check, format string, args ...any) { d.note(check, Healthy, "", format, args...) }
+
+// fail notes an error with its own hint.
+func (d *doctor) fail(check string, err error) { d.note(check, Fails, hint.Of(err), "%v", err) }
+
+// Doctor finds why a card does not answer, or answers less than a fleet asks. It changes nothing and tries no PIN.
+func Doctor(ctx context.Context, reach Reach, machine Machine, floor Version, now time.Time) Diagnosis {
+	d := &doctor{machine: machine, reach: reach, floor: floor}
+	if readers, ok := d.service(ctx); ok {
+		d.readers(ctx, readers)
+	}
+	diagnosis := Diagnosis{Kind: kindDiagnosis, At: now.UTC(), Findings: d.findings}
+	for _, f := range d.findings {
+		switch f.Health {
+		case Fails:
+			diagnosis.Failures++
+		case Warn:
+			diagnosis.Warnings++
+		}
+	}
+	return diagnosis
+}
+
+// service looks at the way to readers: this program, pcscd, its socket, and whether it lets us in.
+func (d *doctor) service(ctx context.Context) ([]Reader, bool) {
+	readers, err := d.reach.Readers(ctx)
+	if FaultOf(err) == NotBuilt {
+		d.fail("program", err)
+		return nil, false
+	}
+	d.ok("program", "built with smart cards")
+	if d.machine.System == "linux" {
+		d.daemon(ctx, err == nil)
+	}
+	switch FaultOf(err) {
+	case "":
+		if err == nil {
+			return readers, true
+		}
+		d.fail("pcsc", err)
+	case NoService:
+		// daemon has said why, where it could
+		if d.machine.System != "linux" {
+			d.note("pcsc", Fails, "log out and in again, or restart the machine: the system's own service does not answer", "%v", err)
+		} else {
+			d.fail("pcsc", err)
+		}
+	default:
+		d.fail("pcsc", err)
+	}
+	return nil, false
+}
+
+// daemon looks for pcscd, where it is one.
+func (d *doctor) daemon(ctx context.Context, answers bool) {
+	path, installed := d.machine.Service()
+	if installed {
+		d.ok("pcscd", "%s", path)
+	} else if !answers {
+		d.note("pcscd", Fails, "apt-get install pcscd libccid", "pcscd is not installed")
+	}
+	socket, err := d.machine.Socket(ctx)
+	switch {
+	case err == nil:
+		d.ok("socket", "%s", socket)
+	case errors.Is(err, ErrNoSocket) && installed:
+		d.note("socket", Fails, "systemctl enable --now pcscd.socket", "%s: pcscd does not run", socket)
+	case errors.Is(err, ErrSocketDead):
+		d.note("socket", Fails, "systemctl restart pcscd.socket pcscd.service", "%s: pcscd has ended, and left its socket", socket)
+	case errors.Is(err, ErrSocketDenied):
+		d.note("socket", Fails, "it is for everybody on Debian: look at its mode and at that of its directory; polkit decides who may use cards", "%s: this user may not connect", socket)
+	case !errors.Is(err, ErrNoSocket):
+		d.note("socket", Fails, "systemctl status pcscd.socket", "%s: %v", socket, err)
+	}
+}
+
+// readers looks at each, and at its card.
+func (d *doctor) readers(ctx context.Context, readers []Reader) {
+	if len(readers) == 0 {
+		d.note("reader", Fails, mends[NoReader]+"; libccid is its driver", "there is no reader: a YubiKey is one by itself")
+		return
+	}
+	found := false
+	for _, r := range readers {
+		switch {
+		case !r.Present:
+			d.note("reader", Warn, "put a card in", "%s: no card", r.Name)
+			continue
+		case r.Mute:
+			d.note("reader", Fails, "pull the card and put it back in, the right way round; clean its contacts", "%s: its card does not answer to being powered", r.Name)
+		default:
+			d.ok("reader", "%s", r.Name)
+			d.card(ctx, r)
+		}
+		found = true
+	}
+	if !found {
+		d.note("card", Fails, "put a card in", "there is no card in any reader")
+	}
+}
+
+// card looks at one card.
+func (d *doctor) card(ctx context.Context, r Reader) {
+	t, err := d.reach.Open(ctx, r.Name)
+	if err != nil {
+		d.closed(r, err)
+		return
+	}
+	serial, err := t.Serial()
+	fw := t.Firmware()
+	if err != nil {
+		t.Close()
+		d.fail("card", err)
+		return
+	}
+	d.ok("card", "%d in %s", serial, r.Name)
+	if fw.Before(d.floor) {
+		d.note("firmware", Fails, "firmware cannot be changed: take a newer card, or ask whether the fleet's policy has a lower min_firmware", "card %d has firmware %s; fleets ask for %s, unless their policy says otherwise", serial, fw, d.floor)
+	} else {
+		d.ok("firmware", "%s", fw)
+	}
+	d.keys(t, serial)
+	if err := t.Close(); err != nil {
+		d.fail("card", err)
+		return
+	}
+	if secrets, err := d.reach.Secrets(ctx, r.Name); err != nil {
+		d.closed(r, err)
+	} else {
+		d.secrets(secrets, serial)
+	}
+}
+
+// closed says why a card could not be opened.
+func (d *doctor) closed(r Reader, err error) {
+	if FaultOf(err) != Busy {
+		d.fail("card", err)
+		return
+	}
+	who := "another program"
+	if holders := d.machine.Holders(); len(holders) > 0 {
+		who = strings.Join(holders, " or ") + ", which runs,"
+	}
+	how := "has it open"
+	if r.Exclusive {
+		how = "has it for itself"
+	}
+	d.note("card", Fails, mends[Busy], "the card in %s is not to be had: %s %s", r.Name, who, how)
+}
+
+// secrets looks at PIN, PUK and management key.
+func (d *doctor) secrets(s Secrets, serial uint32) {
+	if !s.Known {
+		d.note("pin", Warn, "take a card with firmware 5.3 or later", "card %d does not say whether its PIN is the factory's", serial)
+		return
+	}
+	for _, secret := range []struct {
+		check, name string
+		t           Tries
+		blocked     string
+	}{
+		{"pin", "PIN", s.PIN, mends[BlockedPIN]},
+		{"puk", "PUK", s.PUK, "while the PIN works nothing is lost; to have a PUK again all of PIV is reset: bastion-agent setup --reset-and-destroy-all-piv-keys"},
+	} {
+		left := fmt.Sprintf("%d of %d tries left", secret.t.Left, secret.t.Total)
+		switch {
+		case secret.t.Left == 0:
+			d.note(secret.check, Fails, secret.blocked, "card %d: the %s is blocked", serial, secret.name)
+		case secret.t.Factory:
+			d.note(secret.check, Fails, "bastion-agent setup sets one", "card %d: the %s is the factory's, which everybody knows", serial, secret.name)
+		case secret.t.Left <= fewTries:
+			d.note(secret.check, Warn, "the right one sets it back", "card %d: %s for the %s", serial, left, secret.name)
+		default:
+			d.ok(secret.check, "%s", left)
+		}
+	}
+	if s.Management {
+		d.note("management_key", Fails, "bastion-agent setup sets a random one", "card %d: the management key is the factory's: who has the card in hand for a moment can put another key in", serial)
+	} else {
+		d.ok("management_key", "not the factory's")
+	}
+}
+
+// keys looks at those that a fleet could take.
+func (d *doctor) keys(t Token, serial uint32) {
+	good := 0
+	for _, slot := range serving() {
+		info, err := read(t, slot)
+		switch {
+		case FaultOf(err) == NoKey:
+			continue
+		case err != nil && !stays(err):
+			d.fail("key", err)
+			return
+		case err != nil:
+			d.note("key", Fails, hint.Of(err), "slot %s of card %d: %v", slot, serial, err)
+			continue
+		}
+		if fault := info.fault(); fault != "" {
+			d.note("key", Fails, "policies and origin of a key never change: bastion-agent setup makes another, in this slot or the next", "slot %s of card %d: %s", slot, serial, fault)
+			continue
+		}
+		good++
+		if _, err := t.Certificate(slot); FaultOf(err) == NoKey {
+			d.note("key", Warn, "bastion-agent setup finishes it", "slot %s of card %d: no certificate, so that other programs do not find the key", slot, serial)
+		} else {
+			d.ok("key", "slot %s: %s, touch %s, PIN %s", slot, info.Algorithm, info.Touch, info.PINPolicy)
+		}
+	}
+	if good == 0 {
+		d.note("key", Fails, mends[NoKey], "card %d has no key that a fleet would take", serial)
+	}
+}
+
+// fault is what a fleet has against a key, or "".
+func (i Info) fault() string {
+	switch {
+	case i.Algorithm == Other:
+		return "a type that no fleet takes"
+	case i.Origin == Imported:
+		return "it was made elsewhere and imported, so nobody can tell who else has it"
+	case i.Touch == Never:
+		return "it signs without a touch"
+	case i.Touch == Cached:
+		return "one touch lets it sign for 15 seconds"
+	case i.PINPolicy == Never:
+		return "it signs without a PIN"
+	case i.Touch != Always:
+		return "the card does not say that each signature takes a touch"
+	}
+	return ""
+}
