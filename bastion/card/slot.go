@@ -49,3 +49,6 @@ func serving() []Slot {
 func all() []Slot {
 	return append(serving(), SlotSignature, SlotKeyManagement, SlotCard)
 }
+
+// Slots are all that a fleet's key may be in.
+func Slots() []Slot { return serving() }

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"mayfly/bastion/card"
-	"mayfly/bastion/hardkey"
+
 	"mayfly/internal/command"
 	"mayfly/internal/durable"
 )
@@ -39,7 +39,7 @@ var doctorVerb = command.Verb{
 
 func doctor(ctx context.Context, c *command.Call) error {
 	fs := c.Flags()
-	floor := fs.String("min-firmware", hardkey.DefaultMinFirmware, "`version` that the fleet asks for")
+	floor := fs.String("min-firmware", minFirmware, "`version` that the fleet asks for")
 	output := fs.String("o", "text", "output `form`: text or json")
 	if err := c.Parse(fs); err != nil {
 		return err

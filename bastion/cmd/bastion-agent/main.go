@@ -19,7 +19,7 @@ func program() command.Program {
 		Name:    "bastion-agent",
 		Summary: "keep an engineer's keys on cards: make them, enrol them, sign with them",
 		Verbs: []command.Verb{
-			serveVerb, keysVerb, doctorVerb, cardVerb,
+			serveVerb, setupVerb, enrollVerb, keysVerb, doctorVerb, cardVerb,
 		},
 	}
 }
