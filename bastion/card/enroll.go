@@ -55,24 +55,20 @@ func Enroll(ctx context.Context, reach Reach, person Person, serial uint32, slot
 		return Enrolment{}, err
 	}
 	person.Say(fmt.Sprintf("fleet %s enrols the key in slot %s of card %d for %s (challenge of %s)", c.Fleet, slot, serial, c.Name, c.Made.Format(time.RFC3339)))
+	person.Say("touch the key while it blinks")
 	shown, err := show(t, slot, info.Public, c, func() (string, error) {
-		pin, err := person.Secret(ctx, Ask{Kind: "PIN", Text: fmt.Sprintf("PIN of card %d, to enrol as %s in fleet %s", serial, c.Name, c.Fleet)})
-		if err == nil {
-			person.Say("touch the key while it blinks")
-		}
-		return pin, err
+		return person.Secret(ctx, Ask{Kind: "PIN", Text: fmt.Sprintf("PIN of card %d, to enrol as %s in fleet %s", serial, c.Name, c.Fleet)})
 	})
 	if err != nil {
 		return Enrolment{}, err
 	}
-	public, _, _ := strings.Cut(line(key, ""), " \n")
-	e := Enrolment{Challenge: c, Public: strings.TrimSpace(public), Shown: shown}
+	e := Enrolment{Challenge: c, Public: bare(key), Shown: shown}
 	e.Proof, e.Rejection = hardkey.Verify(c.Fleet, c.Name, e.Public, shown, rules, now)
 	return e, nil
 }
 
-// EnrollFIDO2 takes what ssh-keygen wrote: the public key and the attestation over the challenge. models are AAGUIDs that the fleet is
-// known to list; without any it is not asked whether this one is among them.
+// EnrollFIDO2 takes what ssh-keygen wrote: the public key and the attestation over the challenge. Which models a fleet lists is not known
+// here, so the rules that are at hand have to name this one, or the rejection says it.
 func EnrollFIDO2(public, attestation []byte, c hardkey.Challenge, rules hardkey.Rules, now time.Time) (Enrolment, error) {
 	fields := strings.Fields(string(public))
 	if len(fields) < 2 || !strings.HasPrefix(fields[0], "sk-") {

@@ -6,8 +6,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -16,7 +14,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"mayfly/bastion/hardkey"
-	"mayfly/internal/sshsig"
+	"mayfly/policies/enrolment"
 )
 
 // trialName is the fleet and the person of the challenge that a key signs in setup: no fleet's.
@@ -48,18 +46,14 @@ func show(t Token, slot Slot, public crypto.PublicKey, challenge hardkey.Challen
 	if err != nil {
 		return hardkey.Shown{}, err
 	}
-	block, err := sshsig.Sign(signer{t, slot, public, key, pin}, hardkey.Namespace, challenge.Signed())
+	signature, err := enrolment.Answer(signer{t, slot, public, key, pin}, challenge)
 	if err != nil {
 		return hardkey.Shown{}, err
-	}
-	blob, rest := pem.Decode(block)
-	if blob == nil || len(rest) > 0 {
-		return hardkey.Shown{}, errors.New("the signature is no armored block")
 	}
 	return hardkey.Shown{
 		Kind: hardkey.KindPIV, Challenge: challenge.String(),
 		Attestation: []string{base64.StdEncoding.EncodeToString(attestation), base64.StdEncoding.EncodeToString(device)},
-		Signature:   base64.StdEncoding.EncodeToString(blob.Bytes),
+		Signature:   signature,
 	}, nil
 }
 

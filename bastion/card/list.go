@@ -146,10 +146,13 @@ func read(t Token, slot Slot) (Info, error) {
 // comment is what stands behind a public key.
 func comment(serial uint32, slot Slot) string { return fmt.Sprintf("card-%d-slot-%s", serial, slot) }
 
-// line is a public key as in authorized_keys.
-func line(key ssh.PublicKey, comment string) string {
-	return strings.TrimSuffix(string(ssh.MarshalAuthorizedKey(key)), "\n") + " " + comment
+// bare is a public key as "TYPE BASE64".
+func bare(key ssh.PublicKey) string {
+	return strings.TrimSuffix(string(ssh.MarshalAuthorizedKey(key)), "\n")
 }
+
+// line is a public key as in authorized_keys.
+func line(key ssh.PublicKey, comment string) string { return bare(key) + " " + comment }
 
 // Find opens the card that is meant: the one with the serial number, or the only one.
 func Find(ctx context.Context, reach Reach, serial uint32) (Token, Reader, error) {

@@ -373,7 +373,7 @@ func (s *setup) prove(public crypto.PublicKey) (Made, error) {
 	if err != nil {
 		return Made{}, err
 	}
-	proof, rejection := hardkey.Verify(trialName, trialName, line(key, comment(s.serial, s.Slot)), shown, s.Rules, s.now)
+	proof, rejection := hardkey.Verify(trialName, trialName, bare(key), shown, s.Rules, s.now)
 	if rejection != nil {
 		return Made{}, hint.New(fmt.Errorf("no fleet would take this key: %w (%s)", rejection, rejection.Reason), "%s", hint.Of(rejection))
 	}

@@ -54,6 +54,8 @@ func enroll(ctx context.Context, c *command.Call) error {
 	out := fs.String("out", "", "`file` to write the request to, instead of standard output")
 	floor := fs.String("min-firmware", minFirmware, "`version` that the fleet asks for")
 	pinFile := fs.String("pin-file", "", "`file` of mode 0600 with the PIN, instead of asking")
+	var models []string
+	fs.Func("aaguid", "FIDO2: `model` that the fleet lists; repeated", func(m string) error { models = append(models, m); return nil })
 	write := fs.Bool("write-refused", false, "write a request that looks as if the fleet refused it")
 	issuers := issuerFlag(fs)
 	if err := c.Parse(fs); err != nil {
@@ -79,6 +81,10 @@ func enroll(ctx context.Context, c *command.Call) error {
 	r, err := rules(*floor, *issuers)
 	if err != nil {
 		return err
+	}
+	r.AAGUIDs = models
+	if err := r.Check(); err != nil {
+		return command.Usagef("--aaguid, --min-firmware or --test-issuer: %v", err)
 	}
 	data, err := durable.ReadFile(*challengeFile, maxChallengeFile)
 	if err != nil {
@@ -133,6 +139,9 @@ func enrollFIDO2(who *person, public, attestation string, c hardkey.Challenge, r
 
 // judged says what is proved, or why a fleet would refuse it.
 func judged(who *person, e card.Enrolment, write bool) error {
+	if e.Rejection != nil && e.Rejection.Reason == hardkey.AAGUID && e.Proof.AAGUID == "" {
+		write = true // whether the fleet lists the model only the fleet knows
+	}
 	if e.Rejection == nil {
 		if e.Proof.Kind == hardkey.KindFIDO2 {
 			who.Say(fmt.Sprintf("proved: a FIDO2 key of model %s, attested by %s. The fleet has to list this model in [hardware] aaguids", e.Proof.AAGUID, e.Proof.Issuer))
@@ -141,7 +150,7 @@ func judged(who *person, e card.Enrolment, write bool) error {
 		}
 		return nil
 	}
-	refusal := fmt.Errorf("the fleet will refuse this key: %w (%s)", e.Rejection, e.Rejection.Reason)
+	refusal := fmt.Errorf("by what is known here, the fleet will refuse this key: %w (%s)", e.Rejection, e.Rejection.Reason)
 	if write {
 		who.Say(refusal.Error())
 		return nil
