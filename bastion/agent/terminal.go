@@ -24,7 +24,12 @@ var _ PINWay = Terminal{}
 // Name is what --pin calls it.
 func (Terminal) Name() string { return "terminal" }
 
-func (p Terminal) askPIN(ctx context.Context, q PINRequest) (pin []byte, err error) {
+func (p Terminal) askPIN(ctx context.Context, q PINRequest) ([]byte, error) {
+	return p.Ask(ctx, strings.Join(q.lines(), "\r\n")+"\r\nPIN")
+}
+
+// Ask takes a line that is not shown while it is typed. The caller wipes it.
+func (p Terminal) Ask(ctx context.Context, text string) (line []byte, err error) {
 	// The runtime must not wait for it: terminals cannot be polled everywhere.
 	fd, err := unix.Open(p.Path, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -47,18 +52,17 @@ func (p Terminal) askPIN(ctx context.Context, q PINRequest) (pin []byte, err err
 	defer func() {
 		err = errors.Join(err, unix.IoctlSetTermios(fd, ioctlSetTermios, before))
 	}()
-	prompt := "\r\n" + strings.Join(q.lines(), "\r\n") + "\r\nPIN: "
-	if err := writeTerminal(fd, prompt); err != nil {
+	if err := writeTerminal(fd, "\r\n"+text+": "); err != nil {
 		return nil, unavailable("%w", err)
 	}
-	pin, err = typed(ctx, func(b []byte) (int, error) {
+	line, err = typed(ctx, func(b []byte) (int, error) {
 		n, err := unix.Read(fd, b)
 		if n == 0 && err == nil { // time has passed, or nobody is there any more
 			_, err = unix.IoctlGetTermios(fd, ioctlGetTermios)
 		}
 		return n, err
 	})
-	return pin, errors.Join(err, writeTerminal(fd, "\r\n"))
+	return line, errors.Join(err, writeTerminal(fd, "\r\n"))
 }
 
 func writeTerminal(fd int, text string) error {

@@ -108,6 +108,5 @@ func ParseVersion(s string) (Version, error) {
 // Firmware at which cards began to do something.
 var (
 	firmwareMetadata = Version{5, 3, 0} // to say what a key and a secret are
-	firmwareAES      = Version{5, 4, 2} // to have an AES management key
 	firmwareEd25519  = Version{5, 7, 0}
 )

@@ -94,6 +94,9 @@ func enroll(ctx context.Context, c *command.Call) error {
 	if err != nil {
 		return err
 	}
+	if err := harden(); err != nil {
+		return err
+	}
 	who := &person{out: c.Stderr, pinFile: *pinFile, read: readTerminal}
 	var e card.Enrolment
 	if *fido2 == "" {

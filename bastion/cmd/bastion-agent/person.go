@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 
+	"mayfly/bastion/agent"
 	"mayfly/bastion/card"
 	"mayfly/internal/durable"
 	"mayfly/internal/hint"
@@ -81,6 +82,6 @@ func (p *person) Agree(ctx context.Context, text string) error {
 	return nil
 }
 
-func readTerminal(context.Context, string) ([]byte, error) {
-	return nil, errors.New("there is no terminal")
+func readTerminal(ctx context.Context, prompt string) ([]byte, error) {
+	return agent.Terminal{Path: terminal}.Ask(ctx, prompt)
 }

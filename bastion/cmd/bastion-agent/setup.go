@@ -90,6 +90,9 @@ func setup(ctx context.Context, c *command.Call) error {
 	if plan.Rules, err = rules(*floor, *issuers); err != nil {
 		return err
 	}
+	if err := harden(); err != nil {
+		return err
+	}
 	who := &person{out: c.Stderr, pinFile: *pinFile, pukFile: *pukFile, yes: *yes, read: readTerminal}
 	made, err := card.Setup(ctx, reach(), who, plan, time.Now())
 	if err != nil {

@@ -25,5 +25,8 @@ func useCard(ctx context.Context, c *command.Call) error {
 	if fs.NArg() > 0 {
 		return command.Usagef("%s takes no words, got %q", card.Verb, fs.Arg(0))
 	}
+	if err := harden(); err != nil {
+		return err
+	}
 	return card.Serve(ctx, c.Stdin, c.Stdout, reach())
 }
