@@ -66,7 +66,7 @@ func Advance(old *Trust, data, sigs []byte) (*Change, error) {
 	if old == nil {
 		return nil, refuse(OldThreshold, "no trust policy")
 	}
-	if sum := Sum(data); sum == old.sum() {
+	if sum := Sum(data); sum == old.Sum() {
 		return nil, refuse(Older, "it is the trust policy that is in force, version %d", old.Version)
 	}
 	c := &Change{How: ByApprovers}
@@ -121,7 +121,7 @@ func follows(old, next *Trust) error {
 		return refuse(Older, "version %d is older than %d, which is in force", next.Version, old.Version)
 	case next.Version != old.Version+1:
 		return refuse(Jump, "version %d does not follow %d: each step is shown", next.Version, old.Version)
-	case next.Previous != old.sum():
+	case next.Previous != old.Sum():
 		return refuse(Forked, "it follows another version %d than the one in force", old.Version)
 	case next.MinRelease < old.MinRelease:
 		return refuse(MinReleaseLess, "min_release %d is below %d", next.MinRelease, old.MinRelease)
@@ -165,8 +165,8 @@ func Sum(data []byte) string {
 	return hex.EncodeToString(h[:])
 }
 
-// sum is Sum of its own bytes; nothing for one that could not be written.
-func (t *Trust) sum() string {
+// Sum is Sum of its own bytes; nothing for one that could not be written.
+func (t *Trust) Sum() string {
 	data, err := canonical.Marshal(t)
 	if err != nil {
 		return ""

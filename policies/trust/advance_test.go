@@ -303,7 +303,7 @@ func FuzzAdvance(f *testing.F) {
 		if !good[string(data)] { // nobody else's key is here to sign with
 			t.Errorf("accepted %q", data)
 		}
-		if c.Trust.Version != p.Version+1 || c.Trust.Previous != p.sum() || len(c.Old) < 2 || len(c.New) < 2 {
+		if c.Trust.Version != p.Version+1 || c.Trust.Previous != p.Sum() || len(c.Old) < 2 || len(c.New) < 2 {
 			t.Errorf("accepted %+v", c)
 		}
 	})
