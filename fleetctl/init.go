@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net/netip"
 	"os"
@@ -12,107 +13,154 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"mayfly/bastion/hardkey"
 	"mayfly/fleetctl/signer"
 	"mayfly/internal/canonical"
 	"mayfly/internal/command"
 	"mayfly/internal/durable"
 	"mayfly/internal/hint"
+	"mayfly/internal/tomlfile"
 	"mayfly/inventory"
 	"mayfly/policies/trust"
+	"mayfly/policies/trust/chain"
 	"mayfly/tunnel/checkin"
 )
 
 var initVerb = command.Verb{
 	Name:    "init",
-	Args:    "--dir DIR --approver NAME=PUBFILE... [--threshold N] [--witness NAME=PUBFILE... [--witness-threshold N]]",
+	Args:    "--dir DIR --approver NAME=REQUEST... [--threshold N] [--recovery NAME=REQUEST... [--recovery-threshold N]] [--witness NAME=PUBFILE... [--witness-threshold N]]",
 	Summary: "make a fleet's trust policy and the signer's keys, once",
-	Help: `Makes, from DIR/fleet.toml and the public keys of the approvers, the trust policy (DIR/trust.json: whose
-signatures count, and how many people it takes), the signer's keys (DIR/signer), the certificate of the fleet's TLS CA
-(DIR/tls-ca.pem), and what the public needs (DIR/public/client.json for apps, DIR/public/known_hosts for ssh). It refuses to overwrite any of them.
+	Help: `The ceremony from which all else follows. Makes, from DIR/fleet.toml and the enrolment requests of the approvers and of the recovery people, the
+trust policy (DIR/trust.json: whose signatures count, and how many people it takes), the signer's keys (DIR/signer), the certificate of the
+fleet's TLS CA (DIR/tls-ca.pem), what the public needs (DIR/public/client.json for apps, DIR/public/known_hosts for ssh, DIR/public/trust),
+and a record for paper (DIR/records/trust-1.txt) to be read aloud, compared, signed and kept with the recovery keys. It refuses to overwrite any of them.
 
-A NAME given twice is one person with two keys. Keys that software can hold are refused, unless fleet.toml says
-test = true; then the trust policy says so too, and every record of a login, a ticket or a certificate says so.
+A REQUEST is what bastion-agent enroll writes: a key in a PIV card or FIDO2 authenticator, the proof of that, and an answer to a challenge of
+` + "`fleetctl key challenge`" + `. What each proves is shown. A NAME given twice is one person with two keys; one key, or one PIV card, that
+belongs to two people is refused. Where fleet.toml says test = true, a bare public key is taken as well; then the trust policy says so, and
+every record of a login, a ticket or a certificate does.
+
+--recovery names people whose keys lie in safes: if fewer approvers than the threshold are left, enough of them name others
+(fleetctl trust propose). A fleet that is no test needs them. --hardware names a TOML file of rules for the keys, as [hardware] of policy.toml has them.
 
 --witness names who says which policy is the newest (fleetctl witness), each with an Ed25519 key: a bastion loads no policy that
 fewer than --witness-threshold of them confirm. More than half of them where nothing is said; a fleet that is no test needs at least one.
 
 Example:
 
-  fleetctl init --dir lab --approver ana=ana.pub --approver bo=bo.pub --approver cy=cy.pub --threshold 2`,
+  fleetctl init --dir lab --approver ana=ana.json --approver bo=bo.json --approver cy=cy.json --threshold 2 \
+    --recovery safe-a=safe-a.json --recovery safe-b=safe-b.json --recovery-threshold 2 --witness ida=ida.pub`,
 	Run: runInit,
 }
 
 // defaultThreshold is how many people it takes where nothing is said.
 const defaultThreshold = 2
 
+// genesis is what the ceremony was told.
+type genesis struct {
+	dir                                            *string
+	approvers, recovery, witnesses                 *[]string
+	threshold, recoveryThreshold, witnessThreshold *int
+	hardware                                       *string
+}
+
+func genesisFlags(fs *flag.FlagSet) genesis {
+	return genesis{
+		dir:               dirFlag(fs),
+		approvers:         manyFlag(fs, "approver", "`NAME=REQUEST`: an approver's enrolment request; at least as many people as the threshold"),
+		threshold:         fs.Int("threshold", defaultThreshold, "`people` whose signatures a release or policy needs"),
+		recovery:          manyFlag(fs, "recovery", "`NAME=REQUEST`: the request of one whose key lies in a safe"),
+		recoveryThreshold: fs.Int("recovery-threshold", -1, "`people` of the recovery that name other approvers; more than half, if not given"),
+		witnesses:         manyFlag(fs, "witness", "`NAME=PUBFILE`: a witness's public key"),
+		witnessThreshold:  fs.Int("witness-threshold", -1, "`witnesses` that must confirm a policy; more than half, if not given"),
+		hardware:          fs.String("hardware", "", "`file` of rules for the keys' hardware, TOML"),
+	}
+}
+
+// quorum is the threshold that was given, or more than half.
+func quorum(what string, given, of int) (int, error) {
+	if given < 0 && of > 0 {
+		return of/2 + 1, nil
+	}
+	if given = max(given, 0); given > of {
+		return 0, hint.New(command.Usagef("a %s threshold of %d cannot be met by %d", what, given, of), "give --%s NAME=FILE once for each", what)
+	}
+	return given, nil
+}
+
+// trust is the trust policy as far as it needs no keys of the signer, and the requests that it was made of.
+func (g genesis) trust(d state, f inventory.Fleet, now time.Time) (*trust.Trust, []people, error) {
+	approvers, err := d.readPeople("approver", *g.approvers, f.Name, f.Test, now)
+	if err != nil {
+		return nil, nil, err
+	}
+	recovery, err := d.readPeople("recovery", *g.recovery, f.Name, f.Test, now)
+	if err != nil {
+		return nil, nil, err
+	}
+	t := &trust.Trust{Kind: trust.Kind, Fleet: f.Name, Test: f.Test, Version: 1, Approvers: approvers.join(nil), Threshold: *g.threshold,
+		Recovery: trust.Recovery{People: recovery.join(nil)}}
+	if t.Witnesses, err = witnessKeys(*g.witnesses); err != nil {
+		return nil, nil, err
+	}
+	if t.WitnessThreshold, err = quorum("witness", *g.witnessThreshold, len(t.Witnesses)); err != nil {
+		return nil, nil, err
+	}
+	if t.Recovery.Threshold, err = quorum("recovery", *g.recoveryThreshold, len(t.Recovery.People)); err != nil {
+		return nil, nil, err
+	}
+	if t.Threshold < 1 || t.Threshold > len(t.Approvers) {
+		return nil, nil, hint.New(command.Usagef("a threshold of %d cannot be met by %d approvers", t.Threshold, len(t.Approvers)),
+			"give --approver NAME=REQUEST once for each person")
+	}
+	if t.WitnessThreshold == 0 && !f.Test {
+		return nil, nil, command.Refuse(hint.New(errors.New("nobody would say whether a policy is the newest one"),
+			"give --witness NAME=PUBFILE, with the key that `fleetctl witness` will run with; a fleet for tests says test = true in fleet.toml"))
+	}
+	if t.Recovery.Threshold == 0 && !f.Test {
+		return nil, nil, command.Refuse(hint.New(fmt.Errorf("nobody could replace the approvers, once fewer than %d are left", t.Threshold),
+			"give --recovery NAME=REQUEST, with keys that go into safes; a fleet for tests says test = true in fleet.toml"))
+	}
+	if t.Hardware, err = readHardware(*g.hardware); err != nil {
+		return nil, nil, err
+	}
+	if err := t.CheckPeople(); err != nil { // before anything is made
+		if rejection := (*hardkey.Rejection)(nil); errors.As(err, &rejection) {
+			return nil, nil, command.Refuse(fmt.Errorf("naming the people: %w", err)) // which has its own mend
+		}
+		return nil, nil, hint.New(fmt.Errorf("naming the people: %w", err), "give each person a name of letters, digits and -_.@, and keys and cards that nobody else has; nothing was made")
+	}
+	return t, []people{approvers, recovery}, nil
+}
+
 func runInit(ctx context.Context, c *command.Call) error {
 	fs := c.Flags()
-	dir := dirFlag(fs)
-	threshold := fs.Int("threshold", defaultThreshold, "`people` whose signatures a release or policy needs")
-	var approvers []string
-	fs.Func("approver", "`NAME=PUBFILE`: an approver's public key; at least as many people as the threshold", func(s string) error {
-		approvers = append(approvers, s)
-		return nil
-	})
-	var witnessArgs []string
-	fs.Func("witness", "`NAME=PUBFILE`: a witness's public key", func(s string) error {
-		witnessArgs = append(witnessArgs, s)
-		return nil
-	})
-	witnessThreshold := fs.Int("witness-threshold", -1, "`witnesses` that must confirm a policy; more than half, if not given")
+	g := genesisFlags(fs)
 	if err := c.Parse(fs); err != nil {
 		return err
 	}
 	if err := noArguments(fs); err != nil {
 		return err
 	}
-	d := state(*dir)
+	d, now := state(*g.dir), time.Now()
 	f, err := d.fleet()
 	if err != nil {
 		return err
 	}
-	people, software, err := approverKeys(approvers)
+	t, requests, err := g.trust(d, f, now)
 	if err != nil {
 		return err
 	}
-	witnesses, err := witnessKeys(witnessArgs)
-	if err != nil {
-		return err
-	}
-	if *witnessThreshold < 0 && len(witnesses) > 0 {
-		*witnessThreshold = len(witnesses)/2 + 1
-	}
-	if *witnessThreshold = max(*witnessThreshold, 0); *witnessThreshold > len(witnesses) {
-		return hint.New(command.Usagef("a witness threshold of %d cannot be met by %d witnesses", *witnessThreshold, len(witnesses)),
-			"give --witness NAME=PUBFILE once for each")
-	}
-	if *threshold < 1 || *threshold > len(people) {
-		return hint.New(command.Usagef("a threshold of %d cannot be met by %d approvers", *threshold, len(people)),
-			"give --approver NAME=PUBFILE once for each person")
-	}
-	if len(software) > 0 && !f.Test {
-		return command.Refuse(hint.New(fmt.Errorf("keys that software can hold: %s", strings.Join(software, ", ")),
-			"make hardware keys with `ssh-keygen -t ed25519-sk`; a fleet for tests says test = true in fleet.toml"))
-	}
-	if *witnessThreshold == 0 && !f.Test {
-		return command.Refuse(hint.New(errors.New("nobody would say whether a policy is the newest one"),
-			"give --witness NAME=PUBFILE, with the key that `fleetctl witness` will run with; a fleet for tests says test = true in fleet.toml"))
-	}
-	for _, path := range []string{d.trustFile(), d.path("signer"), d.caFile(), d.clientFile(), d.knownHostsFile()} {
+	for _, path := range []string{d.trustFile(), d.path("signer"), d.caFile(), d.clientFile(), d.knownHostsFile(), d.chainDir(), d.recordsDir()} {
 		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
 			return hint.New(fmt.Errorf("%s is there already: a fleet's trust is made once", path),
-				"use another --dir for another fleet")
+				"use another --dir for another fleet; `fleetctl trust propose` changes whom this one trusts")
 		}
-	}
-	t := &trust.Trust{Kind: trust.Kind, Fleet: f.Name, Test: f.Test, Version: 1, Approvers: people, Threshold: *threshold,
-		Witnesses: witnesses, WitnessThreshold: *witnessThreshold}
-	if err := t.CheckPeople(); err != nil { // before anything is made
-		return hint.New(fmt.Errorf("naming the approvers: %w", err), "give each person a name of letters, digits and -_.@, and keys that nobody else has; nothing was made")
 	}
 	if err := os.MkdirAll(d.releases(), 0o755); err != nil {
 		return fmt.Errorf("making the public directory: %w", err)
 	}
-	keys, err := signer.Init(*dir, f.Domain, time.Now())
+	keys, err := signer.Init(*g.dir, f.Domain, now)
 	if err != nil {
 		return err
 	}
@@ -127,23 +175,63 @@ func runInit(ctx context.Context, c *command.Call) error {
 	if err != nil {
 		return err
 	}
+	if err := chain.Write(d.chainDir(), t.Version, data, nil); err != nil {
+		return err
+	}
+	record, err := d.writeRecord(t, data, "fleetctl init, the first of this fleet", now)
+	if err != nil {
+		return err
+	}
 	if err := durable.WriteFile(d.trustFile(), data, 0o644); err != nil {
 		return err
 	}
-	if f.Test {
+	if err := d.allAnswered(requests...); err != nil {
+		return err
+	}
+	sayTrust(c, t)
+	fmt.Fprintf(c.Stdout, "record for paper: %s\n", record)
+	fmt.Fprintf(c.Stderr, "fleetctl: next: print the record, read its SHA-256 aloud, have everybody sign it; then `fleetctl policy bundle`, and `fleetctl policy sign` by %d people\n", t.Threshold)
+	return nil
+}
+
+// sayTrust shows whom a trust policy trusts, and why.
+func sayTrust(c *command.Call, t *trust.Trust) {
+	if t.Test {
 		fmt.Fprintf(c.Stderr, "fleetctl: warning: TEST FLEET: software keys and virtual hardware count; nothing here is worth trusting\n")
 	}
-	fmt.Fprintf(c.Stdout, "trust policy of fleet %s: %d of %d people\n", f.Name, t.Threshold, len(people))
-	for _, p := range people {
-		fmt.Fprintf(c.Stdout, "  %s, %d keys\n", p.Name, len(p.Keys))
+	fmt.Fprintf(c.Stdout, "trust policy of fleet %s: %d of %d people\n", t.Fleet, t.Threshold, len(t.Approvers))
+	sayPeople(c, t, t.Approvers)
+	if t.Recovery.Threshold > 0 {
+		fmt.Fprintf(c.Stdout, "recovery: %d of %d people\n", t.Recovery.Threshold, len(t.Recovery.People))
+		sayPeople(c, t, t.Recovery.People)
+	} else {
+		fmt.Fprintf(c.Stderr, "fleetctl: warning: no recovery: when fewer than %d approvers are left, nobody can change anything any more\n", t.Threshold)
 	}
 	if t.WitnessThreshold > 0 {
-		fmt.Fprintf(c.Stdout, "%d of %d witnesses confirm a policy\n", t.WitnessThreshold, len(witnesses))
+		fmt.Fprintf(c.Stdout, "%d of %d witnesses confirm a policy\n", t.WitnessThreshold, len(t.Witnesses))
 	} else {
 		fmt.Fprintln(c.Stderr, "fleetctl: warning: no witness: nobody says whether a policy is the newest one")
 	}
-	fmt.Fprintf(c.Stderr, "fleetctl: next: `fleetctl policy bundle`, then `fleetctl policy sign` by %d people\n", t.Threshold)
-	return nil
+}
+
+func sayPeople(c *command.Call, t *trust.Trust, people []trust.Person) {
+	for _, p := range people {
+		for i, key := range p.Keys {
+			fmt.Fprintf(c.Stdout, "  %s: %s: %s\n", p.Name, fingerprint(key), proves(t, p, i))
+		}
+	}
+}
+
+// readHardware reads rules for keys' hardware; no file is no rules but the defaults.
+func readHardware(file string) (h trust.Hardware, err error) {
+	if file == "" {
+		return h, nil
+	}
+	data, err := readBounded(file, "--hardware names a file with the keys of [hardware]", tomlfile.MaxSize)
+	if err == nil {
+		_, err = tomlfile.Decode(file, data, &h)
+	}
+	return h, err
 }
 
 // witnessKeys reads NAME=PUBFILE arguments.
@@ -188,26 +276,6 @@ func addKey(people []trust.Person, name string, key ssh.PublicKey) []trust.Perso
 	}
 	people[i].Keys = append(people[i].Keys, trust.FormatKey(key))
 	return people
-}
-
-// approverKeys reads NAME=PUBFILE arguments, and names those keys that no hardware is needed for.
-func approverKeys(args []string) (people []trust.Person, software []string, err error) {
-	for _, a := range args {
-		name, key, err := publicKey("approver", a)
-		if err != nil {
-			return nil, nil, err
-		}
-		switch key.Type() {
-		case ssh.KeyAlgoSKED25519, ssh.KeyAlgoSKECDSA256:
-		case ssh.KeyAlgoED25519:
-			software = append(software, fmt.Sprintf("%s (%s)", strings.TrimPrefix(a, name+"="), key.Type()))
-		default:
-			return nil, nil, hint.New(command.Refuse(fmt.Errorf("approver %s: %s is a key of type %s", name, strings.TrimPrefix(a, name+"="), key.Type())),
-				"sk-ssh-ed25519@openssh.com keys are made with `ssh-keygen -t ed25519-sk`")
-		}
-		people = addKey(people, name, key)
-	}
-	return people, software, nil
 }
 
 // writePublic writes what apps and engineers need: whom to trust and whom to ask.

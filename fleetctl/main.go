@@ -23,6 +23,7 @@ var program = command.Program{
 		approveVerb, approvalsVerb, drainVerb, breakGlassOpenVerb, breakGlassStatusVerb,
 		policyCheckVerb, policyBundleVerb, policySignVerb, policyPublishVerb, policyPluginHashVerb,
 		sshConfigVerb, robotKeysVerb, certifyVerb,
+		trustShowVerb, trustProposeVerb, trustSignVerb, trustApplyVerb, trustVerifyVerb,
 		caListVerb, caRotateVerb, caRetireVerb, caPublishVerb,
 	},
 }

@@ -38,6 +38,7 @@ func TestMain(m *testing.M) {
 //	lab DIR [OLD NEW]...        lay fleet.toml and policy.toml with free ports, OLD replaced by NEW
 //	key NAME...                 make an Ed25519 key pair, NAME (0600) and NAME.pub
 //	agent NAME...               make security keys in software, NAME.pub and $NAME_KEY; an agent holds them until the script ends
+//	cards DIR NAME...           enrol cards in software for the fleet in DIR: NAME.json and NAME.pub; an agent holds their keys until the script ends
 //	release DIR VERSION [FOR]   lay an unsigned release, valid for FOR (default 1h)
 //	flip FILE                   change one bit in the middle of a file
 //	listens HOST:PORT           wait until somebody listens there
@@ -61,13 +62,18 @@ func TestScripts(t *testing.T) {
 					return err
 				}
 			}
+			makers, err := newScriptMakers()
+			if err != nil {
+				return err
+			}
+			e.Values["makers"] = makers
 			lab, err := filepath.Abs("testdata/lab")
 			e.Setenv("LAB", lab)
 			e.Setenv("PATHS", e.WorkDir)
 			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": scriptCode, "agent": scriptAgent, "lab": scriptLab, "key": scriptKey, "release": scriptRelease, "flip": scriptFlip, "pipe": scriptPipe, "listens": scriptListens,
+			"code": scriptCode, "cards": scriptCards, "agent": scriptAgent, "lab": scriptLab, "key": scriptKey, "release": scriptRelease, "flip": scriptFlip, "pipe": scriptPipe, "listens": scriptListens,
 			"occupy": scriptOccupy, "exists-soon": scriptExistsSoon, "hold": scriptHold, "fetch-list": scriptFetchList,
 		},
 	})

@@ -46,6 +46,7 @@ func (d state) public() string         { return d.path("public") }
 func (d state) clientFile() string     { return filepath.Join(d.public(), "client.json") }
 func (d state) knownHostsFile() string { return filepath.Join(d.public(), "known_hosts") }
 func (d state) listFile() string       { return filepath.Join(d.public(), "list.json") }
+func (d state) chainDir() string       { return filepath.Join(d.public(), "trust") } // trust policies that follow one another
 func (d state) releases() string       { return filepath.Join(d.public(), "releases") }
 
 // signatures is the file of a file's detached signatures.
@@ -74,7 +75,7 @@ func (d state) policy(f inventory.Fleet) (policies.Policy, error) {
 }
 
 func (d state) trust() (*trust.Trust, []byte, error) {
-	data, err := read(d.trustFile(), "`fleetctl init` makes it, once")
+	data, err := readBounded(d.trustFile(), "`fleetctl init` makes it, once; `fleetctl trust apply` changes it", trust.MaxSize)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -15,15 +15,11 @@ import (
 // keyTypes that people's keys may have: what PIV cards and FIDO2 authenticators make. A software key of such a type has nothing to show.
 var keyTypes = []string{ssh.KeyAlgoSKED25519, ssh.KeyAlgoSKECDSA256, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoED25519}
 
-// Rules are what evidence is held against. Test issuers count in test fleets only.
+// Rules are what evidence is held against.
 func (t *Trust) Rules() hardkey.Rules {
 	h := t.Hardware
-	r := hardkey.Rules{Slots: h.Slots, PINPolicies: h.PINPolicies, MinFirmware: h.MinFirmware, SerialsAllow: h.SerialsAllow, SerialsDeny: h.SerialsDeny,
-		AAGUIDs: h.AAGUIDs, VerifyRequired: h.VerifyRequired, FIDO2Issuers: h.FIDO2Issuers}
-	if t.Test {
-		r.TestIssuers = h.TestIssuers
-	}
-	return r
+	return hardkey.Rules{Slots: h.Slots, PINPolicies: h.PINPolicies, MinFirmware: h.MinFirmware, SerialsAllow: h.SerialsAllow, SerialsDeny: h.SerialsDeny,
+		AAGUIDs: h.AAGUIDs, VerifyRequired: h.VerifyRequired, FIDO2Issuers: h.FIDO2Issuers, TestIssuers: h.TestIssuers, Test: t.Test}
 }
 
 // ShownFor is what was shown for a person's i-th key; the zero value where nothing was.
@@ -67,6 +63,9 @@ func (t *Trust) checkEvidence(p Person, role string, met cards) error {
 				return fmt.Errorf("%s: evidence of no kind", where)
 			}
 			continue
+		}
+		if p.ShownFor(i).Kind == "" {
+			return fmt.Errorf("%s: %s: nothing was shown for it, and test is false", where, hardkey.Missing)
 		}
 		proof, rejected := t.Prove(p, i)
 		if rejected != nil {

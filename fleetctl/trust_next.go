@@ -1,0 +1,141 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"mayfly/internal/command"
+	"mayfly/internal/hint"
+	"mayfly/policies/trust"
+)
+
+// nextTrustFile is the trust policy that waits for signatures.
+func (d state) nextTrustFile() string { return d.path("trust-next.json") }
+
+// nextTrust is a trust policy that waits for signatures, beside the one in force.
+type nextTrust struct {
+	old, next            *trust.Trust
+	data, sigs           []byte   // of next
+	byOld, bySafe, byNew []string // who signed: old approvers, recovery people, new approvers
+}
+
+const proposeHint = "`fleetctl trust propose` makes it"
+
+// nextTrust reads what waits. It has to follow what is in force, whoever signed it: what could never be in force is not signed.
+func (d state) nextTrust() (*nextTrust, error) {
+	n := new(nextTrust)
+	var err error
+	if n.old, _, err = d.trust(); err != nil {
+		return nil, err
+	}
+	if n.data, err = readBounded(d.nextTrustFile(), proposeHint, trust.MaxSize); err != nil {
+		return nil, err
+	}
+	if n.sigs, err = readSignatures(d.nextTrustFile()); err != nil {
+		return nil, err
+	}
+	if n.next, err = trust.Parse(n.data); err != nil {
+		return nil, command.Refuse(hint.New(fmt.Errorf("%s: %s: %w", d.nextTrustFile(), trust.Malformed, err), "%s anew", proposeHint))
+	}
+	if err := trust.Follows(n.old, n.next, trust.ByApprovers); err != nil {
+		return nil, command.Refuse(hint.New(fmt.Errorf("%s: %w", d.nextTrustFile(), err), "%s anew, from what is in force", proposeHint))
+	}
+	n.count()
+	return n, nil
+}
+
+// count finds out who signed.
+func (n *nextTrust) count() {
+	n.byOld = have(n.old.Approved(trust.Namespace, n.data, n.sigs))
+	n.bySafe = have(n.old.Recovered(trust.Namespace, n.data, n.sigs))
+	n.byNew = have(n.next.Approved(trust.Namespace, n.data, n.sigs))
+}
+
+// have are the people who signed, whether they are enough or not.
+func have(people []string, err error) []string {
+	if few := (*trust.NotApproved)(nil); errors.As(err, &few) {
+		return few.Have
+	}
+	return people
+}
+
+// roles say as who a person of this key signs.
+func (n *nextTrust) roles(line string) (roles []string) {
+	for _, r := range []struct {
+		as     string
+		people []trust.Person
+	}{{"approver", n.old.Approvers}, {"recovery", n.old.Recovery.People}, {"new approver", n.next.Approvers}} {
+		for _, p := range r.people {
+			if slices.Contains(p.Keys, line) {
+				roles = append(roles, r.as+" "+p.Name)
+			}
+		}
+	}
+	return roles
+}
+
+// standing says in a few lines how far it has come.
+func (n *nextTrust) standing() []string {
+	line := func(what string, have []string, need int) string {
+		names := strings.Join(have, ", ")
+		if names == "" {
+			names = "nobody"
+		}
+		return fmt.Sprintf("%s: %d of %d (%s)", what, len(have), need, names)
+	}
+	lines := []string{line("old approvers", n.byOld, n.old.Threshold)}
+	if n.old.Recovery.Threshold > 0 {
+		lines = append(lines, line("or recovery", n.bySafe, n.old.Recovery.Threshold))
+	}
+	return append(lines, line("and new approvers", n.byNew, n.next.Threshold))
+}
+
+// changes says in a line each what a trust policy changes of the one before.
+func changes(old, next *trust.Trust) (lines []string) {
+	say := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
+	for _, r := range []struct {
+		role     string
+		was, now []trust.Person
+	}{{"approver", old.Approvers, next.Approvers}, {"recovery", old.Recovery.People, next.Recovery.People}, {"witness", old.Witnesses, next.Witnesses}} {
+		for _, p := range r.was {
+			for i, key := range p.Keys {
+				if !holds(r.now, p.Name, key) {
+					say("- %s %s loses %s (%s)", r.role, p.Name, fingerprint(key), proves(old, p, i))
+				}
+			}
+		}
+		for _, p := range r.now {
+			for i, key := range p.Keys {
+				if !holds(r.was, p.Name, key) {
+					say("+ %s %s gets %s (%s)", r.role, p.Name, fingerprint(key), proves(next, p, i))
+				}
+			}
+		}
+	}
+	for _, f := range []struct {
+		name     string
+		was, now int
+	}{{"threshold", old.Threshold, next.Threshold}, {"recovery threshold", old.Recovery.Threshold, next.Recovery.Threshold}, {"witness threshold", old.WitnessThreshold, next.WitnessThreshold}} {
+		if f.was != f.now {
+			say("! %s %d becomes %d", f.name, f.was, f.now)
+		}
+	}
+	if old.MinRelease != next.MinRelease {
+		say("! min_release %d becomes %d", old.MinRelease, next.MinRelease)
+	}
+	for _, f := range []struct {
+		name     string
+		was, now any
+	}{{"rules for hardware", old.Hardware, next.Hardware}, {"keys for tickets", old.TicketKeys, next.TicketKeys}, {"keys for server lists", old.ListKeys, next.ListKeys}} {
+		if was, now := fmt.Sprintf("%+v", f.was), fmt.Sprintf("%+v", f.now); was != now {
+			say("! %s change: %.400s becomes %.400s", f.name, was, now)
+		}
+	}
+	return lines
+}
+
+func holds(people []trust.Person, name, key string) bool {
+	return slices.ContainsFunc(people, func(p trust.Person) bool { return p.Name == name && slices.Contains(p.Keys, key) })
+}

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"mayfly/internal/command"
+	"mayfly/internal/durable"
+	"mayfly/internal/hint"
+	"mayfly/policies/trust"
+)
+
+var trustProposeVerb = command.Verb{
+	Name:    "trust propose",
+	Args:    "--dir DIR [--drop-approver NAME]... [--approver NAME=REQUEST]... [--threshold N] [--drop-recovery NAME]... [--recovery NAME=REQUEST]... [--recovery-threshold N]",
+	Summary: "make the next trust policy, for people to sign",
+	Help: `Makes DIR/trust-next.json from the trust policy in force and what is to change, shows the changes, and says who has to sign it. Nothing
+changes before ` + "`fleetctl trust sign`" + ` by enough people and ` + "`fleetctl trust apply`" + `. A REQUEST is what bastion-agent enroll wrote, as for
+` + "`fleetctl init`" + `; it answers a challenge of ` + "`fleetctl key challenge`" + `.
+
+A NAME that is there gets another key; dropped and given again, the new key takes the place of all old ones. Witnesses are changed
+with --drop-witness, --witness and --witness-threshold, rules for hardware with --hardware.
+
+A lost approver's key: the others sign. Fewer approvers left than the threshold: enough recovery people sign, and the new
+approvers; then nothing but approvers may change, and the threshold may not fall. A lost recovery key: the approvers sign.
+
+Example:
+
+  fleetctl trust propose --dir lab --drop-approver bo --approver bo=bo-new.json`,
+	Run: runTrustPropose,
+}
+
+func runTrustPropose(ctx context.Context, c *command.Call) error {
+	flags := c.Flags()
+	dir := dirFlag(flags)
+	drop := map[string]*[]string{}
+	give := map[string]*[]string{}
+	for _, role := range []string{"approver", "recovery", "witness"} {
+		drop[role] = manyFlag(flags, "drop-"+role, "`NAME` who is no "+role+" any more")
+		give[role] = manyFlag(flags, role, "`NAME=FILE`: a key, or another key, of a "+role)
+	}
+	threshold := flags.Int("threshold", -1, "`people` whose signatures a release, a policy or the next trust policy needs")
+	recoveryThreshold := flags.Int("recovery-threshold", -1, "`people` of the recovery that name other approvers")
+	witnessThreshold := flags.Int("witness-threshold", -1, "`witnesses` that must confirm a policy")
+	minRelease := flags.Uint64("min-release", 0, "`version` below which no release boots")
+	hardware := flags.String("hardware", "", "`file` of rules for the keys' hardware, TOML, in place of those in force")
+	if err := c.Parse(flags); err != nil {
+		return err
+	}
+	if err := noArguments(flags); err != nil {
+		return err
+	}
+	d, now := state(*dir), time.Now()
+	old, data, err := d.trust()
+	if err != nil {
+		return err
+	}
+	next, err := trust.Parse(data)
+	if err != nil {
+		return err
+	}
+	next.Version, next.Previous = old.Version+1, trust.Sum(data)
+	approvers, err := d.readPeople("approver", *give["approver"], old.Fleet, old.Test, now)
+	if err != nil {
+		return err
+	}
+	recovery, err := d.readPeople("recovery", *give["recovery"], old.Fleet, old.Test, now)
+	if err != nil {
+		return err
+	}
+	witnesses, err := witnessKeys(*give["witness"])
+	if err != nil {
+		return err
+	}
+	for _, l := range []struct {
+		role string
+		list *[]trust.Person
+	}{{"approver", &next.Approvers}, {"recovery", &next.Recovery.People}, {"witness", &next.Witnesses}} {
+		if *l.list, err = without(*l.list, l.role, *drop[l.role]); err != nil {
+			return err
+		}
+	}
+	next.Approvers, next.Recovery.People = approvers.join(next.Approvers), recovery.join(next.Recovery.People)
+	next.Witnesses = append(next.Witnesses, witnesses...)
+	for _, n := range []struct {
+		given int
+		at    *int
+	}{{*threshold, &next.Threshold}, {*recoveryThreshold, &next.Recovery.Threshold}, {*witnessThreshold, &next.WitnessThreshold}} {
+		if n.given >= 0 {
+			*n.at = n.given
+		}
+	}
+	if *minRelease > 0 {
+		next.MinRelease = *minRelease
+	}
+	if *hardware != "" {
+		if next.Hardware, err = readHardware(*hardware); err != nil {
+			return err
+		}
+	}
+	lines := changes(old, next)
+	if len(lines) == 0 {
+		return command.Usagef("nothing is to change: say what, with --drop-approver, --approver, --threshold and the like")
+	}
+	if err := trust.Follows(old, next, trust.ByApprovers); err != nil {
+		return command.Refuse(hint.New(err, "give people, keys, cards and thresholds that fit together; nothing was made"))
+	}
+	if err := d.writeNextTrust(next); err != nil {
+		return err
+	}
+	fmt.Fprintf(c.Stdout, "%s: trust policy %d of fleet %s\n", d.nextTrustFile(), next.Version, next.Fleet)
+	for _, line := range lines {
+		fmt.Fprintf(c.Stdout, "  %s\n", line)
+	}
+	need := fmt.Sprintf("%d of the approvers %s", old.Threshold, strings.Join(names(old), ", "))
+	if old.Recovery.Threshold > 0 && trust.Follows(old, next, trust.ByRecovery) == nil {
+		need += fmt.Sprintf(" (or, if they are lost, %d of the recovery)", old.Recovery.Threshold)
+	}
+	fmt.Fprintf(c.Stderr, "fleetctl: next: `fleetctl trust sign` by %s, and by %d of the new approvers %s; then `fleetctl trust apply`\n",
+		need, next.Threshold, strings.Join(names(next), ", "))
+	return nil
+}
+
+// writeNextTrust puts what is proposed in the place of what was, whose signatures count no more.
+func (d state) writeNextTrust(next *trust.Trust) error {
+	data, err := next.Marshal()
+	if err != nil {
+		return err
+	}
+	unlock, err := lockDirectory(string(d))
+	if err != nil {
+		return err
+	}
+	if err = remove(signatures(d.nextTrustFile())); err == nil {
+		err = durable.WriteFile(d.nextTrustFile(), data, 0o644)
+	}
+	return errors.Join(err, unlock())
+}
+
+// without leaves out those who are named, each of whom has to be there.
+func without(people []trust.Person, role string, drop []string) ([]trust.Person, error) {
+	for _, name := range drop {
+		i := slices.IndexFunc(people, func(p trust.Person) bool { return p.Name == name })
+		if i < 0 {
+			return nil, hint.New(fmt.Errorf("no %s %q", role, name), "`fleetctl trust show` lists them")
+		}
+		people = slices.Delete(people, i, i+1)
+	}
+	return people, nil
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"mayfly/internal/durable"
+	"mayfly/policies/trust"
+)
+
+// recordsDir holds a text for paper for each trust policy.
+func (d state) recordsDir() string { return d.path("records") }
+
+func (d state) recordFile(version uint64) string {
+	return d.path("records", fmt.Sprintf("trust-%d.txt", version))
+}
+
+// writeRecord keeps the text that is printed, read aloud, signed and put into the safes.
+func (d state) writeRecord(t *trust.Trust, data []byte, how string, now time.Time) (string, error) {
+	if err := os.MkdirAll(d.recordsDir(), 0o755); err != nil {
+		return "", fmt.Errorf("making the directory of records: %w", err)
+	}
+	path := d.recordFile(t.Version)
+	return path, durable.WriteFile(path, []byte(trustRecord(t, data, how, now)), 0o644)
+}
+
+// trustRecord is a trust policy for paper: public facts only, in the order in which they are read aloud.
+func trustRecord(t *trust.Trust, data []byte, how string, now time.Time) string {
+	var b strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	line("MAYFLY: RECORD OF A TRUST POLICY")
+	line("")
+	line("fleet      %s", t.Fleet)
+	line("version    %d", t.Version)
+	line("made       %s", now.UTC().Format(time.RFC3339))
+	line("by         %s", how)
+	if t.Previous != "" {
+		line("follows    %s", strings.Join(aloud(t.Previous), "\n           "))
+	}
+	if t.Test {
+		line("")
+		line("TEST FLEET: software keys and virtual cards count. Nothing here is worth trusting.")
+	}
+	line("")
+	line("APPROVERS: %d of %d people sign releases, policies and the next trust policy", t.Threshold, len(t.Approvers))
+	recordPeople(line, t, t.Approvers)
+	line("")
+	if t.Recovery.Threshold > 0 {
+		line("RECOVERY: %d of %d people name other approvers, if fewer than %d are left", t.Recovery.Threshold, len(t.Recovery.People), t.Threshold)
+		recordPeople(line, t, t.Recovery.People)
+	} else {
+		line("RECOVERY: nobody. If fewer than %d approvers are left, the fleet's trust ends.", t.Threshold)
+	}
+	line("")
+	line("WITNESSES: %d of %d confirm which policy is the newest", t.WitnessThreshold, len(t.Witnesses))
+	for _, w := range t.Witnesses {
+		for _, key := range w.Keys {
+			line("  %-16s %s", w.Name, fingerprint(key))
+		}
+	}
+	line("")
+	line("KEYS OF THE SIGNER")
+	for _, key := range t.TicketKeys {
+		line("  %-16s %s", "tickets", fingerprint(key))
+	}
+	for _, key := range t.ListKeys {
+		line("  %-16s %s", "server lists", fingerprint(key))
+	}
+	line("")
+	line("SHA-256 OF trust.json, to be read aloud by one person and compared by all others:")
+	line("")
+	for _, row := range aloud(trust.Sum(data)) {
+		line("  %s", row)
+	}
+	line("")
+	line("Read aloud and compared, and the keys put where they belong:")
+	for _, who := range []struct {
+		role   string
+		people []trust.Person
+	}{{"approver", t.Approvers}, {"recovery", t.Recovery.People}} {
+		for _, p := range who.people {
+			line("")
+			line("  %-10s %-20s date ______________  signature ____________________", who.role, p.Name)
+		}
+	}
+	return b.String()
+}
+
+func recordPeople(line func(string, ...any), t *trust.Trust, people []trust.Person) {
+	for n, p := range people {
+		line("  %d. %s", n+1, p.Name)
+		for i, key := range p.Keys {
+			kind, _, _ := strings.Cut(key, " ")
+			line("     %s %s", fingerprint(key), kind)
+			line("       %s", proves(t, p, i))
+		}
+	}
+}
+
+// aloud groups hex digits so that one person can read them to another: four rows of four groups of four.
+func aloud(sum string) []string {
+	var rows []string
+	var groups []string
+	for len(sum) > 0 {
+		n := min(4, len(sum))
+		groups, sum = append(groups, sum[:n]), sum[n:]
+		if len(groups) == 4 || sum == "" {
+			rows, groups = append(rows, strings.Join(groups, " ")), nil
+		}
+	}
+	return rows
+}
