@@ -27,6 +27,8 @@ var fuzzTargets = []struct{ input, pkg, name string }{
 	{"audit checkpoints", "./internal/audit", "FuzzCheckpoint"},
 	{"audit proofs", "./internal/audit", "FuzzProof"},
 	{"statements", "./policies/statement", "FuzzOpen"},
+	{"trust policies", "./policies/trust", "FuzzParse"},
+	{"steps of the trust policy", "./policies/trust", "FuzzAdvance"},
 	{"witness answers", "./policies/witness", "FuzzOpen"},
 	{"recordings", "./bastion/recording", "FuzzReader"},
 }
