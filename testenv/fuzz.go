@@ -31,6 +31,11 @@ var fuzzTargets = []struct{ input, pkg, name string }{
 	{"steps of the trust policy", "./policies/trust", "FuzzAdvance"},
 	{"witness answers", "./policies/witness", "FuzzOpen"},
 	{"recordings", "./bastion/recording", "FuzzReader"},
+	{"PIV attestations", "./bastion/hardkey", "FuzzPIVAttestation"},
+	{"FIDO2 attestations", "./bastion/hardkey", "FuzzFIDO2Attestation"},
+	{"FIDO2 authenticator data", "./bastion/hardkey", "FuzzAuthenticatorData"},
+	{"enrolment challenges", "./bastion/hardkey", "FuzzChallenge"},
+	{"enrolment requests", "./policies/enrolment", "FuzzEnrolment"},
 }
 
 var fuzzVerb = command.Verb{
