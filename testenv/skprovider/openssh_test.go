@@ -69,6 +69,7 @@ type desk struct {
 	library string
 	issuer  *Issuer
 	key     *Device
+	served  bool // there is an sshd
 }
 
 // askpass types the PIN that lies in a file, and notes what it was asked for.

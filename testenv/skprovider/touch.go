@@ -118,12 +118,12 @@ func (d *Device) ask(s Settings, operation, application string) error {
 	if patience == 0 {
 		patience = DefaultPatience
 	}
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-		return refuse(General, "waiting for a touch: %v", err)
-	}
 	line, err := json.Marshal(Ask{Operation: operation, Application: application})
 	if err == nil {
 		_, err = conn.Write(append(line, '\n'))
+	}
+	if err == nil {
+		err = conn.SetDeadline(time.Now().Add(patience)) // from when it has asked
 	}
 	if err != nil {
 		return refuse(General, "asking for a touch: %v", err)
