@@ -31,6 +31,8 @@ const (
 
 	flagPresent    = 0x01
 	flagVerified   = 0x04
+	flagSyncable   = 0x08 // backup eligible, and backed up
+	flagSynced     = 0x10
 	flagAttested   = 0x40
 	flagExtensions = 0x80
 )

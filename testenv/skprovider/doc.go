@@ -11,7 +11,7 @@
 // It does not speak CTAP and has no device file: the part between OpenSSH and a USB token, libfido2, is not there. What that part
 // answers to a program, it answers the same: the codes, PIN required or not, blocked, no such key on this token.
 //
-// Files in order: settings.go, issuer.go, device.go (the directory), pin.go, touch.go, credential.go (key handles), authdata.go,
+// Files in order: settings.go, make.go, device.go (the directory), pin.go, touch.go, credential.go (key handles), authdata.go,
 // enroll.go, sign.go, resident.go, build.go. The library is cmd/libskprovider.
 //
 // References: OpenSSH PROTOCOL.u2f and sk-api.h (OpenSSH 9.2: major version 10); CTAP 2.1, sections 6.1, 6.2, 6.5 and 12.1; WebAuthn

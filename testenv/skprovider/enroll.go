@@ -125,6 +125,9 @@ func (st *state) attest(r EnrollRequest, out *Enrolled, c *credential, protect i
 	if s.has(FlawWrongRP) {
 		said.application = strings.TrimPrefix(r.Application, "ssh:") + ".example"
 	}
+	if s.has(FlawSynced) {
+		said.flags |= flagSyncable | flagSynced
+	}
 	if s.has(FlawOtherModel) {
 		model[0] ^= 0xff
 	}

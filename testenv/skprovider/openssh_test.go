@@ -21,6 +21,8 @@ import (
 
 	"github.com/fxamacker/cbor/v2"
 	"golang.org/x/crypto/ssh"
+
+	"mayfly/testenv/pivcard"
 )
 
 // deadline is for what a program should do; it is generous, for a loaded machine.
@@ -42,6 +44,18 @@ func TestMain(m *testing.M) {
 		os.RemoveAll(built.dir)
 	}
 	os.Exit(code)
+}
+
+// made is the maker of all keys.
+var made = sync.OnceValues(pivcard.NewIssuer)
+
+func maker(t *testing.T) *pivcard.Issuer {
+	t.Helper()
+	i, err := made()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i
 }
 
 func library(t *testing.T) string {
@@ -67,7 +81,7 @@ type desk struct {
 	t       *testing.T
 	dir     string
 	library string
-	issuer  *Issuer
+	issuer  *pivcard.Issuer
 	key     *Device
 	served  bool // there is an sshd
 }
@@ -88,10 +102,8 @@ func newDesk(t *testing.T, change func(*Make)) *desk {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	d.dir = dir
-	if d.issuer, err = NewIssuer("of this test", time.Now()); err != nil {
-		t.Fatal(err)
-	}
-	m := Make{Issuer: d.issuer, AAGUID: Model}
+	d.issuer = maker(t)
+	m := Make{Issuer: d.issuer.FIDO, AAGUID: Model}
 	if change != nil {
 		change(&m)
 	}
@@ -245,7 +257,7 @@ func TestEnroll(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := certificate.CheckSignatureFrom(d.issuer.Certificate); err != nil {
+			if err := certificate.CheckSignatureFrom(d.issuer.FIDO.Certificate); err != nil {
 				t.Errorf("not by this issuer: %v", err)
 			}
 			var model []byte

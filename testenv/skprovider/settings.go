@@ -27,13 +27,14 @@ const (
 	FlawOtherKey       Flaw = "other-key"       // attests another key than it hands out
 	FlawOtherChallenge Flaw = "other-challenge" // signs another challenge than it was given
 	FlawNoCertificate  Flaw = "no-certificate"  // attests with the new key itself, as some keys do
+	FlawSynced         Flaw = "synced"          // says that its keys are copied elsewhere
 	FlawCutShort       Flaw = "cut-short"       // half of its authenticator data
 	FlawCounterStands  Flaw = "counter-stands"  // its counter does not rise
 )
 
 // Flaws are all of them.
 var Flaws = []Flaw{FlawNoCredProtect, FlawWrongRP, FlawNoTouchFlag, FlawNoVerifyFlag, FlawOtherModel, FlawOtherKey, FlawOtherChallenge,
-	FlawNoCertificate, FlawCutShort, FlawCounterStands}
+	FlawNoCertificate, FlawSynced, FlawCutShort, FlawCounterStands}
 
 // Settings is how a key behaves. The zero value has no PIN and is touched by nobody.
 type Settings struct {
