@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"mayfly/bastion/hardkey"
@@ -18,6 +19,9 @@ import (
 
 // challengeLife is how long after it was made a challenge may be answered. Implementation.
 const challengeLife = 7 * 24 * time.Hour
+
+// maxChallenges may wait to be answered at once. Implementation.
+const maxChallenges = 1000
 
 // challengesDir holds the challenges that nobody has answered yet, one file each, named by its nonce.
 func (d state) challengesDir() string { return d.path("challenges") }
@@ -34,10 +38,42 @@ func (d state) makeChallenge(fleet, name string, now time.Time) (hardkey.Challen
 	if _, err := hardkey.ParseChallenge(c.String()); err != nil {
 		return hardkey.Challenge{}, hint.New(fmt.Errorf("making a challenge: %w", err), "a person's name begins with a letter, and has letters in lower case, digits and - only")
 	}
-	if err := os.MkdirAll(d.challengesDir(), 0o755); err != nil {
+	if err := os.MkdirAll(d.challengesDir(), 0o700); err != nil {
 		return hardkey.Challenge{}, fmt.Errorf("making the directory of challenges: %w", err)
 	}
-	return c, durable.WriteFile(d.challengeFile(c), c.Signed(), 0o644)
+	if err := d.makeRoom(now); err != nil {
+		return hardkey.Challenge{}, err
+	}
+	return c, durable.WriteFile(d.challengeFile(c), c.Signed(), 0o600)
+}
+
+// makeRoom forgets the challenges that are too old to be answered, and refuses another one where too many wait.
+func (d state) makeRoom(now time.Time) error {
+	list, err := os.ReadDir(d.challengesDir())
+	if err != nil {
+		return fmt.Errorf("reading the directory of challenges: %w", err)
+	}
+	waiting := 0
+	for _, entry := range list {
+		path := filepath.Join(d.challengesDir(), entry.Name())
+		line, err := readBounded(path, "", hardkey.MaxChallenge+1)
+		if err != nil {
+			return err
+		}
+		c, err := hardkey.ParseChallenge(strings.TrimSuffix(string(line), "\n"))
+		if err != nil {
+			return hint.New(fmt.Errorf("%s is no challenge: %w", path, err), "see what lies there, and move it away")
+		}
+		if now.Sub(c.Made) <= challengeLife {
+			waiting++
+		} else if err := remove(path); err != nil {
+			return err
+		}
+	}
+	if waiting >= maxChallenges {
+		return command.Refuse(hint.New(fmt.Errorf("%d challenges wait to be answered: at most %d", waiting, maxChallenges), "remove those in %s that nobody will answer", d.challengesDir()))
+	}
+	return nil
 }
 
 // outstanding refuses a challenge that was not made here, was answered already, or is too old: what was shown for it may be anybody's.

@@ -22,6 +22,7 @@ var program = command.Program{
 		imageLockVerb, imageBuildVerb, imageSignVerb, imageVerifyVerb, imageUseVerb,
 		approveVerb, approvalsVerb, drainVerb, breakGlassOpenVerb, breakGlassStatusVerb,
 		policyCheckVerb, policyBundleVerb, policySignVerb, policyPublishVerb, policyPluginHashVerb,
+		keyChallengeVerb, keyAddVerb, keyListVerb, keyShowVerb, keyRevokeVerb,
 		sshConfigVerb, robotKeysVerb, certifyVerb,
 		trustShowVerb, trustProposeVerb, trustSignVerb, trustApplyVerb, trustVerifyVerb,
 		caListVerb, caRotateVerb, caRetireVerb, caPublishVerb,

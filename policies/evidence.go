@@ -166,6 +166,14 @@ func (p Policy) Rejected() []Rejected {
 	return list
 }
 
+// Mend says what its owner can do about a key whose evidence is rejected; empty where there is nothing to say.
+func (p Policy) Mend(name string, k Key) string {
+	if v, looked := p.proven[enrolled{name, k.Public}]; looked && v.rejected != nil {
+		return v.rejected.Mend
+	}
+	return ""
+}
+
 // Enrolled returns the engineer's, or break-glass identity's, key with this public half, "TYPE BASE64".
 func (p Policy) Enrolled(name, public string) (Key, bool) {
 	a := p.find(name, public)

@@ -111,4 +111,10 @@ func claimed(data []byte) (Checkpoint, error) {
 	return parseCheckpoint(text + "\n")
 }
 
+// IsLog reports whether a directory holds a log.
+func IsLog(dir string) bool {
+	info, err := os.Lstat(filepath.Join(dir, checkpointFile))
+	return err == nil && info.Mode().IsRegular()
+}
+
 func missing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
