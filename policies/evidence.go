@@ -228,17 +228,13 @@ func Fingerprint(public string) string {
 func EvidenceText(k Key, proof hardkey.Proof) string {
 	switch proof.Kind {
 	case hardkey.KindPIV:
-		text := fmt.Sprintf("piv %s serial %d firmware %s slot %s touch %s", proof.Issuer, proof.Serial, proof.Firmware, proof.Slot, touchText(proof))
-		if proof.PINPolicy != "" {
-			text += " pin " + proof.PINPolicy
-		}
-		return text
+		return fmt.Sprintf("piv, serial %d, firmware %s, slot %s, touch %s, pin %s, by %s", proof.Serial, proof.Firmware, proof.Slot, touchText(proof), proof.PINPolicy, proof.Issuer)
 	case hardkey.KindFIDO2:
-		text := fmt.Sprintf("fido2 %s aaguid %s touch %s", proof.Issuer, proof.AAGUID, touchText(proof))
+		verification := "not proven"
 		if proof.UserVerification {
-			text += " uv required"
+			verification = "required"
 		}
-		return text
+		return fmt.Sprintf("fido2, aaguid %s, application %s, touch %s, user verification %s, by %s", proof.AAGUID, proof.Application, touchText(proof), verification, proof.Issuer)
 	}
 	return k.Evidence
 }

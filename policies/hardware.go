@@ -12,6 +12,7 @@ import (
 
 	"mayfly/bastion/hardkey"
 	"mayfly/internal/tomlfile"
+	"mayfly/inventory"
 )
 
 // Bounds of [hardware] and of what is shown for a key.
@@ -29,6 +30,7 @@ var (
 	slot        = regexp.MustCompile(`^(9[acde]|8[2-9a-f]|9[0-5])$`)
 	firmware    = regexp.MustCompile(`^(0|[1-9][0-9]{0,2})(\.(0|[1-9][0-9]{0,2})){2}$`)
 	aaguid      = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	issuerName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9 ._()-]{0,62}$`)
 	fingerprint = regexp.MustCompile(`^SHA256:[A-Za-z0-9+/]{43}$`)
 )
 
@@ -85,7 +87,15 @@ func (p Policy) checkHardware() error {
 	if err := checkIssuers("hardware.fido2_issuer", h.FIDO2Issuers, hardkey.KindFIDO2); err != nil {
 		return err
 	}
-	return checkIssuers("hardware.test_issuer", h.TestIssuers, hardkey.KindPIV, hardkey.KindFIDO2)
+	if err := checkIssuers("hardware.test_issuer", h.TestIssuers, hardkey.KindPIV, hardkey.KindFIDO2); err != nil {
+		return err
+	}
+	// Whatever else package hardkey could not apply is refused as well: it would reject every key.
+	if err := p.rules(inventory.Fleet{}).Check(); err != nil {
+		field, _, _ := strings.Cut(err.Error(), ":")
+		return tomlfile.At("hardware."+field, "docs/formats/policy.md has each key of [hardware]", "hardware.%v", err)
+	}
+	return nil
 }
 
 func (h Hardware) checkSerials() error {
@@ -124,8 +134,8 @@ func checkIssuers(path string, list []hardkey.Issuer, applets ...string) error {
 	}
 	for i, issuer := range list {
 		path := at(path, i)
-		if !word.MatchString(issuer.Name) {
-			return tomlfile.At(path+".name", "lower-case letters, digits and -", "issuer name %q is no lower-case word", issuer.Name)
+		if !issuerName.MatchString(issuer.Name) {
+			return tomlfile.At(path+".name", "letters, digits, spaces and hyphens: it stands in records", "issuer name %q is no name", issuer.Name)
 		}
 		if slices.ContainsFunc(list[:i], func(o hardkey.Issuer) bool { return o.Name == issuer.Name && o.Applet == issuer.Applet }) {
 			return tomlfile.At(path+".name", "each issuer once", "issuer %q is there twice", issuer.Name)

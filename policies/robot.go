@@ -113,6 +113,9 @@ func (p Policy) checkRobot(path string, r Robot, owners map[string]string) error
 	if other, ok := owners[r.Public]; ok {
 		return tomlfile.At(path+".public", "each key belongs to one, once", "key of robot %q is there twice, first as a key of %q", r.Name, other)
 	}
+	if slices.Contains(p.Hardware.Revoked, Fingerprint(r.Public)) {
+		return tomlfile.At(path+".public", "give the robot another key", "key of robot %q is in hardware.revoked", r.Name)
+	}
 	owners[r.Public] = r.Name
 	if !r.Source.IsValid() || !r.Source.IsSingleIP() || r.Source.Addr().Is4In6() {
 		return tomlfile.At(path+".source", `for example source = "198.51.100.7/32"`, "robot %q has source %s: it must be one address, /32 or /128", r.Name, r.Source)

@@ -47,6 +47,9 @@ const (
 	AttestationFlags            Reason = hardkey.Flags
 	AttestationCredProtect      Reason = hardkey.CredProtect
 	AttestationTest             Reason = hardkey.TestIssuer
+	AttestationSynced           Reason = hardkey.Synced
+	AttestationBadRules         Reason = hardkey.BadRules
+	AttestationKind             Reason = hardkey.Kind
 
 	CertificateAuthorityUnknown Reason = "certificate_authority_unknown" // not signed by a listed authority
 	CertificateType             Reason = "certificate_type"              // a host's
@@ -81,7 +84,7 @@ var Reasons = []Reason{
 	AttestationMissing, AttestationMalformed, AttestationChain, AttestationOtherApplet, AttestationKeyDiffers, AttestationKeyType,
 	AttestationExtensionMissing, AttestationSlot, AttestationImported, AttestationTouchNever, AttestationTouchCached, AttestationPINPolicy,
 	AttestationFirmware, AttestationSerialDenied, AttestationSerialNotListed, AttestationExpired, AttestationChallenge, AttestationSignature,
-	AttestationAAGUID, AttestationRelyingParty, AttestationFlags, AttestationCredProtect, AttestationTest,
+	AttestationAAGUID, AttestationRelyingParty, AttestationFlags, AttestationCredProtect, AttestationTest, AttestationSynced, AttestationBadRules, AttestationKind,
 	CertificateAuthorityUnknown, CertificateType, CertificatePrincipal,
 	CertificateOption, CertificateSource, CertificateLifetime, CertificateEarly, CertificateExpired, CertificateRevoked, CertificateKeyUnknown,
 	TargetUnknown, TargetNotGranted, PortNotGranted, SessionOnly, SessionNotGranted, RobotNotToVPN, OutsideWindow,
