@@ -95,7 +95,7 @@ func (d state) addKey(r enrolment.Request, now time.Time) (keyReport, rewritten,
 			return nil, refuseKey(policies.AttestationChallenge, "the request belongs into that fleet's directory; this fleet's own challenge comes from `fleetctl key challenge "+r.Name+"`",
 				"the request is for fleet %q, and this is %q", r.Fleet, f.Name)
 		}
-		if !holds(old, r.Name) {
+		if !hasKeys(old, r.Name) {
 			return nil, refuseKey(policies.UserUnknown, fmt.Sprintf("add [[engineer]] with name = %q to %s first", r.Name, name), "nobody is called %q", r.Name)
 		}
 		if slices.Contains(old.Hardware.Revoked, print) {

@@ -58,7 +58,7 @@ func (d state) noteStranger(c *command.Call, name string) {
 	}
 	if data, err := read(d.policyFile(), ""); err == nil {
 		p, err := policies.Decode(d.policyFile(), data)
-		if err != nil || holds(p, name) {
+		if err != nil || hasKeys(p, name) {
 			return
 		}
 	}

@@ -109,8 +109,8 @@ func (r rewritten) versionText() string {
 // once that does nothing.
 func nothing() (func() error, error) { return func() error { return nil }, nil }
 
-// holds reports whether somebody of that name can have keys in a policy.
-func holds(p policies.Policy, name string) bool {
+// hasKeys reports whether somebody of that name can have keys in a policy.
+func hasKeys(p policies.Policy, name string) bool {
 	return slices.ContainsFunc(p.Engineers, func(e policies.Engineer) bool { return e.Name == name }) ||
 		slices.ContainsFunc(p.BreakGlass, func(b policies.BreakGlass) bool { return b.Name == name })
 }

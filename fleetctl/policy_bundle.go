@@ -20,11 +20,12 @@ import (
 
 var policyBundleVerb = command.Verb{
 	Name:    "policy bundle",
-	Args:    "--dir DIR",
+	Args:    "--dir DIR [--keep-rejected]",
 	Summary: "make the bundle that people sign from fleet.toml and policy.toml",
 	Help: `Checks both files like ` + "`fleetctl policy check`" + `, and writes them as one file, DIR/bundle.json, whose version is
 the policy's. It takes effect once enough people have signed it. A version that is not higher than that of a bundle in
-force is refused: raise version in policy.toml.
+force is refused: raise version in policy.toml. So is one with enrolled keys whose evidence is rejected, unless --keep-rejected says
+that their owners are to be kept out, as when the rules of [hardware] have become stricter.
 
 Where a signed bundle is in force already, the new one waits in DIR/bundle-next.json until enough people have signed it, and
 then takes its place; the old one stays in force until then.
@@ -38,6 +39,7 @@ Example:
 func runPolicyBundle(ctx context.Context, c *command.Call) error {
 	flags := c.Flags()
 	dir := dirFlag(flags)
+	keep := flags.Bool("keep-rejected", false, "make a bundle of a policy with keys whose evidence is rejected: they let nobody in")
 	if err := c.Parse(flags); err != nil {
 		return err
 	}
@@ -47,6 +49,10 @@ func runPolicyBundle(ctx context.Context, c *command.Call) error {
 	d, now := state(*dir), time.Now()
 	f, p, err := d.checked(now)
 	if err != nil {
+		return err
+	}
+	noteKeyless(c, p)
+	if err := noRejected(c, p); err != nil && !*keep {
 		return err
 	}
 	t, _, err := d.trust()

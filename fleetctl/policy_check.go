@@ -23,7 +23,8 @@ var policyCheckVerb = command.Verb{
 	Summary: "check fleet.toml and policy.toml",
 	Help: `Reads DIR/fleet.toml and DIR/policy.toml as strictly as everything else does, and does the planner's arithmetic: rules
 that cannot keep both max_age and a region's floor are refused. Where the release in use ends lives sooner than max_age, it says
-so. It changes nothing.
+so. The evidence of every enrolled key is verified: one that is rejected would keep its owner out, and is refused here with its reason. It
+changes nothing.
 
 Example:
 
@@ -46,6 +47,10 @@ Example:
 			return err
 		}
 		noteOutside(c, p)
+		noteKeyless(c, p)
+		if err := noRejected(c, p); err != nil {
+			return err
+		}
 		fmt.Fprintf(c.Stdout, "fleet %s: %d regions, %d servers; policy %d: %d engineers, %d grants, until %s\n",
 			f.Name, len(f.Regions), len(f.Servers), p.Version, len(p.Engineers), len(p.Grants), p.Expires.Format(time.RFC3339))
 		return nil
@@ -61,6 +66,33 @@ func noteOutside(c *command.Call, p policies.Policy) {
 		}
 		fmt.Fprintf(c.Stderr, "fleetctl: note: %s: allow has %s, which is outside ssh.allow: %s\n", o.User, o.Prefix, what)
 	}
+}
+
+// noteKeyless names who can do nothing for want of a key.
+func noteKeyless(c *command.Call, p policies.Policy) {
+	for _, e := range p.Engineers {
+		if len(e.Keys) == 0 {
+			fmt.Fprintf(c.Stderr, "fleetctl: note: engineer %s has no key, and can do nothing until `fleetctl key add`\n", e.Name)
+		}
+	}
+	for _, b := range p.BreakGlass {
+		if len(b.Keys) == 0 {
+			fmt.Fprintf(c.Stderr, "fleetctl: note: break-glass identity %s has no key: there is no way in by it\n", b.Name)
+		}
+	}
+}
+
+// noRejected lists the keys that would let nobody in, and refuses a policy that has any.
+func noRejected(c *command.Call, p policies.Policy) error {
+	list := p.Rejected()
+	for _, r := range list {
+		fmt.Fprintf(c.Stderr, "fleetctl: %s %s of %s: %s\n", r.Reason, r.Fingerprint, r.Name, r.Detail)
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	return command.Refuse(hint.New(fmt.Errorf("%s: %d enrolled keys let nobody in", list[0].Reason, len(list)),
+		"`fleetctl key revoke FINGERPRINT` takes one away, `fleetctl key add` enrols another; `fleetctl policy bundle --keep-rejected` leaves them where they are and their owners out"))
 }
 
 // compareRelease says where the release in use, if there is one, allows less than the policy.

@@ -24,12 +24,12 @@ const (
 
 // showBundle writes what a person is about to sign: who gets where, from where, and what holds the fleet up.
 func showBundle(w io.Writer, path string, data []byte, b *bundle.Bundle) error {
-	p, f := b.Policy, b.Inventory
+	p, f := b.Policy.Verified(b.Inventory, b.Made), b.Inventory
 	sections := [][]string{{
 		fmt.Sprintf("policy %d of fleet %s, made %s, until %s", b.Version, b.Fleet, b.Made.Format(time.RFC3339), b.Expires.Format(time.RFC3339)),
 		fmt.Sprintf("test: %t", f.Test),
 		fmt.Sprintf("ssh level %s; test roots: %s", p.SSH.Level, shown(p.Hardware.TestRoots, "none")),
-	}}
+	}, showHardware(p.Hardware)}
 	var lines []string
 	for _, prefix := range p.SSH.Allow {
 		lines = append(lines, "allow "+prefix.String())
@@ -37,7 +37,7 @@ func showBundle(w io.Writer, path string, data []byte, b *bundle.Bundle) error {
 	sections = append(sections, lines, showKeys(p))
 	lines = nil
 	for _, e := range p.Engineers {
-		lines = append(lines, showEngineer(e))
+		lines = append(lines, showEngineer(p, e))
 	}
 	sections = append(sections, lines)
 	lines = nil
@@ -51,7 +51,7 @@ func showBundle(w io.Writer, path string, data []byte, b *bundle.Bundle) error {
 	}
 	for _, x := range p.BreakGlass {
 		lines = append(lines, fmt.Sprintf("break-glass %s, when as many people open it as sign this: %s, ports %s; %s", x.Name, shown(x.Servers, "no server"), shown(texts(x.Ports), "none"),
-			showEngineer(policies.Engineer{Name: x.Name, Keys: x.Keys})))
+			showEngineer(p, policies.Engineer{Name: x.Name, Keys: x.Keys})))
 	}
 	sections = append(sections, lines)
 	lines = nil
@@ -152,14 +152,20 @@ func fingerprints(keys []string) []string {
 	return list
 }
 
-func showEngineer(e policies.Engineer) string {
+// showEngineer shows what each key proves, and why one that does not lets nobody in.
+func showEngineer(p policies.Policy, e policies.Engineer) string {
 	var keys, from []string
 	for _, k := range e.Keys {
 		name := "a key that does not parse"
 		if key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(k.Public)); err == nil {
 			name = ssh.FingerprintSHA256(key)
 		}
-		keys = append(keys, name+" ("+k.Evidence+")")
+		r := reportKey(p, e.Name, policies.KindEngineer, k)
+		text := r.text()
+		if !r.Accepted {
+			text += "; LETS NOBODY IN: " + string(r.Reason)
+		}
+		keys = append(keys, name+" ("+text+")")
 	}
 	for _, prefix := range e.Allow {
 		from = append(from, prefix.String())

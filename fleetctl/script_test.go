@@ -39,6 +39,9 @@ func TestMain(m *testing.M) {
 //	key NAME...                 make an Ed25519 key pair, NAME (0600) and NAME.pub
 //	agent NAME...               make security keys in software, NAME.pub and $NAME_KEY; an agent holds them until the script ends
 //	cards DIR NAME...           enrol cards in software for the fleet in DIR: NAME.json and NAME.pub; an agent holds their keys until the script ends
+//	card NAME [KEY=VALUE]...    make a key in software with a card's evidence: touch=cached, firmware=5.4.3; $ISSUER is its maker's certificate
+//	answer CARD CHALLENGE FILE  answer a challenge with a card's key: the enrolment request
+//	fingerprint CARD VAR        put a card's fingerprint into the environment
 //	release DIR VERSION [FOR]   lay an unsigned release, valid for FOR (default 1h)
 //	flip FILE                   change one bit in the middle of a file
 //	listens HOST:PORT           wait until somebody listens there
@@ -69,11 +72,15 @@ func TestScripts(t *testing.T) {
 			e.Values["makers"] = makers
 			lab, err := filepath.Abs("testdata/lab")
 			e.Setenv("LAB", lab)
+			if err := setCards(e); err != nil {
+				return err
+			}
 			e.Setenv("PATHS", e.WorkDir)
 			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code": scriptCode, "cards": scriptCards, "agent": scriptAgent, "lab": scriptLab, "key": scriptKey, "release": scriptRelease, "flip": scriptFlip, "pipe": scriptPipe, "listens": scriptListens,
+			"card": scriptCard, "answer": scriptAnswer, "fingerprint": scriptFingerprint,
 			"occupy": scriptOccupy, "exists-soon": scriptExistsSoon, "hold": scriptHold, "fetch-list": scriptFetchList,
 		},
 	})
