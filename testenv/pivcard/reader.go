@@ -18,8 +18,8 @@ const (
 
 // Slot is a card's place in a reader of vpcd's: in it or out of it.
 type Slot struct {
-	card    *Card
-	address string
+	card *Card
+	dial Dial
 
 	mu      sync.Mutex
 	inside  bool          // what is wanted
@@ -29,9 +29,20 @@ type Slot struct {
 	changed chan struct{} // closed when something above changes, and then made anew
 }
 
-// NewSlot puts a card in front of the reader at a TCP address; Run brings it in if inside is set.
-func NewSlot(card *Card, address string, inside bool) *Slot {
-	return &Slot{card: card, address: address, inside: inside, changed: make(chan struct{})}
+// Dial leads to a reader.
+type Dial func(context.Context) (net.Conn, error)
+
+// DialTCP leads to vpcd at a TCP address.
+func DialTCP(address string) Dial {
+	return func(ctx context.Context) (net.Conn, error) {
+		dialer := net.Dialer{Timeout: dialTimeout}
+		return dialer.DialContext(ctx, "tcp", address)
+	}
+}
+
+// NewSlot puts a card in front of a reader; Run brings it in if inside is set.
+func NewSlot(card *Card, dial Dial, inside bool) *Slot {
+	return &Slot{card: card, dial: dial, inside: inside, changed: make(chan struct{})}
 }
 
 // note changes something under the lock and wakes who waits for it.
@@ -79,8 +90,7 @@ func (s *Slot) stay(ctx context.Context) error {
 		cancel()
 	}
 	s.mu.Unlock()
-	dialer := net.Dialer{Timeout: dialTimeout}
-	conn, err := dialer.DialContext(ctx, "tcp", s.address)
+	conn, err := s.dial(ctx)
 	if err != nil {
 		return fmt.Errorf("getting into the reader: %w", err)
 	}

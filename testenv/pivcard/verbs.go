@@ -120,7 +120,7 @@ func runServe(ctx context.Context, c *command.Call) error {
 	if err != nil {
 		return err
 	}
-	slot := NewSlot(card, *address, !*outside)
+	slot := NewSlot(card, DialTCP(*address), !*outside)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return slot.Run(ctx) })
 	group.Go(func() error { return (&Control{Card: card, Slot: slot}).Serve(ctx, l) })
