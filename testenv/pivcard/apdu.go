@@ -13,7 +13,6 @@ type apdu struct {
 const (
 	classChaining        = 0x10 // of the class byte: more of this command follows
 	classSecureMessaging = 0x0C // of the class byte
-	classChannel         = 0x03 // of the class byte: a logical channel
 )
 
 // parseCommand reads a short or extended command APDU.

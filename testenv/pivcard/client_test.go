@@ -26,12 +26,34 @@ type client struct {
 	card *Card
 }
 
+// factory keeps the file of one new card of each firmware, since to make an attestation key takes long.
+var factory = struct {
+	sync.Mutex
+	files map[Firmware][]byte
+}{files: map[Firmware][]byte{}}
+
 func newCard(t testing.TB, firmware Firmware) client {
 	t.Helper()
-	card, err := New(Config{Firmware: firmware, Issuer: issuer(t)})
+	factory.Lock()
+	defer factory.Unlock()
+	if factory.files[firmware] == nil {
+		card, err := New(Config{Firmware: firmware, Issuer: issuer(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		card.save = func(data []byte) error {
+			factory.files[firmware] = data
+			return nil
+		}
+		if err := card.keep(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := parseState(factory.files[firmware])
 	if err != nil {
 		t.Fatal(err)
 	}
+	card := &Card{Touch: NewTouch(), state: s}
 	c := client{t, card}
 	c.must(0xA4, 0x04, 0x00, aidPIV[:5])
 	return c
@@ -133,4 +155,30 @@ func (c client) administrator() {
 	if sw := c.manage(m.Algorithm, defaultManagementKey); sw != statusOK {
 		c.t.Fatalf("management key: got %04x", uint16(sw))
 	}
+}
+
+// sign has slot do its private-key operation over data.
+func (c client) sign(algorithm, slot byte, data []byte) ([]byte, Status) {
+	c.t.Helper()
+	out, sw := c.send(0x87, algorithm, slot, tlv(0x7C, []byte{0x82, 0}, tlv(0x81, data)))
+	if sw != statusOK {
+		return nil, sw
+	}
+	outer, rest, ok := next(out)
+	inner, rest2, ok2 := next(outer.value)
+	if !ok || !ok2 || outer.tag != 0x7C || inner.tag != 0x82 || len(rest)+len(rest2) != 0 {
+		c.t.Fatalf("answer % x: want a response in a template", out)
+	}
+	return inner.value, sw
+}
+
+// generate makes a key and returns what the card says of it.
+func (c client) generate(algorithm, slot, pin, touch byte) []byte {
+	c.t.Helper()
+	out := c.must(0x47, 0, slot, []byte{0xAC, 9, 0x80, 1, algorithm, 0xAA, 1, pin, 0xAB, 1, touch})
+	f, rest, ok := next(out)
+	if !ok || f.tag != 0x7F49 || len(rest) != 0 {
+		c.t.Fatalf("public key: got % x", out)
+	}
+	return f.value
 }

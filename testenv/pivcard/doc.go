@@ -6,8 +6,8 @@
 // command of a firmware answers, down to the status word, with PIN and touch policies, counters that block for good, and touches that
 // come, are refused, or come too late, as the control socket says.
 //
-// What it does not do: biometrics (the Bio series), FIPS approved mode, secure channels (SCP), NFC, any other applet but the little of the
-// management applet (and below firmware 5 the OTP applet) that PIV programs ask.
+// What it does not do: biometrics (the Bio series), FIPS approved mode, secure channels (SCP), NFC, attestation of X25519 keys (crypto/x509 makes
+// no certificate of one), any other applet but the little of the management applet (and below firmware 5 the OTP applet) that PIV programs ask.
 //
 // Sources: NIST SP 800-73-4 part 2 (commands), SP 800-78-4 (algorithms), Yubico's documentation of its PIV extensions, ISO/IEC 7816-4
 // (APDUs, chaining), and for each status word the table in status_test.go.

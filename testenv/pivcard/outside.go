@@ -55,10 +55,10 @@ func (c *Card) Show() Shown {
 
 // KeyPlan is a key to be put into a slot from outside, without the management key. Policies by name; "" is the slot's default.
 type KeyPlan struct {
-	Slot      string // "9a"
-	Algorithm string // "p256"; of an imported key it is the key's own
-	PIN       string
-	Touch     string
+	Slot      string `json:"slot"`                // "9a"
+	Algorithm string `json:"algorithm,omitempty"` // "p256"; of an imported key it is the key's own
+	PIN       string `json:"pin,omitempty"`
+	Touch     string `json:"touch,omitempty"`
 }
 
 // Generate makes a key in a slot as the card itself would.
