@@ -1,0 +1,226 @@
+package history
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+
+	"mayfly/internal/hint"
+)
+
+// Implementation limits.
+const (
+	maxCommits = 100_000   // commits that are looked at
+	maxCommit  = 1 << 20   // bytes of a commit object
+	maxTree    = 256 << 20 // bytes of a listing
+	maxSaid    = 8 << 10   // bytes of git's own complaint
+)
+
+// Repository is a git repository, read with nothing of the machine's or the user's configuration: no replaced objects, no grafts, no hooks.
+type Repository struct{ dir string }
+
+// Open finds the repository whose work tree is at dir, or that is dir, bare.
+func Open(ctx context.Context, dir string) (*Repository, error) {
+	r := &Repository{dir: dir}
+	if _, err := exec.LookPath("git"); err != nil {
+		return nil, hint.New(fmt.Errorf("looking for git: %w", err), "install git")
+	}
+	shallow, err := r.text(ctx, "rev-parse", "--is-shallow-repository")
+	if err != nil {
+		return nil, hint.New(fmt.Errorf("opening the repository at %s: %w", dir, err), "give the directory of a git repository")
+	}
+	if shallow != "false" {
+		return nil, refuse(Shallow, "", "the repository at %s is shallow: commits are missing", dir)
+	}
+	return r, nil
+}
+
+// command is git on this repository. The repository's own configuration is read, and none of it can run a program in what is called here.
+func (r *Repository) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "git", append([]string{"-C", r.dir, "-c", "safe.directory=*", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null",
+		"-c", "core.quotePath=false", "-c", "diff.renames=false", "-c", "log.showSignature=false", "--no-pager"}, args...)...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent", "LC_ALL=C", "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null",
+		"GIT_NO_REPLACE_OBJECTS=1", "GIT_GRAFT_FILE=/dev/null", "GIT_TERMINAL_PROMPT=0", "GIT_OPTIONAL_LOCKS=0", "GIT_NO_LAZY_FETCH=1"}
+	return cmd
+}
+
+// run returns what git prints, at most max bytes of it.
+func (r *Repository) run(ctx context.Context, stdin io.Reader, max int64, args ...string) ([]byte, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	cmd := r.command(ctx, args...)
+	said := &bounded{max: maxSaid}
+	cmd.Stdin, cmd.Stderr = stdin, said
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting git %s: %w", args[0], err)
+	}
+	out, err := io.ReadAll(io.LimitReader(stdout, max+1))
+	if int64(len(out)) > max {
+		cancel()
+		return nil, errors.Join(fmt.Errorf("git %s: more than %d bytes", args[0], max), ignoreExit(cmd.Wait()))
+	}
+	if err = errors.Join(err, cmd.Wait()); err != nil {
+		return nil, fmt.Errorf("git %s: %w: %s", args[0], err, strings.TrimSpace(said.String()))
+	}
+	return out, nil
+}
+
+// ignoreExit leaves out that a program was ended that we ended.
+func ignoreExit(err error) error {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return nil
+	}
+	return err
+}
+
+func (r *Repository) text(ctx context.Context, args ...string) (string, error) {
+	out, err := r.run(ctx, nil, maxSaid, args...)
+	return strings.TrimSpace(string(out)), err
+}
+
+// bounded keeps the first max bytes.
+type bounded struct {
+	bytes.Buffer
+	max int
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	b.Buffer.Write(p[:min(len(p), max(b.max-b.Len(), 0))])
+	return len(p), nil
+}
+
+// Commit returns the id of the commit that a revision names.
+func (r *Repository) Commit(ctx context.Context, revision string) (string, error) {
+	if revision == "" || strings.HasPrefix(revision, "-") {
+		return "", fmt.Errorf("%q is no revision", revision)
+	}
+	id, err := r.text(ctx, "rev-parse", "--verify", "--quiet", "--end-of-options", revision+"^{commit}")
+	if err != nil || !isID(id) {
+		return "", hint.New(fmt.Errorf("no commit %q in %s", revision, r.dir), "give a branch, a tag or a commit's id; git fetch brings what is missing")
+	}
+	return id, nil
+}
+
+// Clean reports an error unless the work tree is what the commit holds, with nothing beside it that git does not ignore.
+func (r *Repository) Clean(ctx context.Context) error {
+	out, err := r.run(ctx, nil, maxTree, "status", "--porcelain=v1", "-z", "--untracked-files=all", "--ignore-submodules=none")
+	if err != nil {
+		return err
+	}
+	if first, _, changed := bytes.Cut(out, []byte{0}); changed {
+		return refuse(Dirty, "", "the work tree at %s is not what was committed: %q and maybe more", r.dir, first)
+	}
+	return nil
+}
+
+// commits lists the commits from (not with it) to, parents before children.
+func (r *Repository) commits(ctx context.Context, from, to string) ([]string, error) {
+	if from != to {
+		if _, err := r.run(ctx, nil, maxSaid, "merge-base", "--is-ancestor", from, to); err != nil {
+			return nil, refuse(NoAncestor, to, "commit %s, from which on the history is checked, is no ancestor of it", short(from))
+		}
+	}
+	out, err := r.run(ctx, nil, maxCommits*80, "rev-list", "--topo-order", "--reverse", "--max-count="+strconv.Itoa(maxCommits+1), to, "^"+from)
+	if err != nil {
+		return nil, err
+	}
+	ids := strings.Fields(string(out))
+	if len(ids) > maxCommits {
+		return nil, refuse(TooLong, to, "more than %d commits since %s", maxCommits, short(from))
+	}
+	return ids, nil
+}
+
+// objects reads many objects by one process. Each answer is given to use, which must read it within its limit.
+type objects struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Reader
+}
+
+func (r *Repository) objects(ctx context.Context) (*objects, error) {
+	o := &objects{cmd: r.command(ctx, "cat-file", "--batch")}
+	var err error
+	if o.in, err = o.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	stdout, err := o.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	o.out = bufio.NewReaderSize(stdout, 64<<10)
+	if err := o.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting git cat-file: %w", err)
+	}
+	return o, nil
+}
+
+// read gives the object's content, of the wanted type, to use.
+func (o *objects) read(id, kind string, use func(content io.Reader, size int64) error) error {
+	if !isID(id) {
+		return fmt.Errorf("%q is no object's id", id)
+	}
+	if _, err := io.WriteString(o.in, id+"\n"); err != nil {
+		return fmt.Errorf("asking git for %s: %w", id, err)
+	}
+	head, err := o.out.ReadString('\n')
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", id, err)
+	}
+	parts := strings.Fields(head)
+	if len(parts) != 3 || parts[0] != id || parts[1] != kind {
+		return fmt.Errorf("reading %s: git says %q, want a %s", id, strings.TrimSpace(head), kind)
+	}
+	size, err := strconv.ParseInt(parts[2], 10, 64)
+	if err != nil || size < 0 {
+		return fmt.Errorf("reading %s: git says %q", id, strings.TrimSpace(head))
+	}
+	content := &io.LimitedReader{R: o.out, N: size}
+	if err := use(content, size); err != nil {
+		return err
+	}
+	if _, err := io.Copy(io.Discard, content); err != nil {
+		return fmt.Errorf("reading %s: %w", id, err)
+	}
+	if content.N > 0 {
+		return fmt.Errorf("reading %s: %w", id, io.ErrUnexpectedEOF)
+	}
+	if end, err := o.out.ReadByte(); err != nil || end != '\n' {
+		return fmt.Errorf("reading %s: its end is missing", id)
+	}
+	return nil
+}
+
+// content returns the whole of an object of at most max bytes.
+func (o *objects) content(id, kind string, max int64) (data []byte, err error) {
+	err = o.read(id, kind, func(content io.Reader, size int64) error {
+		if size > max {
+			return fmt.Errorf("%s %s has %d bytes, more than %d", kind, id, size, max)
+		}
+		var err error
+		data, err = io.ReadAll(content)
+		return err
+	})
+	return data, err
+}
+
+func (o *objects) close() error { return errors.Join(o.in.Close(), o.cmd.Wait()) }
+
+// isID reports whether a text is an object's whole id: SHA-1 or SHA-256 in small hex.
+func isID(s string) bool {
+	return (len(s) == 40 || len(s) == 64) && strings.Trim(s, "0123456789abcdef") == ""
+}
+
+func short(id string) string { return id[:min(len(id), 12)] }

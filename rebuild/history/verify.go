@@ -1,0 +1,265 @@
+package history
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+
+	"mayfly/policies/trust"
+)
+
+// Reason is why a history does not pass.
+type Reason string
+
+// The reasons, docs/formats/history.md.
+const (
+	Shallow         Reason = "history_shallow"
+	NoAncestor      Reason = "history_no_ancestor"
+	TooLong         Reason = "history_too_long"
+	Dirty           Reason = "history_dirty"
+	Malformed       Reason = "history_malformed"
+	Unsigned        Reason = "history_unsigned"
+	BadSignature    Reason = "history_signature"
+	SignerUnknown   Reason = "history_signer_unknown"
+	NotAFile        Reason = "history_not_a_file"
+	NotApproved     Reason = "history_not_approved"
+	DeepNotApproved Reason = "history_deep_not_approved"
+)
+
+// Reasons are all of them.
+var Reasons = []Reason{Shallow, NoAncestor, TooLong, Dirty, Malformed, Unsigned, BadSignature, SignerUnknown, NotAFile, NotApproved, DeepNotApproved}
+
+// How many others must approve a change.
+const (
+	approvalsPlain = 1
+	approvalsDeep  = 2
+)
+
+// maxNote bounds a note, in bytes.
+const maxNote = trust.MaxSignatureBytes
+
+// Refusal is one thing that does not pass.
+type Refusal struct {
+	Reason Reason
+	Commit string // or empty: it is about the whole repository
+	Text   string
+}
+
+func refuse(reason Reason, commit, format string, args ...any) *Refusal {
+	return &Refusal{reason, commit, fmt.Sprintf(format, args...)}
+}
+
+func (r *Refusal) Error() string {
+	if r.Commit == "" {
+		return fmt.Sprintf("%s: %s", r.Reason, r.Text)
+	}
+	return fmt.Sprintf("%s: commit %s: %s", r.Reason, short(r.Commit), r.Text)
+}
+
+// Refused makes a program exit with "refused by policy".
+func (r *Refusal) Refused() bool { return true }
+
+// People are whose signatures count: the name by the key, "TYPE BASE64". A person with several keys is one person.
+type People map[string]string
+
+func (p People) owner(key ssh.PublicKey) (string, bool) {
+	name, ok := p[trust.FormatKey(key)]
+	return name, ok && name != ""
+}
+
+// Rule is what a history has to keep. Its zero value passes nothing.
+type Rule struct {
+	Fleet  string
+	People People
+	From   string   // the commit that is believed: everything after it is checked
+	Deep   []string // paths that two others approve: a file, or a directory with its "/"
+}
+
+func (r Rule) deep(path string) bool {
+	return slices.ContainsFunc(r.Deep, func(d string) bool {
+		return d != "" && (path == d || strings.HasSuffix(d, "/") && strings.HasPrefix(path, d))
+	})
+}
+
+// Checked is what was found of one commit.
+type Checked struct {
+	Commit    string   `json:"commit"`
+	Subject   string   `json:"subject"`
+	Signer    string   `json:"signer,omitempty"`
+	Approvers []string `json:"approvers"` // others than the signer
+	Deep      []string `json:"deep,omitempty"`
+	Reason    Reason   `json:"reason,omitempty"` // it does not pass
+	Text      string   `json:"text,omitempty"`
+}
+
+// Report is what was found of a history, oldest commit first.
+type Report struct {
+	From    string    `json:"from"`
+	To      string    `json:"to"`
+	Commits []Checked `json:"commits"`
+	Refused int       `json:"refused"` // commits that do not pass
+}
+
+// Verify checks every commit that can be reached from a revision and not from rule.From. Commits that do not pass are in the report, and
+// make it an error as well: the first one's *Refusal. progress, if it is not nil, is told how many are done.
+func (r *Repository) Verify(ctx context.Context, rule Rule, revision string, progress func(done, all int)) (report Report, err error) {
+	if rule.Fleet == "" || rule.From == "" || len(rule.People) == 0 {
+		return Report{}, errors.New("checking a history: no fleet, no first commit or no people")
+	}
+	if report.From, err = r.Commit(ctx, rule.From); err != nil {
+		return report, err
+	}
+	if report.To, err = r.Commit(ctx, revision); err != nil {
+		return report, err
+	}
+	ids, err := r.commits(ctx, report.From, report.To)
+	if err != nil {
+		return report, err
+	}
+	notes, err := r.approvals(ctx)
+	if err != nil {
+		return report, fmt.Errorf("reading the approvals: %w", err)
+	}
+	o, err := r.objects(ctx)
+	if err != nil {
+		return report, err
+	}
+	defer func() { err = errors.Join(err, o.close()) }()
+	v := verifier{rule: rule, contents: contents{repository: r, objects: o, files: map[string][32]byte{}}, notes: notes}
+	var first *Refusal
+	for i, id := range ids {
+		checked, refused, err := v.check(ctx, id)
+		if err != nil {
+			return report, fmt.Errorf("checking commit %s: %w", short(id), err)
+		}
+		if refused != nil {
+			checked.Reason, checked.Text = refused.Reason, refused.Text
+			report.Refused++
+			if first == nil {
+				first = refused
+			}
+		}
+		report.Commits = append(report.Commits, checked)
+		if progress != nil {
+			progress(i+1, len(ids))
+		}
+	}
+	if first != nil {
+		return report, first
+	}
+	return report, nil
+}
+
+// Change returns what an approval of a commit signs, and who signed the commit.
+func (r *Repository) Change(ctx context.Context, fleet, id string, people People) (c Change, signer string, err error) {
+	o, err := r.objects(ctx)
+	if err != nil {
+		return Change{}, "", err
+	}
+	defer func() { err = errors.Join(err, o.close()) }()
+	v := verifier{contents: contents{repository: r, objects: o, files: map[string][32]byte{}}}
+	commit, err := v.read(id)
+	if err != nil {
+		return Change{}, "", err
+	}
+	if signer, err = commit.signer(people); err != nil {
+		return Change{}, "", err
+	}
+	content, err := v.contents.digest(ctx, commit)
+	return Change{fleet, id, content}, signer, err
+}
+
+// verifier checks one commit after the other.
+type verifier struct {
+	rule     Rule
+	contents contents
+	notes    map[string]string
+}
+
+func (v *verifier) read(id string) (*commit, error) {
+	data, err := v.contents.objects.content(id, "commit", maxCommit)
+	if err != nil {
+		return nil, err
+	}
+	c, err := parseCommit(id, data)
+	if err != nil {
+		return nil, refuse(Malformed, id, "%v", err)
+	}
+	return c, nil
+}
+
+// check returns what it found, and a refusal if the commit does not pass; an error is about the repository.
+func (v *verifier) check(ctx context.Context, id string) (Checked, *Refusal, error) {
+	found := Checked{Commit: id, Approvers: []string{}}
+	fail := func(err error) (Checked, *Refusal, error) {
+		var refused *Refusal
+		if errors.As(err, &refused) {
+			return found, refused, nil
+		}
+		return found, nil, err
+	}
+	c, err := v.read(id)
+	if err != nil {
+		return fail(err)
+	}
+	found.Subject = c.subject
+	if found.Deep, err = v.deepPaths(ctx, id); err != nil {
+		return fail(err)
+	}
+	if found.Signer, err = c.signer(v.rule.People); err != nil {
+		return fail(err)
+	}
+	content, err := v.contents.digest(ctx, c)
+	if err != nil {
+		return fail(err)
+	}
+	var note []byte
+	if blob, ok := v.notes[id]; ok {
+		if note, err = v.contents.objects.content(blob, "blob", maxNote); err != nil {
+			return fail(err)
+		}
+	}
+	names, rejected := approvers(v.rule.People, Change{v.rule.Fleet, id, content}, note)
+	for _, name := range names {
+		if name != found.Signer { // nobody approves what is their own
+			found.Approvers = append(found.Approvers, name)
+		}
+	}
+	need, reason, what := approvalsPlain, NotApproved, "one other person"
+	if len(found.Deep) > 0 {
+		need, reason, what = approvalsDeep, DeepNotApproved, fmt.Sprintf("two other people, since it touches %q", found.Deep[0])
+	}
+	if len(found.Approvers) < need {
+		text := fmt.Sprintf("by %s, approved by %d: it takes %s", found.Signer, len(found.Approvers), what)
+		if len(rejected) > 0 {
+			text += "; not counted: " + strings.Join(rejected, "; ")
+		}
+		return found, refuse(reason, id, "%s", text), nil
+	}
+	return found, nil, nil
+}
+
+// maxDeep is how many deep paths of a commit are named.
+const maxDeep = 16
+
+// deepPaths are the deep paths that a commit changes. What differs from any of a merge's parents is changed by the merge: a merge can undo, by
+// taking one side, as well as it can bring something new.
+func (v *verifier) deepPaths(ctx context.Context, id string) ([]string, error) {
+	out, err := v.contents.repository.run(ctx, nil, maxTree, "diff-tree", "-r", "-m", "-z", "--root", "--no-commit-id", "--name-only", "--no-renames", id)
+	if err != nil {
+		return nil, err
+	}
+	var deep []string
+	for path := range strings.SplitSeq(strings.TrimSuffix(string(out), "\x00"), "\x00") {
+		if v.rule.deep(path) && !slices.Contains(deep, path) {
+			if deep = append(deep, path); len(deep) == maxDeep {
+				break
+			}
+		}
+	}
+	return deep, nil
+}
