@@ -25,6 +25,9 @@ var imageBuildVerb = command.Verb{
 	Help: `Builds the image's own programs from the source tree, and the image from the lock file and the package store, into
 DIR/public/releases/N, with the statement that people sign (release.json). Nothing is fetched.
 
+Where the policy in force has [history], it builds the commit at the source's HEAD, and only if
+"fleetctl verify-history" passes; what lies beside what was committed is not built.
+
 --twice builds everything a second time in another place and compares bit for bit; a difference fails, and nothing is kept.
 
 Example:
@@ -88,13 +91,17 @@ func runImageBuild(ctx context.Context, c *command.Call) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
+	tree, err := d.passHistory(ctx, c, *source, work)
+	if err != nil {
+		return err
+	}
 	first := filepath.Join(work, "first")
-	built, err := buildOnce(ctx, c, lock, store, *source, first)
+	built, err := buildOnce(ctx, c, lock, store, tree, first)
 	if err != nil {
 		return err
 	}
 	if *twice {
-		if err := buildAgain(ctx, c, lock, store, *source, first); err != nil {
+		if err := buildAgain(ctx, c, lock, store, tree, first); err != nil {
 			return err
 		}
 	}

@@ -29,6 +29,7 @@ type Policy struct {
 	Session Session  `toml:"session" json:"session,omitzero"`
 	Witness Witness  `toml:"witness" json:"witness"`
 	Plugins []Plugin `toml:"plugin" json:"plugins"`
+	History History  `toml:"history" json:"history,omitzero"`
 
 	proven map[enrolled]verified // by Verified; never changed afterwards
 }

@@ -10,4 +10,5 @@
 //	content.go   the SHA-256 of a tree's content
 //	approval.go  what an approval says, and the notes they stand in
 //	verify.go    the rule
+//	export.go    the files of a commit
 package history

@@ -113,18 +113,6 @@ func (r *Repository) Commit(ctx context.Context, revision string) (string, error
 	return id, nil
 }
 
-// Clean reports an error unless the work tree is what the commit holds, with nothing beside it that git does not ignore.
-func (r *Repository) Clean(ctx context.Context) error {
-	out, err := r.run(ctx, nil, maxTree, "status", "--porcelain=v1", "-z", "--untracked-files=all", "--ignore-submodules=none")
-	if err != nil {
-		return err
-	}
-	if first, _, changed := bytes.Cut(out, []byte{0}); changed {
-		return refuse(Dirty, "", "the work tree at %s is not what was committed: %q and maybe more", r.dir, first)
-	}
-	return nil
-}
-
 // commits lists the commits from (not with it) to, parents before children.
 func (r *Repository) commits(ctx context.Context, from, to string) ([]string, error) {
 	if from != to {

@@ -20,7 +20,6 @@ const (
 	Shallow         Reason = "history_shallow"
 	NoAncestor      Reason = "history_no_ancestor"
 	TooLong         Reason = "history_too_long"
-	Dirty           Reason = "history_dirty"
 	Malformed       Reason = "history_malformed"
 	Unsigned        Reason = "history_unsigned"
 	BadSignature    Reason = "history_signature"
@@ -31,7 +30,7 @@ const (
 )
 
 // Reasons are all of them.
-var Reasons = []Reason{Shallow, NoAncestor, TooLong, Dirty, Malformed, Unsigned, BadSignature, SignerUnknown, NotAFile, NotApproved, DeepNotApproved}
+var Reasons = []Reason{Shallow, NoAncestor, TooLong, Malformed, Unsigned, BadSignature, SignerUnknown, NotAFile, NotApproved, DeepNotApproved}
 
 // How many others must approve a change.
 const (

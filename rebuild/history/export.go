@@ -1,0 +1,82 @@
+package history
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+)
+
+// Export writes the files of a commit, and nothing else, into an empty directory: what git ignores, and what its filters and attributes
+// would make of a file, is not there.
+func (r *Repository) Export(ctx context.Context, commit, dir string) (err error) {
+	if !isID(commit) {
+		return fmt.Errorf("exporting %q: no id of a commit", commit)
+	}
+	root, err := os.OpenRoot(dir) // no path of a tree leads out of it
+	if err != nil {
+		return fmt.Errorf("exporting %s: %w", short(commit), err)
+	}
+	defer func() { err = errors.Join(err, root.Close()) }()
+	list, err := r.run(ctx, nil, maxTree, "ls-tree", "-r", "-z", "--full-tree", commit)
+	if err != nil {
+		return err
+	}
+	o, err := r.objects(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, o.close()) }()
+	for entry := range bytes.SplitSeq(bytes.TrimSuffix(list, []byte{0}), []byte{0}) {
+		if len(entry) == 0 {
+			continue // an empty tree
+		}
+		about, path, ok := strings.Cut(string(entry), "\t")
+		parts := strings.Fields(about) // mode, type, id
+		if !ok || len(parts) != 3 {
+			return fmt.Errorf("listing %s: %q", commit, entry)
+		}
+		if err := o.export(root, parts[0], parts[2], path); err != nil {
+			return fmt.Errorf("exporting %s of %s: %w", path, short(commit), err)
+		}
+	}
+	return nil
+}
+
+// export writes one file where there was none. A link that leads out of the directory is made, as the commit has it, and never followed.
+func (o *objects) export(root *os.Root, mode, id, path string) error {
+	if i := strings.LastIndexByte(path, '/'); i >= 0 {
+		if err := root.MkdirAll(path[:i], 0o755); err != nil {
+			return err
+		}
+	}
+	permissions := os.FileMode(0o644)
+	switch mode {
+	case modeFile:
+	case modeProgram:
+		permissions = 0o755
+	case modeLink:
+		target, err := o.content(id, "blob", maxLink)
+		if err != nil {
+			return err
+		}
+		return root.Symlink(string(target), path)
+	default:
+		return fmt.Errorf("mode %s", mode)
+	}
+	f, err := root.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, permissions)
+	if err != nil {
+		return err
+	}
+	err = o.read(id, "blob", func(content io.Reader, _ int64) error {
+		_, err := io.Copy(f, content)
+		return err
+	})
+	return errors.Join(err, f.Close())
+}
+
+// maxLink bounds where a link leads to, in bytes.
+const maxLink = 4096
