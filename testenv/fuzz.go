@@ -21,6 +21,8 @@ var fuzzTargets = []struct{ input, pkg, name string }{
 	{"bastion.toml", "./bastion", "FuzzConfig"},
 	{"control socket", "./bastion", "FuzzControl"},
 	{"whole server, at each state of a connection", "./bastion", "FuzzServer"},
+	{"commit objects", "./rebuild/history", "FuzzParseCommit"},
+	{"notes of approvals", "./rebuild/history", "FuzzNote"},
 	{"audit entries", "./internal/audit", "FuzzEntry"},
 	{"audit bundles", "./internal/audit", "FuzzBundle"},
 	{"audit frames", "./internal/audit", "FuzzFrames"},
