@@ -97,7 +97,7 @@ func TestCardIsSeen(t *testing.T) {
 		defer conn.Close()
 		conns[reader] = conn
 		go play(conn)
-		if err := d.Await(ctx, reader, true); err != nil {
+		if err := d.AwaitCard(ctx, reader); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -110,12 +110,18 @@ func TestCardIsSeen(t *testing.T) {
 			t.Errorf("reader %d: got %+v, want %s with the card's ATR", reader, s, d.Reader(reader))
 		}
 	}
-	conns[1].Close()
-	if err := d.Await(ctx, 1, false); err != nil {
+	before, err := d.State(ctx, 1)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(d.Await(ctx, 0, true), d.Await(ctx, 2, true)); err != nil {
-		t.Errorf("the cards that stay: %v", err)
+	conns[1].Close()
+	if err := d.AwaitRemoval(ctx, 1, before); err != nil {
+		t.Fatal(err)
+	}
+	for _, reader := range []int{0, 2} {
+		if s, err := d.State(ctx, reader); err != nil || !s.Present {
+			t.Errorf("the card that stays in reader %d: got %+v, %v", reader, s, err)
+		}
 	}
 	pid := d.PID()
 	if err := errors.Join(d.Close(), d.Close()); err != nil {
@@ -178,7 +184,7 @@ func TestInLab(t *testing.T) {
 	}
 	defer conn.Close()
 	go play(conn)
-	if err := d.Await(ctx, 0, true); err != nil {
+	if err := d.AwaitCard(ctx, 0); err != nil {
 		t.Error(err)
 	}
 	if err := d.Close(); err != nil {

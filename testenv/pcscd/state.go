@@ -131,11 +131,32 @@ func (p Place) Ready(ctx context.Context) error {
 	})
 }
 
-// Await waits until the daemon has noticed that a card is in the reader, or that none is.
-func (p Place) Await(ctx context.Context, reader int, present bool) error {
+// State asks the daemon for one reader.
+func (p Place) State(ctx context.Context, reader int) (State, error) {
+	states, err := p.States(ctx)
+	if err != nil {
+		return State{}, err
+	}
+	for _, s := range states {
+		if s.Name == p.Reader(reader) {
+			return s, nil
+		}
+	}
+	return State{}, fmt.Errorf("pcscd has no reader %q", p.Reader(reader))
+}
+
+// AwaitCard waits until the daemon has noticed that a card is in the reader.
+func (p Place) AwaitCard(ctx context.Context, reader int) error {
+	return p.await(ctx, func(states map[string]State) bool { return states[p.Reader(reader)].Present })
+}
+
+// AwaitRemoval waits until the daemon has noticed that a card was pulled which was there in that state of the reader. Before, no card is to be
+// plugged in: the daemon looks every 0.4 s and takes a card that is back by then for one that never left. That the reader is empty
+// proves nothing: a program that finds the card gone writes that down too, and the daemon then believes both for ever.
+func (p Place) AwaitRemoval(ctx context.Context, reader int, before State) error {
 	return p.await(ctx, func(states map[string]State) bool {
 		s, ok := states[p.Reader(reader)]
-		return ok && s.Present == present
+		return ok && !s.Present && s.Events != before.Events
 	})
 }
 
