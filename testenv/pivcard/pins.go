@@ -131,15 +131,16 @@ func (c *Card) replace(by, target *secret, data []byte) Status {
 	if by.Left == 0 {
 		return statusBlocked
 	}
-	if !acceptable(data[pinLength:], c.state.Firmware) {
-		return statusConditions
-	}
 	c.dirty = true
 	if sw := by.check(data[:pinLength]); sw != statusOK {
 		if target == &c.state.PIN {
 			c.session.verified, c.session.fresh = false, false
 		}
 		return sw
+	}
+	// After the first half: ykcs11's C_InitToken blocks the PUK by unblocking with a PUK and a PIN that are nothing but padding.
+	if !acceptable(data[pinLength:], c.state.Firmware) {
+		return statusConditions
 	}
 	target.Value, target.Left = slices.Clone(data[pinLength:]), target.Tries
 	return statusOK
