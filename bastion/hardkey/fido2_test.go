@@ -93,12 +93,12 @@ func TestFIDO2Refuses(t *testing.T) {
 		"unknown maker":        {func(a *authenticator) { a.applet = "" }, Chain, `it names "Test root, software"`},
 		"PIV's issuer":         {func(a *authenticator) { a.applet = KindPIV }, OtherApplet, "does not certify devices of fido2"},
 		"test root in earnest": {func(a *authenticator) { a.rules.Test = false }, TestIssuer, "software"},
-		"the issuer's key": {func(a *authenticator) {
+		"the issuer itself": {func(a *authenticator) {
 			a.attestKey = a.rootKey
 			a.leaf = template("Test root, software", true)
 			a.root = a.leaf
 			a.certificate = issue(t, a.leaf, nil, a.rootKey.Public(), a.rootKey).Raw
-		}, OtherApplet, "not one with which"},
+		}, Chain, `the issuer "testkey" itself`},
 		"an authority's certificate": {func(a *authenticator) { a.leaf.IsCA = true }, OtherApplet, "not one with which"},
 		"no unit":                    {func(a *authenticator) { a.leaf.Subject.OrganizationalUnit = nil }, OtherApplet, "not one with which"},
 		"another unit":               {func(a *authenticator) { a.leaf.Subject.OrganizationalUnit = []string{"TLS"} }, OtherApplet, "not one with which"},

@@ -59,6 +59,17 @@ func newECDSA(t testing.TB, curve elliptic.Curve) *ecdsa.PrivateKey {
 	return key
 }
 
+// fixed is a key that is the same in every process, as fuzzing needs it: its workers are processes.
+func fixed(t testing.TB, name string) *ecdsa.PrivateKey {
+	t.Helper()
+	sum := sha256.Sum256([]byte(name))
+	key, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), sum[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
 // answerOf signs a challenge as a PIV key's holder does.
 func answerOf(t testing.TB, key any, c Challenge) string {
 	t.Helper()
@@ -102,7 +113,7 @@ func issue(t testing.TB, tmpl, parent *x509.Certificate, public crypto.PublicKey
 	}
 	named := *parent
 	named.PublicKey = nil // who signs may be another than the one named
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, &named, public, by)
+	der, err := x509.CreateCertificate(nil, tmpl, &named, public, by) // without random numbers, a signature is always the same
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -310,7 +321,7 @@ func (a *authenticator) make(t testing.TB) Shown {
 		challenge := sha256.Sum256(a.signed)
 		digest := sha256.Sum256(append(bytes.Clone(data), challenge[:]...))
 		var err error
-		if a.signature, err = a.attestKey.Sign(rand.Reader, digest[:], crypto.SHA256); err != nil {
+		if a.signature, err = a.attestKey.Sign(nil, digest[:], crypto.SHA256); err != nil {
 			t.Fatal(err)
 		}
 	}

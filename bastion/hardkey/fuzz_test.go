@@ -2,6 +2,7 @@ package hardkey
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"encoding/base64"
 	"slices"
 	"testing"
@@ -29,6 +30,7 @@ func checkRejection(t *testing.T, p Proof, r *Rejection) {
 // FuzzPIVAttestation: whatever is shown for a key, only what its card made is accepted, and nothing breaks.
 func FuzzPIVAttestation(f *testing.F) {
 	c := newCard(f)
+	c.key, c.deviceKey, c.rootKey = ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)), fixed(f, "device"), fixed(f, "root")
 	shown := c.make(f)
 	var good [3][]byte
 	for i, text := range append(slices.Clone(shown.Attestation), shown.Signature) {
@@ -62,6 +64,7 @@ func FuzzPIVAttestation(f *testing.F) {
 // FuzzFIDO2Attestation: the same for the file that ssh-keygen writes.
 func FuzzFIDO2Attestation(f *testing.F) {
 	a := newAuthenticator(f)
+	a.key, a.attestKey, a.rootKey = ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)), fixed(f, "device"), fixed(f, "root")
 	shown := a.make(f)
 	good, err := base64.StdEncoding.DecodeString(shown.Attestation[0])
 	if err != nil {
