@@ -62,7 +62,8 @@ var fuzzVerb = command.Verb{
 		}
 		for _, f := range fuzzTargets {
 			fmt.Fprintf(c.Stdout, "testenv: %s: %s %s\n", f.input, f.pkg, f.name)
-			cmd := exec.CommandContext(ctx, "go", "test", f.pkg, "-run", "^$", "-fuzz", "^"+f.name+"$", "-fuzztime", each.String())
+			cmd := exec.CommandContext(ctx, "go", "test", f.pkg, "-run", "^$", "-fuzz", "^"+f.name+"$", "-fuzztime", each.String(),
+				"-fuzzminimizetime", "10x") // go's own minute for each find would leave no time to find anything
 			cmd.Dir, cmd.Stdout, cmd.Stderr = e.module, c.Stdout, c.Stderr
 			if err := cmd.Run(); err != nil {
 				return fmt.Errorf("fuzzing %s: %w", f.input, err)

@@ -112,7 +112,7 @@ func issue(t testing.TB, tmpl, parent *x509.Certificate, public crypto.PublicKey
 		parent = tmpl
 	}
 	named := *parent
-	named.PublicKey = nil // who signs may be another than the one named
+	named.PublicKey = nil                                             // who signs may be another than the one named
 	der, err := x509.CreateCertificate(nil, tmpl, &named, public, by) // without random numbers, a signature is always the same
 	if err != nil {
 		t.Fatal(err)
