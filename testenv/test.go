@@ -21,6 +21,7 @@ import (
 	"mayfly/testenv/cgobuild"
 	"mayfly/testenv/debian"
 	"mayfly/testenv/pcscd"
+	"mayfly/testenv/skprovider"
 )
 
 // testNeeds are what tests use beside what the demo uses.
@@ -127,6 +128,8 @@ func runTest(ctx context.Context, c *command.Call) error {
 		{[]string{"CGO_ENABLED=0"}, []string{"go", "build", "./..."}},
 		{cgobuild.Environ([]string{}), append([]string{"go", "vet", "-tags=" + cgobuild.PCSC}, tagged...)},
 		{cgobuild.Environ([]string{}), append([]string{"go", "tool", "staticcheck", "-tags=" + cgobuild.PCSC}, tagged...)},
+		{cgobuild.Environ([]string{}), []string{"go", "vet", "-tags=" + skprovider.Tag, "./testenv/skprovider/..."}},
+		{cgobuild.Environ([]string{}), []string{"go", "tool", "staticcheck", "-tags=" + skprovider.Tag, "./testenv/skprovider/..."}},
 	} {
 		if err := run(step.env, step.args...); err != nil {
 			return fmt.Errorf("%s: %w", strings.Join(step.args, " "), err)

@@ -10,8 +10,8 @@ import (
 	"mayfly/testenv/pivcard"
 )
 
-// enrolment is what a person shows of a key that ssh-keygen made, and what the fleet asks.
-type enrolment struct {
+// evidence is what a person shows of a key that ssh-keygen made, and what the fleet asks.
+type evidence struct {
 	public string
 	shown  hardkey.Shown
 	rules  hardkey.Rules
@@ -19,14 +19,14 @@ type enrolment struct {
 }
 
 // enrol has ssh-keygen make a key for the fleet's challenge.
-func (d *desk) enrol(kind string, options ...string) enrolment {
+func (d *desk) enrol(kind string, options ...string) evidence {
 	d.t.Helper()
 	now := time.Now()
 	c := hardkey.NewChallenge("fleet", "anna", [hardkey.NonceBytes]byte{1}, now)
 	args := d.enroll(kind, "id", options...)
 	d.write("challenge", string(c.Signed()), 0o600)
 	d.run("ssh-keygen", args...)
-	e := enrolment{
+	e := evidence{
 		public: strings.Join(strings.Fields(string(d.read("id.pub")))[:2], " "),
 		shown: hardkey.Shown{Kind: hardkey.KindFIDO2, Challenge: c.String(),
 			Attestation: []string{base64.StdEncoding.EncodeToString(d.read("id.attestation"))}},
@@ -39,7 +39,7 @@ func (d *desk) enrol(kind string, options ...string) enrolment {
 	return e
 }
 
-func (e enrolment) verify() (hardkey.Proof, *hardkey.Rejection) {
+func (e evidence) verify() (hardkey.Proof, *hardkey.Rejection) {
 	return hardkey.Verify("fleet", "anna", e.public, e.shown, e.rules, e.now)
 }
 
@@ -81,24 +81,24 @@ func TestEvidenceRejected(t *testing.T) {
 		name   string
 		made   func(*Make)
 		set    func(*Settings)
-		show   func(*desk, *enrolment)
+		show   func(*desk, *evidence)
 		reason string
 	}{
 		{name: "cut short", set: flawed(FlawCutShort), reason: hardkey.Malformed},
 		{name: "no certificate", set: flawed(FlawNoCertificate), reason: hardkey.Missing},
-		{name: "nothing shown", show: func(_ *desk, e *enrolment) { e.shown = hardkey.Shown{} }, reason: hardkey.Missing},
-		{name: "another person's challenge", reason: hardkey.ChallengeDiffers, show: func(_ *desk, e *enrolment) {
+		{name: "nothing shown", show: func(_ *desk, e *evidence) { e.shown = hardkey.Shown{} }, reason: hardkey.Missing},
+		{name: "another person's challenge", reason: hardkey.ChallengeDiffers, show: func(_ *desk, e *evidence) {
 			e.shown.Challenge = strings.Replace(e.shown.Challenge, " anna ", " bert ", 1)
 		}},
-		{name: "a later challenge", reason: hardkey.Signature, show: func(_ *desk, e *enrolment) {
+		{name: "a later challenge", reason: hardkey.Signature, show: func(_ *desk, e *evidence) {
 			e.shown.Challenge = hardkey.NewChallenge("fleet", "anna", [hardkey.NonceBytes]byte{2}, e.now).String()
 		}},
 		{name: "signs another challenge", set: flawed(FlawOtherChallenge), reason: hardkey.Signature},
-		{name: "software key beside it", reason: hardkey.KeyType, show: func(d *desk, e *enrolment) {
+		{name: "software key beside it", reason: hardkey.KeyType, show: func(d *desk, e *evidence) {
 			d.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", d.path("soft"))
 			e.public = strings.TrimSpace(string(d.read("soft.pub")))
 		}},
-		{name: "another key of the same device", reason: hardkey.KeyDiffers, show: func(d *desk, e *enrolment) {
+		{name: "another key of the same device", reason: hardkey.KeyDiffers, show: func(d *desk, e *evidence) {
 			d.run("ssh-keygen", d.enroll("ed25519-sk", "other", "verify-required")...)
 			e.public = strings.TrimSpace(string(d.read("other.pub")))
 		}},
@@ -114,9 +114,9 @@ func TestEvidenceRejected(t *testing.T) {
 		{name: "no touch", set: flawed(FlawNoTouchFlag), reason: hardkey.Flags},
 		{name: "copied elsewhere", set: flawed(FlawSynced), reason: hardkey.Synced},
 		{name: "no credProtect", set: flawed(FlawNoCredProtect), reason: hardkey.CredProtect},
-		{name: "a fleet that is no test", show: func(_ *desk, e *enrolment) { e.rules.Test = false }, reason: hardkey.TestIssuer},
-		{name: "rules that cannot be read", show: func(_ *desk, e *enrolment) { e.rules.AAGUIDs = []string{"?"} }, reason: hardkey.BadRules},
-		{name: "unknown kind", show: func(_ *desk, e *enrolment) { e.shown.Kind = "u2f" }, reason: hardkey.Kind},
+		{name: "a fleet that is no test", show: func(_ *desk, e *evidence) { e.rules.Test = false }, reason: hardkey.TestIssuer},
+		{name: "rules that cannot be read", show: func(_ *desk, e *evidence) { e.rules.AAGUIDs = []string{"?"} }, reason: hardkey.BadRules},
+		{name: "unknown kind", show: func(_ *desk, e *evidence) { e.shown.Kind = "u2f" }, reason: hardkey.Kind},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d := newDesk(t, tt.made)

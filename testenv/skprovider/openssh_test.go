@@ -22,6 +22,8 @@ import (
 	"github.com/fxamacker/cbor/v2"
 	"golang.org/x/crypto/ssh"
 
+	"mayfly/testenv/cgobuild"
+	"mayfly/testenv/debian"
 	"mayfly/testenv/pivcard"
 )
 
@@ -60,10 +62,9 @@ func maker(t *testing.T) *pivcard.Issuer {
 
 func library(t *testing.T) string {
 	t.Helper()
-	for _, program := range []string{"gcc", "ssh-keygen", "/usr/lib/openssh/ssh-sk-helper"} {
-		if _, err := exec.LookPath(program); err != nil {
-			t.Skipf("needs %s (gcc, libc6-dev, openssh-client), which testenv test installs: %v", program, err)
-		}
+	client := []debian.Need{{Name: "ssh-keygen", Package: "openssh-client"}, {Name: "/usr/lib/openssh/ssh-sk-helper", Package: "openssh-client"}}
+	if missing := debian.Missing(append(cgobuild.Needs(Tag), client...)); len(missing) > 0 {
+		t.Skipf("needs %s, which testenv test installs", debian.Describe(missing))
 	}
 	built.once.Do(func() {
 		if built.dir, built.err = os.MkdirTemp("", "mayfly-sk-"); built.err == nil {
