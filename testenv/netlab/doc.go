@@ -7,6 +7,8 @@
 //	 198.51.100.1/24 |                        | 203.0.113.1/24
 //	client: 198.51.100.10, .66          target: 203.0.113.10 (web), .53 (DNS root)
 //
+// A fourth namespace, cards, has loopback alone.
+//
 // The target has a route to 10.77.0.0/24 and none to the client: what reaches it from the client came through a server's NAT.
 //
 // It needs CAP_SYS_ADMIN and CAP_NET_ADMIN. It starts no program of its own.

@@ -32,11 +32,12 @@ const maxInterfaceName = 15
 // bridgeName is the servers' network inside core.
 const bridgeName = "mf0"
 
-// Lab is the three namespaces of one environment.
+// Lab is the four namespaces of one environment.
 type Lab struct {
 	Core   Namespace // controller, bastion, and the servers' taps
 	Client Namespace
 	Target Namespace
+	Cards  Namespace // loopback alone: between the readers of virtual cards, which listen on every address, and the cards
 }
 
 // Of names the lab that belongs to a state directory. Two directories never share one.
@@ -47,11 +48,12 @@ func Of(dir string) Lab {
 		Core:   Namespace{prefix + "-core"},
 		Client: Namespace{prefix + "-client"},
 		Target: Namespace{prefix + "-target"},
+		Cards:  Namespace{prefix + "-cards"},
 	}
 }
 
 // Namespaces lists the lab's namespaces.
-func (l Lab) Namespaces() []Namespace { return []Namespace{l.Core, l.Client, l.Target} }
+func (l Lab) Namespaces() []Namespace { return []Namespace{l.Core, l.Client, l.Target, l.Cards} }
 
 // Create makes the lab with one tap for each name. On an error nothing of it is left.
 func (l Lab) Create(taps []string) (err error) {
@@ -73,6 +75,9 @@ func (l Lab) Create(taps []string) (err error) {
 	}
 	if err := l.join(l.Target, "target0", targetGW, []netip.Addr{WebTarget, DNSRoot}, Targets, Management); err != nil {
 		return fmt.Errorf("setting up %s: %w", l.Target.Name, err)
+	}
+	if err := l.Cards.Do(quiet); err != nil {
+		return fmt.Errorf("setting up %s: %w", l.Cards.Name, err)
 	}
 	return nil
 }
