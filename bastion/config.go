@@ -17,6 +17,7 @@ import (
 type Config struct {
 	Listen          netip.AddrPort `toml:"listen"`           // where engineers connect
 	Trust           string         `toml:"trust"`            // trust.json: who may sign a policy
+	TrustChain      string         `toml:"trust_chain"`      // optional: directory of the trust policies that follow it; "trust" beside it if left out
 	Bundle          string         `toml:"bundle"`           // bundle.json; its signatures are in FILE.sig
 	HostKey         string         `toml:"host_key"`         // Ed25519 private key, OpenSSH form, mode 0600
 	HostCertificate string         `toml:"host_certificate"` // its certificate, authorized_keys form
@@ -62,6 +63,9 @@ func LoadConfig(path string) (Config, error) {
 	c.Alerts.absolute(filepath.Dir(path))
 	if c.Metrics.isSocket() && !filepath.IsAbs(string(c.Metrics)) {
 		c.Metrics = Metrics(filepath.Join(filepath.Dir(path), string(c.Metrics)))
+	}
+	if c.TrustChain != "" && !filepath.IsAbs(c.TrustChain) {
+		c.TrustChain = filepath.Join(filepath.Dir(path), c.TrustChain)
 	}
 	if c.Statements != "" && !filepath.IsAbs(c.Statements) {
 		c.Statements = filepath.Join(filepath.Dir(path), c.Statements)

@@ -155,7 +155,7 @@ func (d *doctor) files(config string) {
 	c := d.config
 	secret := map[string]bool{c.HostKey: true, c.Session.CA: true, c.AuditKey: true, c.Alerts.Token: true}
 	for _, path := range []string{config, c.Trust, c.Bundle, c.Bundle + ".sig", c.HostKey, c.HostCertificate, c.Statements, c.ControllerCA, c.AuditKey,
-		c.Session.CA, c.Session.HostCAs, c.Session.Recordings, c.Alerts.Token, c.Alerts.CA, c.Alerts.Networks, c.Alerts.Exec} {
+		c.Session.CA, c.Session.HostCAs, c.Session.Recordings, c.Alerts.Token, c.Alerts.CA, c.Alerts.Networks, c.Alerts.Exec, c.TrustChain} {
 		if path == "" {
 			continue
 		}
@@ -196,11 +196,12 @@ func (d *doctor) owned(path string, info os.FileInfo) {
 // policy opens trust and bundle as serve would.
 func (d *doctor) policy() {
 	var err error
-	if d.trust, err = loadTrust(d.config.Trust); err != nil {
+	var steps []trust.Change
+	if d.trust, steps, err = d.config.trustPlace().load(); err != nil {
 		d.fail("trust", err, "fleetctl init makes it")
 		return
 	}
-	d.ok("trust", "fleet %s, %d of %d approvers", d.trust.Fleet, d.trust.Threshold, len(d.trust.Approvers))
+	d.ok("trust", "fleet %s, %d of %d approvers, trust policy %d (steps from %s: %d)", d.trust.Fleet, d.trust.Threshold, len(d.trust.Approvers), d.trust.Version, filepath.Base(d.config.Trust), len(steps))
 	if d.trust.Test {
 		d.note("trust", Warn, "a fleet that matters has test = false", "a test fleet: software keys can be enrolled")
 	}
@@ -208,7 +209,7 @@ func (d *doctor) policy() {
 	if err != nil {
 		d.fail("policy", err, "look at the audit log's directory")
 	}
-	if d.bundle, _, d.sum, err = openBundle(d.config, seen, d.now); err != nil {
+	if d.bundle, _, d.sum, err = openBundle(d.config, d.config.trustPlace(), seen, d.now); err != nil {
 		d.fail("policy", err, "fleetctl policy check says what is wrong")
 		d.bundle = nil
 		return
@@ -316,7 +317,7 @@ func (d *doctor) suppose(who Suppose) {
 	if who.User == "" {
 		return
 	}
-	statements := statementDir{path: d.config.Statements, trust: d.config.Trust}
+	statements := statementDir{path: d.config.Statements, trust: d.config.Trust, chain: d.config.TrustChain}
 	if d.config.Statements != "" {
 		if _, _, err := statements.look(policy, d.now); err != nil {
 			d.fail("statements", err, "")

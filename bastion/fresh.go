@@ -43,6 +43,8 @@ type confirmation struct {
 	grace   time.Duration
 	ask     func(ctx context.Context, q witness.Question, enough func([][]byte) bool) [][]byte
 
+	broken string // why the policy is not believed any more, whoever confirms it; empty: it is
+
 	mu   sync.Mutex
 	at   time.Time // when the last question that was confirmed was asked
 	last witness.Verdict
@@ -111,6 +113,9 @@ func (c *confirmation) opens(now time.Time) policies.Verdict {
 	if c == nil {
 		return policies.Verdict{Reason: witnessMissing, Detail: "nobody confirmed the policy"}
 	}
+	if c.broken != "" {
+		return policies.Verdict{Reason: policyDistrusted, Detail: c.broken}
+	}
 	last, until := c.state()
 	if len(last.Others) >= forkWitnesses {
 		return policies.Verdict{Reason: policyForked, Detail: fmt.Sprintf("policy %d: %s know another file of it", c.version, strings.Join(last.Others, ", "))}
@@ -139,7 +144,9 @@ func (c *confirmation) status() FreshStatus {
 	}
 	last, until := c.state()
 	s := FreshStatus{Threshold: c.trust.WitnessThreshold, Outcome: last.Reason, Witnesses: listed(last.Witnesses)}
-	if c.needed() {
+	if c.broken != "" {
+		s.Outcome = string(policyDistrusted)
+	} else if c.needed() {
 		until = until.UTC()
 		s.Until = &until
 	}

@@ -203,7 +203,7 @@ func allReasons() []policies.Reason {
 		evictedReason, handshakeTimeout, noCommonAlgorithm, protocolError, leftEarly, noKey, methodPassword, methodRefused, keyMalformed,
 		keyNoTouch, badSignature, tooManyTries, certificateExpired,
 		sessionsFull, engineerFull, robotsFull, robotFull, auditUnavailable, drainLimit, stopAtOnce,
-		witness.Missing, witness.Frozen, witness.Forked, pluginDenied, pluginFailed, pluginLate,
+		witness.Missing, witness.Frozen, witness.Forked, policyDistrusted, pluginDenied, pluginFailed, pluginLate,
 		channelRefused, requestRefused, payloadMalformed, channelsFull, addressRefused, targetUnreachable,
 		hostKeyRefused, sessionLoginRefused, commandTooLong, recordingFailed, recordingFull,
 	})

@@ -40,7 +40,7 @@ func (c Config) checkPlaces() error {
 }
 
 func checkStatements(c Config) error {
-	d := statementDir{path: c.Statements, trust: c.Trust}
+	d := statementDir{path: c.Statements, trust: c.Trust, chain: c.TrustChain}
 	if _, err := d.stamps(0); err != nil {
 		return hint.New(fmt.Errorf("reading statements: %w", err), "make the directory, or leave statements out of bastion.toml")
 	}

@@ -25,6 +25,7 @@ import (
 	"mayfly/policies"
 	"mayfly/policies/bundle"
 	"mayfly/policies/trust"
+	"mayfly/policies/trust/chain"
 	"mayfly/policies/witness"
 )
 
@@ -82,20 +83,22 @@ func load(c Config, after seenPolicy, now time.Time) (*ruling, error) {
 
 // loadBundle opens the bundle, whether it is the newest or not. Nobody is let in by it.
 func loadBundle(c Config, after seenPolicy, now time.Time) (*bundle.Bundle, error) {
-	b, _, _, err := openBundle(c, after, now)
+	place := c.trustPlace()
+	place.seen = "" // for who cannot read the audit log's directory
+	b, _, _, err := openBundle(c, place, after, now)
 	return b, err
 }
 
 // loadFresh opens the bundle and has it confirmed by witnesses, unless it is the very file that they were asked about before.
 func loadFresh(c Config, after seenPolicy, before *confirmation, now time.Time) (*bundle.Bundle, *confirmation, error) {
-	b, t, sum, err := openBundle(c, after, now)
+	b, t, sum, err := openBundle(c, c.trustPlace(), after, now)
 	if err != nil {
-		return nil, nil, err
+		return nil, before.distrusted(t, err), err
 	}
 	if err := c.checkPlugins(b.Policy); err != nil {
 		return nil, nil, fmt.Errorf("policy bundle %s: %w", c.Bundle, err)
 	}
-	if before != nil && before.sum == sum && reflect.DeepEqual(before.trust, t) {
+	if before != nil && before.broken == "" && before.sum == sum && reflect.DeepEqual(before.trust, t) {
 		return b, before, nil
 	}
 	fresh, err := newConfirmation(t, c.Witnesses, b.Version, sum, b.Policy.WitnessGrace(), now)
@@ -105,15 +108,15 @@ func loadFresh(c Config, after seenPolicy, before *confirmation, now time.Time) 
 	return b, fresh, nil
 }
 
-// openBundle returns the signed bundle, by whose signatures it is believed, and its hash.
-func openBundle(c Config, after seenPolicy, now time.Time) (*bundle.Bundle, *trust.Trust, string, error) {
-	t, err := loadTrust(c.Trust)
+// openBundle returns the signed bundle, by whose signatures it is believed, and its hash; by whose it would be, if it is not.
+func openBundle(c Config, place trustPlace, after seenPolicy, now time.Time) (*bundle.Bundle, *trust.Trust, string, error) {
+	t, _, err := place.load()
 	if err != nil {
 		return nil, nil, "", err
 	}
 	data, err := durable.ReadFile(c.Bundle, bundle.MaxSize)
 	if err != nil {
-		return nil, nil, "", hint.New(fmt.Errorf("reading policy bundle: %w", err), "%s",
+		return nil, t, "", hint.New(fmt.Errorf("reading policy bundle: %w", err), "%s",
 			readHint(err, c.Bundle, "fleetctl policy bundle makes it, fleetctl policy sign signs it"))
 	}
 	signatures, err := durable.ReadFile(c.Bundle+".sig", trust.MaxSignatureBytes)
@@ -121,32 +124,20 @@ func openBundle(c Config, after seenPolicy, now time.Time) (*bundle.Bundle, *tru
 		signatures, err = nil, nil // unsigned, as Open will say
 	}
 	if err != nil {
-		return nil, nil, "", hint.New(fmt.Errorf("reading policy bundle's signatures: %w", err), "%s", readHint(err, c.Bundle+".sig", "fleetctl policy sign makes it"))
+		return nil, t, "", hint.New(fmt.Errorf("reading policy bundle's signatures: %w", err), "%s", readHint(err, c.Bundle+".sig", "fleetctl policy sign makes it"))
 	}
 	b, err := bundle.Open(t, data, signatures, now, after.version)
 	if err == nil {
 		err = after.same(b.Version, witness.Sum(data))
 	}
 	if err != nil && signatures == nil {
-		return nil, nil, "", hint.New(fmt.Errorf("opening policy bundle %s: %w: there is no %s.sig", c.Bundle, err, c.Bundle),
+		return nil, t, "", hint.New(fmt.Errorf("opening policy bundle %s: %w: there is no %s.sig", c.Bundle, err, c.Bundle),
 			"copy the .sig as well, beside the bundle; fleetctl policy sign makes it")
 	}
 	if err != nil {
-		return nil, nil, "", hint.New(fmt.Errorf("opening policy bundle %s: %w", c.Bundle, err), "%s", bundleHint(err))
+		return nil, t, "", hint.New(fmt.Errorf("opening policy bundle %s: %w", c.Bundle, err), "%s", bundleHint(err))
 	}
 	return b, t, witness.Sum(data), nil
-}
-
-func loadTrust(path string) (*trust.Trust, error) {
-	data, err := durable.ReadFile(path, trust.MaxSize)
-	if err != nil {
-		return nil, hint.New(fmt.Errorf("reading trust policy: %w", err), "%s", readHint(err, path, "fleetctl init makes it"))
-	}
-	t, err := trust.Parse(data)
-	if err != nil {
-		return nil, fmt.Errorf("reading trust policy %s: %w", path, err)
-	}
-	return t, nil
 }
 
 func bundleHint(err error) string {
@@ -174,7 +165,8 @@ func bundleHint(err error) string {
 // seenPolicy is the newest policy that was in force. Its zero value is none.
 type seenPolicy struct {
 	version uint64
-	sum     string // of the bundle's file; empty: not known
+	sum     string     // of the bundle's file; empty: not known
+	trust   chain.Seen // written, and read where the trust policy is loaded
 }
 
 // same refuses another file of the version that was in force: two were signed, and this one may be for somebody else's eyes. Witnesses say so
@@ -205,16 +197,21 @@ func seenVersion(c Config) (seenPolicy, error) {
 	if err != nil {
 		return seenPolicy{}, fmt.Errorf("reading the newest policy version seen: %s: %w", versionFile(c), err)
 	}
-	return seenPolicy{version, sum}, nil
+	return seenPolicy{version: version, sum: sum}, nil
 }
 
 func rememberVersion(c Config, p seenPolicy) error {
+	if p.trust.Version > 0 {
+		if err := p.trust.Remember(c.trustPlace().seen); err != nil {
+			return err
+		}
+	}
 	return durable.WriteFile(versionFile(c), []byte(strings.TrimSpace(fmt.Sprintf("%d %s", p.version, p.sum))+"\n"), 0o600)
 }
 
 // seen is what is remembered of a ruling.
 func (r *ruling) seen() seenPolicy {
-	p := seenPolicy{version: r.bundle.Version}
+	p := seenPolicy{version: r.bundle.Version, trust: r.fresh.seenTrust()}
 	if r.fresh != nil {
 		p.sum = r.fresh.sum
 	}
@@ -260,11 +257,12 @@ func readHint(err error, path, otherwise string) string {
 
 func (c Config) stamp() stamp {
 	var s stamp
-	for i, path := range []string{c.Bundle, c.Bundle + ".sig", c.HostCertificate, c.HostKey, c.Trust} {
+	for i, path := range []string{c.Bundle, c.Bundle + ".sig", c.HostCertificate, c.HostKey} {
 		if info, err := os.Stat(path); err == nil {
 			s[i] = stampFrom(info)
 		}
 	}
+	s[4] = c.trustPlace().stamp()
 	return s
 }
 

@@ -455,19 +455,6 @@ func TestStopClosesEverything(t *testing.T) {
 	go client.Wait()
 }
 
-// TestTrustPolicyIsWatched takes an approver out of trust.json, and touches nothing else: at once the policy that he signed is no approved
-// one any more, and the log says so.
-func TestTrustPolicyIsWatched(t *testing.T) {
-	f := newFixture(t)
-	f.start()
-	f.approvers[0], f.approvers[2] = f.approvers[2], newSigner(t) // carl has another key
-	f.writeTrust()
-	var r policyRecord
-	if err := json.Unmarshal(f.next(eventPolicy).Record, &r); err != nil || r.Outcome != "kept_old" || !strings.Contains(r.Detail, bundle.Unsigned) {
-		t.Errorf("record: %+v, %v", r, err)
-	}
-}
-
 // TestAnotherFileOfTheVersion: of two signed bundles of one version the bastion takes the first, and remembers it over a restart.
 func TestAnotherFileOfTheVersion(t *testing.T) {
 	f := newFixture(t)

@@ -48,6 +48,9 @@ const (
 	policyFrozen   policies.Reason = witness.Frozen
 	policyForked   policies.Reason = witness.Forked
 
+	// of a policy that those who have a say now did not sign
+	policyDistrusted policies.Reason = "policy_distrusted"
+
 	// of a site's own decider
 	pluginDenied policies.Reason = plugin.Denied
 	pluginFailed policies.Reason = plugin.Failed

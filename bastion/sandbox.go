@@ -43,6 +43,7 @@ func (c Config) rules(r *ruling) sandbox.Rules {
 	for _, path := range []string{c.Trust, c.Bundle, c.Bundle + ".sig", c.HostKey, c.HostCertificate} {
 		rules.Read = append(rules.Read, sandbox.Beside(path)...)
 	}
+	rules.Read = append(rules.Read, itself(c.trustPlace().directory()))
 	if c.Statements != "" {
 		rules.Read = append(rules.Read, itself(c.Statements))
 	}

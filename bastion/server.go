@@ -135,7 +135,7 @@ func newServer(c Config, log *slog.Logger, records auditLog, now time.Time) (*Se
 		return nil, err
 	}
 	s.ruling.Store(first)
-	s.statements = statementDir{path: c.Statements, trust: c.Trust}
+	s.statements = statementDir{path: c.Statements, trust: c.Trust, chain: c.TrustChain}
 	if c.Statements != "" {
 		if err := checkStatements(c); err != nil {
 			return nil, err

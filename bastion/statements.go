@@ -67,6 +67,7 @@ type statementFile struct {
 // statementDir is the directory as it was last read. It belongs to the goroutine that watches it.
 type statementDir struct {
 	path, trust string
+	chain       string                                         // of trust policies; empty: beside the first
 	seen        map[string][2]fileStamp                        // by name; "" is the trust policy, and the policy's version
 	files       []statementFile                                // whose signatures verify
 	told        map[string]string                              // by name: what was last said of it
@@ -82,6 +83,9 @@ type keptStatement struct {
 	stamps, trust [2]fileStamp
 	file          statementFile
 }
+
+// place is where whom to believe comes from. What is remembered of it is the policy's reload to see to.
+func (d *statementDir) place() trustPlace { return trustPlace{root: d.trust, chain: d.chain} }
 
 // open reads a statement, or returns it as it was read before. One that was refused is read again each time.
 func (d *statementDir) open(t *trust.Trust, name string, seen map[string][2]fileStamp, now time.Time) (statementFile, error) {
@@ -116,7 +120,7 @@ func (d *statementDir) stamps(policy uint64) (map[string][2]fileStamp, error) {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return nil, fmt.Errorf("listing %s: %w", d.path, err)
 	}
-	all := map[string][2]fileStamp{"": {stampOf(d.trust), {size: int64(policy)}}}
+	all := map[string][2]fileStamp{"": {d.place().stamp(), {size: int64(policy)}}}
 	for _, e := range entries {
 		if name := e.Name(); strings.HasSuffix(name, statementSuffix) && !strings.HasPrefix(name, ".") {
 			path := filepath.Join(d.path, name)
@@ -146,7 +150,7 @@ func (d *statementDir) look(p policies.Policy, now time.Time) (records []stateme
 	var files []statementFile
 	if err == nil {
 		var t *trust.Trust
-		if t, err = loadTrust(d.trust); err == nil {
+		if t, _, err = d.place().load(); err == nil {
 			files, records = d.read(t, p, seen, now)
 		}
 	}

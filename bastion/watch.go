@@ -82,7 +82,7 @@ func (s *Server) reload(w *watcher, asked bool, now time.Time) {
 			return
 		}
 	}
-	if next.bundle.Version != old.bundle.Version {
+	if next.bundle.Version != old.bundle.Version || next.fresh.seenTrust() != old.fresh.seenTrust() {
 		// Remembered before it is in force: what a restart could go back from is not taken.
 		if rememberErr := rememberVersion(s.config, next.seen()); rememberErr != nil {
 			w.retry = now.Add(decideEvery)
@@ -90,6 +90,9 @@ func (s *Server) reload(w *watcher, asked bool, now time.Time) {
 			kept, ruleErr := rule(old.bundle, next.keys)
 			if ruleErr == nil {
 				kept.fresh, kept.statements = old.fresh, old.statements
+				if next.fresh != nil && next.fresh.broken != "" {
+					kept.fresh = next.fresh
+				}
 				next = kept
 			} else {
 				next, err = old, errors.Join(err, ruleErr)
@@ -107,6 +110,7 @@ func (s *Server) reload(w *watcher, asked bool, now time.Time) {
 	s.pinPlugins(next.bundle.Policy) // a plugin that is not asked before it runs denies until then
 	next = s.take(next)
 	s.warnPorts(next, s.log)
+	s.sayTrust(old.fresh, next.fresh)
 	record := next.record("in_force")
 	record.Cut = s.sessions.decideAgain(next, now)
 	w.decided = now
@@ -142,7 +146,9 @@ func retryAt(err error, now time.Time) time.Time {
 func (s *Server) next(old *ruling, now time.Time) (*ruling, error) {
 	b, fresh, err := loadFresh(s.config, old.seen(), old.fresh, now)
 	if err != nil {
-		b, fresh = old.bundle, old.fresh
+		if b = old.bundle; fresh == nil {
+			fresh = old.fresh
+		}
 	}
 	keys, keysErr := loadHostKeys(s.config.HostKey, s.config.HostCertificate, now)
 	if keysErr == nil {

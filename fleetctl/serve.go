@@ -16,6 +16,7 @@ import (
 	"mayfly/inventory/store"
 	"mayfly/policies/bundle"
 	"mayfly/policies/trust"
+	"mayfly/policies/trust/chain"
 	"mayfly/rebuild/boot"
 )
 
@@ -104,7 +105,8 @@ type policy struct {
 
 	actUnder func(*bundle.Bundle) error // remembers it durably, or refuses
 
-	mu         sync.Mutex // guards the rest
+	mu         sync.Mutex // guards the rest, and trust
+	trusted    []byte     // the bytes of trust
 	bundle     *bundle.Bundle
 	data, sigs []byte
 	refused    string // the last refusal, said once
@@ -123,6 +125,9 @@ func openPolicy(ctx context.Context, d state, t *trust.Trust, log *slog.Logger) 
 		return nil, err
 	}
 	p := &policy{d: d, trust: t, log: log}
+	if p.trusted, err = t.Marshal(); err != nil {
+		return nil, err
+	}
 	p.data, p.sigs, err = d.bundleBytes()
 	if err != nil {
 		return nil, err
@@ -162,8 +167,13 @@ func (p *policy) watch(ctx context.Context) {
 func (p *policy) reload(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	changed, err := p.follow()
+	if err != nil {
+		p.refuse("the old trust policy stays in force", err)
+		return
+	}
 	data, sigs, err := p.d.bundleBytes()
-	if err == nil && bytes.Equal(data, p.data) && bytes.Equal(sigs, p.sigs) {
+	if err == nil && !changed && bytes.Equal(data, p.data) && bytes.Equal(sigs, p.sigs) {
 		return
 	}
 	var b *bundle.Bundle
@@ -174,12 +184,38 @@ func (p *policy) reload(now time.Time) {
 		err = p.actUnder(b)
 	}
 	if err != nil {
-		if p.refused != err.Error() {
-			p.refused = err.Error()
-			p.log.Warn("the old policy stays in force", "version", p.bundle.Version, "error", err)
-		}
+		p.refuse("the old policy stays in force", err)
+		return
+	}
+	if changed && b.Version == p.bundle.Version && bytes.Equal(data, p.data) {
+		p.sigs, p.refused = sigs, ""
 		return
 	}
 	p.log.Info("policy in force", "version", b.Version, "was", p.bundle.Version)
 	p.bundle, p.data, p.sigs, p.refused = b, data, sigs, ""
+}
+
+// refuse says once why something new is not in force.
+func (p *policy) refuse(what string, err error) {
+	if p.refused != err.Error() {
+		p.refused = err.Error()
+		p.log.Warn(what, "version", p.bundle.Version, "error", err)
+	}
+}
+
+// follow takes over a trust policy that was put in force, if it follows the present one by signatures, and reports whether it did. The caller holds mu.
+func (p *policy) follow() (changed bool, err error) {
+	data, err := readBounded(p.d.trustFile(), "", trust.MaxSize)
+	if err != nil || bytes.Equal(data, p.trusted) {
+		return false, err
+	}
+	newest, steps, err := chain.Reach(p.trust, data, p.d.chainDir())
+	if err != nil {
+		return false, err
+	}
+	for _, s := range steps {
+		p.log.Warn("trust policy in force", "version", s.Trust.Version, "how", s.How, "by", s.Old, "new_approvers", s.New)
+	}
+	p.trust, p.trusted = newest, data
+	return true, nil
 }

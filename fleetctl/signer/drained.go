@@ -57,7 +57,7 @@ func (s *server) drained(r drainedRequest, now time.Time) (signedFile, error) {
 	if err != nil {
 		return signedFile{}, fmt.Errorf("signing that %q is drained: %w", d.Server, err)
 	}
-	if _, err := statement.Open(s.rules.trust, data, sig, now); err != nil {
+	if _, err := statement.Open(s.rules.trusts(), data, sig, now); err != nil {
 		return signedFile{}, join.Refuse(join.RequestInvalid, "%v", err)
 	}
 	err = s.log.Append("drained", drainedRecord{Server: d.Server, Epoch: d.Epoch, Expires: d.Expires, SHA256: sum(data), Test: b.Inventory.Test})

@@ -38,7 +38,7 @@ func (s *server) admit(r join.Request, now time.Time) (join.Certificates, error)
 	if err := r.Check(); err != nil {
 		return join.Certificates{}, err
 	}
-	t, err := ticket.Open(s.rules.trust, r.Ticket, r.Signature, now)
+	t, err := ticket.Open(s.rules.trusts(), r.Ticket, r.Signature, now)
 	if err != nil {
 		return join.Certificates{}, join.RefuseTicket(err)
 	}

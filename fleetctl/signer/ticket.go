@@ -41,7 +41,7 @@ func (s *server) ticket(t ticket.Ticket, now time.Time) (signedFile, error) {
 		return signedFile{}, fmt.Errorf("signing the ticket for %q: %w", t.Server, err)
 	}
 	// What is signed must open: the trust policy and this process agree on the key and the form, or nobody boots.
-	if _, err := ticket.Open(s.rules.trust, data, sig, now); err != nil {
+	if _, err := ticket.Open(s.rules.trusts(), data, sig, now); err != nil {
 		return signedFile{}, join.Refuse(join.RequestInvalid, "%v", err)
 	}
 	hash := ticket.Hash(data)

@@ -12,6 +12,7 @@ const configHelp = `The configuration is a TOML file; relative paths are relativ
 
   listen           = "10.77.0.2:22"         address and port
   trust            = "trust.json"           whose signatures make a policy
+  trust_chain      = "trust"                optional: directory of the trust policies that follow it; "trust" beside it if left out
   bundle           = "bundle.json"          the policy; its signatures are in bundle.json.sig
   host_key         = "host_key"             Ed25519 private key, mode 0600
   host_certificate = "host_key-cert.pub"    its certificate by the fleet's host CA

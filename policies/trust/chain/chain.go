@@ -158,6 +158,23 @@ func (s Seen) Check(newest uint64, passed map[uint64]string) error {
 	return nil
 }
 
+// Load is Follow by one who remembers, in a file, the newest that was in force: it never leads back behind that, or aside. It does not change the file.
+func Load(root *trust.Trust, dir, seenFile string) (*trust.Trust, []trust.Change, error) {
+	newest, steps, err := Follow(root, dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	seen, err := ReadSeen(seenFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := seen.Check(newest.Version, Passed(root, steps)); err != nil {
+		return nil, nil, hint.New(fmt.Errorf("following the trust policy in %s: %w", dir, err),
+			"bring all of the controller's public/trust here; a trust policy that was in force is never taken back, only followed by another")
+	}
+	return newest, steps, nil
+}
+
 // Passed are the hashes of a root and of all steps from it, by version.
 func Passed(root *trust.Trust, steps []trust.Change) map[uint64]string {
 	passed := map[uint64]string{root.Version: root.Sum()}
