@@ -33,6 +33,7 @@ type Report struct {
 	Proxies      []netip.Prefix       `json:"proxies"` // balancers, which connect for others
 	Filter       int                  `json:"filter_instructions"`
 	Engineers    []ReportEngineer     `json:"engineers"`
+	Rejected     []policies.Rejected  `json:"rejected_keys"` // enrolled, and let nobody in
 	Robots       []ReportRobot        `json:"robots"`
 	Outside      []policies.Outside   `json:"outside"` // own addresses that the bastion's list does not have
 	Certificates ReportCertificates   `json:"certificates"`
@@ -139,7 +140,7 @@ func Check(c Config, now time.Time) (Report, error) {
 		HostNames: listed(r.keys.certificate.ValidPrincipals), HostExpires: r.keys.validBefore().UTC(),
 		HostCA: ssh.FingerprintSHA256(r.keys.certificate.SignatureKey),
 		Allow:  listed(r.bundle.Policy.SSH.Allow), Proxies: listed(r.bundle.Policy.SSH.Proxies), Filter: len(r.filter), Engineers: []ReportEngineer{}, Robots: []ReportRobot{}, Hosts: listed(r.hosts()),
-		Sandbox: c.reportSandbox(r), Outside: listed(r.bundle.Policy.Outside()),
+		Rejected: listed(r.rejected), Sandbox: c.reportSandbox(r), Outside: listed(r.bundle.Policy.Outside()),
 		Session: session.report(r),
 	}
 	last, _ := r.fresh.state()

@@ -40,6 +40,8 @@ type ruling struct {
 
 	recipients []age.Recipient // of recordings; none without a session mode
 
+	rejected []policies.Rejected // enrolled keys that let nobody in, verified with the bundle
+
 	statements policies.Statements // beside the policy, verified; replaced by take and takeStatements alone
 }
 
@@ -57,7 +59,7 @@ func rule(b *bundle.Bundle, keys *hostKeys) (*ruling, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &ruling{bundle: b, limits: b.Policy.Limits(), keys: keys, ssh: config, filter: filter, recipients: recipients}, nil
+	return &ruling{bundle: b, limits: b.Policy.Limits(), keys: keys, ssh: config, filter: filter, recipients: recipients, rejected: b.Policy.Rejected()}, nil
 }
 
 // load reads trust, bundle, host key and certificate from the configured files.
@@ -273,11 +275,26 @@ type policyRecord struct {
 	Expires            time.Time `json:"expires"`
 	Level              string    `json:"level"`
 	CertificateExpires time.Time `json:"host_certificate_expires"`
-	Cut                int       `json:"cut"` // sessions and targets that ended by it
+	Cut                int       `json:"cut"`                     // sessions and targets that ended by it
+	Rejected           int       `json:"rejected_keys,omitempty"` // enrolled, and their evidence is not accepted
 	Detail             string    `json:"detail,omitempty"`
 }
 
 func (r *ruling) record(outcome string) policyRecord {
 	return policyRecord{Outcome: outcome, Version: r.bundle.Version, Expires: r.bundle.Expires.UTC(),
-		Level: string(r.bundle.Policy.SSH.Level), CertificateExpires: r.keys.validBefore().UTC()}
+		Level: string(r.bundle.Policy.SSH.Level), CertificateExpires: r.keys.validBefore().UTC(), Rejected: len(r.rejected)}
 }
+
+// warnKeys says which enrolled keys let nobody in, with the reason that their owners do not hear.
+func (s *Server) warnKeys(r *ruling) {
+	for i, k := range r.rejected {
+		if i == maxWarnings {
+			s.log.Warn("more enrolled keys let nobody in", "keys", len(r.rejected)-i)
+			return
+		}
+		s.log.Warn("an enrolled key lets nobody in", "user", k.Name, "key", k.Fingerprint, "reason", k.Reason, "detail", k.Detail)
+	}
+}
+
+// maxWarnings about keys of one policy in the process's own log.
+const maxWarnings = 32

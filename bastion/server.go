@@ -178,6 +178,7 @@ func (s *Server) serve(ctx context.Context, reload <-chan os.Signal, ready func(
 	if err := s.closeDied(); err != nil {
 		return err
 	}
+	s.warnKeys(first)
 	if err := s.audit.Append(eventServe, first.record("in_force")); err != nil {
 		return err
 	}

@@ -111,6 +111,9 @@ func (s *Server) reload(w *watcher, asked bool, now time.Time) {
 	next = s.take(next)
 	s.warnPorts(next, s.log)
 	s.sayTrust(old.fresh, next.fresh)
+	if next.bundle != old.bundle {
+		s.warnKeys(next)
+	}
 	record := next.record("in_force")
 	record.Cut = s.sessions.decideAgain(next, now)
 	w.decided = now

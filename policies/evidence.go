@@ -137,13 +137,18 @@ func (p Policy) Accept(name string, k Key) Verdict { return p.accept(name, k) }
 
 // revokedKey says how a key is revoked.
 func (p Policy) revokedKey(public string) string {
-	if len(p.Hardware.Revoked) > 0 && slices.Contains(p.Hardware.Revoked, Fingerprint(public)) {
+	if p.revokedForGood(public) {
 		return "hardware.revoked"
 	}
 	if how := p.Certificates.KRL.key(public); how != "" {
 		return "the revocation list, " + how
 	}
 	return ""
+}
+
+// revokedForGood reports whether a key may never come back, enrolled or not.
+func (p Policy) revokedForGood(public string) bool {
+	return len(p.Hardware.Revoked) > 0 && slices.Contains(p.Hardware.Revoked, Fingerprint(public))
 }
 
 // Rejected is an enrolled key that lets nobody in.

@@ -77,6 +77,8 @@ func (p Policy) decideKey(a holder, l Login, now time.Time) Verdict {
 		}
 	}
 	switch {
+	case p.revokedForGood(l.Key):
+		return deny(KeyRevoked, "the key is revoked, by hardware.revoked")
 	case !securityKey(l.Key) && !(a.enrolled && a.key.fits()): // software's, or a card's that is not known here
 		return deny(KeyNotHardware, "key type %q", keyType(l.Key))
 	case !a.enrolled && c != nil:

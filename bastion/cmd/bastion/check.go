@@ -99,6 +99,9 @@ func print(out io.Writer, r bastion.Report) error {
 		row(strings.ReplaceAll(o.Use, "_", " "), "%s: %s", o.Name, o.Why)
 	}
 	row("software keys", "%s (offered so that they can be refused by name; robots may have one)", strings.Join(r.Software, " "))
+	for _, k := range r.Rejected {
+		row("KEY REJECTED", "%s %s of %s: %s", k.Reason, k.Fingerprint, k.Name, k.Detail)
+	}
 	for _, l := range r.LockedOut {
 		row("LOCKED OUT", "%s %s: no %s", l.Client, l.Versions, l.Lacks)
 	}
