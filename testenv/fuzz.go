@@ -14,6 +14,7 @@ var fuzzTargets = []struct{ input, pkg, name string }{
 	{"policy", "./policies", "FuzzParse"},
 	{"policy bundle", "./policies/bundle", "FuzzParse"},
 	{"authorized keys", "./policies", "FuzzPublicKey"},
+	{"policy.toml, to change it", "./policies", "FuzzEdit"},
 	{"certificates", "./bastion", "FuzzCertificate"},
 	{"KRL", "./policies/krl", "FuzzParse"},
 	{"PROXY header", "./bastion/proxy", "FuzzHeader"},
