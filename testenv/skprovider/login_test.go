@@ -123,6 +123,9 @@ func TestLogin(t *testing.T) {
 			}
 			d.types(testPIN)
 			d.fails(denied, "ssh", d.login("id")...)
+			if kind == "ecdsa-sk" {
+				return // once is enough
+			}
 			for left := pinTries - pinInRow; left > 0; left-- { // until it is blocked for good
 				d.types("000000")
 				if err := d.key.Reinsert(); err != nil {
