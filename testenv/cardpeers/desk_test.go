@@ -53,7 +53,7 @@ func sit(t *testing.T, firmware pivcard.Firmware) *desk {
 			t.Error(err)
 		}
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
 	t.Cleanup(cancel)
 	daemon, err := pcscd.Start(ctx, pcscd.Place{Dir: filepath.Join(dir, "pcscd"), Readers: 1}, nil)
 	if err != nil {

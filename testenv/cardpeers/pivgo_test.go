@@ -50,7 +50,7 @@ func usePIVGo(t *testing.T, do doer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
 	t.Cleanup(cancel)
 	daemon, err := pcscd.Start(ctx, pcscd.Place{Dir: filepath.Join(home, "pcscd"), Readers: 2}, nil)
 	if err != nil {
