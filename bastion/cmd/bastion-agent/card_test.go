@@ -149,7 +149,7 @@ func (l *lab) insert(reader int, serve func(context.Context, net.Conn) error) {
 		<-done
 	})
 	l.t.Cleanup(l.pulls[reader])
-	if err := l.daemon.Await(l.ctx, reader, true); err != nil {
+	if err := l.daemon.AwaitCard(l.ctx, reader); err != nil {
 		l.t.Fatalf("%v\n%s", err, l.daemon.Log())
 	}
 }
@@ -157,8 +157,12 @@ func (l *lab) insert(reader int, serve func(context.Context, net.Conn) error) {
 // pull takes the card out.
 func (l *lab) pull(reader int) {
 	l.t.Helper()
+	before, err := l.daemon.State(l.ctx, reader)
+	if err != nil {
+		l.t.Fatal(err)
+	}
 	l.pulls[reader]()
-	if err := l.daemon.Await(l.ctx, reader, false); err != nil {
+	if err := l.daemon.AwaitRemoval(l.ctx, reader, before); err != nil {
 		l.t.Fatal(err)
 	}
 }
