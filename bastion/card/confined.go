@@ -84,8 +84,9 @@ func (l *lines) send(v any) error {
 	if err != nil {
 		return err
 	}
+	data = append(data, '\n')
 	defer clear(data) // it may hold a PIN
-	_, err = l.out.Write(append(data, '\n'))
+	_, err = l.out.Write(data)
 	return err
 }
 

@@ -1,0 +1,159 @@
+package card
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// healthy is a machine as it should be.
+func healthy() Machine {
+	return Machine{
+		System:  "linux",
+		Service: func() (string, bool) { return "/usr/sbin/pcscd", true },
+		Socket:  func(context.Context) (string, error) { return "/run/pcscd/pcscd.comm", nil },
+		Holders: func() []string { return nil },
+	}
+}
+
+// ready is a card as setup leaves one.
+func ready(t testing.TB) *fake {
+	t.Helper()
+	f := newFake(t)
+	if _, err := Setup(t.Context(), f, decided(), f.plan(), now); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func TestDoctorHealthy(t *testing.T) {
+	f := ready(t)
+	f.calls = nil
+	d := Doctor(t.Context(), f, healthy(), floor, now)
+	if d.Failures != 0 || d.Warnings != 0 || len(d.Findings) < 9 {
+		t.Errorf("got %+v", d)
+	}
+	for _, finding := range d.Findings {
+		if finding.Hint != "" {
+			t.Errorf("%s: well, and has the hint %q", finding.Check, finding.Hint)
+		}
+	}
+	for _, c := range f.calls {
+		if c == "verify" || strings.HasPrefix(c, "sign") || len(effects([]string{c})) > 0 {
+			t.Errorf("the doctor did %q", c)
+		}
+	}
+	if f.open {
+		t.Error("the card stays open")
+	}
+}
+
+func failing(f Fault) func(string) error {
+	return func(string) error { return fault(f, errors.New("as "+string(f))) }
+}
+
+func TestDoctorFinds(t *testing.T) {
+	for _, tt := range []struct {
+		name       string
+		prepare    func(*fake, *Machine)
+		check      string
+		health     Health
+		want, mend string
+	}{
+		{"not running", func(_ *fake, m *Machine) {
+			m.Socket = func(context.Context) (string, error) { return "/run/pcscd/pcscd.comm", ErrNoSocket }
+		}, "socket", Fails, "pcscd does not run", "systemctl enable --now pcscd.socket"},
+		{"ended", func(_ *fake, m *Machine) {
+			m.Socket = func(context.Context) (string, error) { return "/run/pcscd/pcscd.comm", ErrSocketDead }
+		}, "socket", Fails, "left its socket", "systemctl restart"},
+		{"permission", func(_ *fake, m *Machine) {
+			m.Socket = func(context.Context) (string, error) { return "/run/pcscd/pcscd.comm", ErrSocketDenied }
+		}, "socket", Fails, "this user may not connect", "mode"},
+		{"strange socket", func(_ *fake, m *Machine) {
+			m.Socket = func(context.Context) (string, error) { return "/run/pcscd/pcscd.comm", errors.New("strange") }
+		}, "socket", Fails, "strange", "systemctl status"},
+		{"no reader", func(f *fake, _ *Machine) { f.states = nil }, "reader", Fails, "there is no reader", "ykman config usb --enable PIV"},
+		{"no card", func(f *fake, _ *Machine) { f.states[0].Present = false }, "card", Fails, "no card in any reader", "put a card in"},
+		{"mute", func(f *fake, _ *Machine) { f.states[0].Mute = true }, "reader", Fails, "does not answer to being powered", "right way round"},
+		{"scdaemon", func(f *fake, m *Machine) {
+			f.states[0].InUse, f.fail = true, failing(Busy)
+			m.Holders = func() []string { return []string{"scdaemon"} }
+		}, "card", Fails, "scdaemon, which runs, has it open", "disable-ccid"},
+		{"exclusive", func(f *fake, _ *Machine) { f.states[0].Exclusive, f.fail = true, failing(Busy) }, "card", Fails, "another program has it for itself", "pcsc-shared"},
+		{"no PIV", func(f *fake, _ *Machine) { f.fail = failing(NoPIV) }, "card", Fails, "as no_piv", "switch PIV on"},
+		{"garbage", func(f *fake, _ *Machine) { f.fail = failing(Garbage) }, "card", Fails, "as card_garbage", "do not use this card"},
+		{"old firmware", func(f *fake, _ *Machine) { f.firmware = Version{5, 4, 3} }, "firmware", Fails, "has firmware 5.4.3", "newer card"},
+		{"blocked PIN", func(f *fake, _ *Machine) { f.tries[0].Left = 0 }, "pin", Fails, "the PIN is blocked", "unblock-pin"},
+		{"few tries", func(f *fake, _ *Machine) { f.tries[0].Left = 1 }, "pin", Warn, "1 of 5 tries left for the PIN", "the right one"},
+		{"factory PIN", func(f *fake, _ *Machine) { f.pin = factoryPIN }, "pin", Fails, "the PIN is the factory's", "bastion-agent setup"},
+		{"blocked PUK", func(f *fake, _ *Machine) { f.tries[1].Left = 0 }, "puk", Fails, "the PUK is blocked", "while the PIN works nothing is lost"},
+		{"factory PUK", func(f *fake, _ *Machine) { f.puk = factoryPUK }, "puk", Fails, "the PUK is the factory's", "bastion-agent setup"},
+		{"factory management key", func(f *fake, _ *Machine) { f.manage = factoryManagement }, "management_key", Fails, "the management key is the factory's", "bastion-agent setup"},
+		{"no key", func(f *fake, _ *Machine) { f.keys = nil }, "key", Fails, "no key that a fleet would take", "bastion-agent setup"},
+		{"no touch", func(f *fake, _ *Machine) { f.keys[SlotAuthentication].info.Touch = Never }, "key", Fails, "it signs without a touch", "never change"},
+		{"touch cached", func(f *fake, _ *Machine) { f.keys[SlotAuthentication].info.Touch = Cached }, "key", Fails, "for 15 seconds", "never change"},
+		{"no PIN", func(f *fake, _ *Machine) { f.keys[SlotAuthentication].info.PINPolicy = Never }, "key", Fails, "it signs without a PIN", "never change"},
+		{"imported", func(f *fake, _ *Machine) { f.keys[SlotAuthentication].info.Origin = Imported }, "key", Fails, "made elsewhere", "never change"},
+		{"RSA", func(f *fake, _ *Machine) {
+			f.keys[SlotAuthentication].info = Info{Algorithm: Other, Touch: Always, PINPolicy: Once, Origin: Generated, Public: "RSA"}
+		}, "key", Fails, "a type that no fleet takes", "never change"},
+		{"no certificate", func(f *fake, _ *Machine) { f.keys[SlotAuthentication].cert = nil }, "key", Warn, "no certificate", "bastion-agent setup finishes it"},
+	} {
+		f, m := ready(t), healthy()
+		tt.prepare(f, &m)
+		d := Doctor(t.Context(), f, m, floor, now)
+		if !slices.ContainsFunc(d.Findings, func(f Finding) bool {
+			return f.Check == tt.check && f.Health == tt.health && strings.Contains(f.What, tt.want) && strings.Contains(f.Hint, tt.mend)
+		}) {
+			t.Errorf("%s: got %+v, want %s %s %q, hint %q", tt.name, d.Findings, tt.health, tt.check, tt.want, tt.mend)
+		}
+		if f.open {
+			t.Errorf("%s: the card stays open", tt.name)
+		}
+	}
+}
+
+// unreachable is a machine where PC/SC itself does not answer.
+type unreachable struct {
+	*fake
+	fault Fault
+}
+
+func (u unreachable) Readers(context.Context) ([]Reader, error) {
+	return nil, fault(u.fault, errors.New("as "+string(u.fault)))
+}
+
+func TestDoctorUnreachable(t *testing.T) {
+	for f, check := range map[Fault]string{NoService: "pcsc", Denied: "pcsc", NotBuilt: "program"} {
+		for _, system := range []string{"linux", "darwin"} {
+			m := healthy()
+			m.System = system
+			d := Doctor(t.Context(), unreachable{newFake(t), f}, m, floor, now)
+			last := d.Findings[len(d.Findings)-1]
+			if d.Failures != 1 || last.Check != check || last.Health != Fails || last.Hint == "" {
+				t.Errorf("%s on %s: got %+v", f, system, d.Findings)
+			}
+		}
+	}
+}
+
+func TestDoctorNotInstalled(t *testing.T) {
+	m := healthy()
+	m.Service = func() (string, bool) { return "", false }
+	m.Socket = func(context.Context) (string, error) { return "/run/pcscd/pcscd.comm", ErrNoSocket }
+	d := Doctor(t.Context(), unreachable{newFake(t), NoService}, m, floor, now)
+	if f := d.Findings[1]; f.Check != "pcscd" || f.Health != Fails || f.What != "pcscd is not installed" || f.Hint != "apt-get install pcscd libccid" {
+		t.Errorf("got %+v", d.Findings)
+	}
+}
+
+// Every fault has its mend.
+func TestMends(t *testing.T) {
+	for _, f := range []Fault{NoService, Denied, NoReader, Removed, Busy, NoPIV, WrongPIN, BlockedPIN, NoTouch, NoKey, Refused, TooLong, Garbage, NotBuilt} {
+		if mends[f] == "" {
+			t.Errorf("%s: no mend", f)
+		}
+	}
+}

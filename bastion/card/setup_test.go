@@ -1,0 +1,239 @@
+package card
+
+import (
+	"crypto/x509"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"mayfly/internal/command"
+	"mayfly/internal/hint"
+)
+
+var floor = Version{5, 7, 0}
+
+func (f *fake) plan() Plan {
+	return Plan{Slot: SlotAuthentication, Floor: floor, Rules: f.rules()}
+}
+
+func decided() *scripted { return &scripted{pin: goodPIN, newPIN: goodPIN, puk: goodPUK} }
+
+// effects are the calls that change a card.
+func effects(calls []string) []string {
+	return slices.DeleteFunc(slices.Clone(calls), func(c string) bool {
+		return !strings.HasPrefix(c, "set ") && !strings.HasPrefix(c, "store ") && !strings.HasPrefix(c, "generate") && c != "reset"
+	})
+}
+
+func TestSetup(t *testing.T) {
+	for _, tt := range []struct {
+		slot      Slot
+		algorithm Algorithm
+	}{{SlotAuthentication, ""}, {SlotAuthentication, P384}, {0x82, Ed25519}} {
+		f, who := newFake(t), decided()
+		plan := f.plan()
+		plan.Slot, plan.Algorithm = tt.slot, tt.algorithm
+		made, err := Setup(t.Context(), f, who, plan, now)
+		if err != nil {
+			t.Errorf("%s %q: %v", tt.slot, tt.algorithm, err)
+			continue
+		}
+		want := tt.algorithm
+		if want == "" {
+			want = DefaultAlgorithm
+		}
+		k := f.keys[tt.slot]
+		if made.Type != want || made.Slot != tt.slot.String() || made.Serial != f.serial || !made.Proof.Touch || !made.Proof.Test || k.info.Algorithm != want {
+			t.Errorf("%s %q: got %+v", tt.slot, tt.algorithm, made)
+		}
+		c, err := x509.ParseCertificate(k.cert)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature); err != nil {
+			t.Errorf("the certificate is not signed by its own key: %v", err)
+		}
+		if f.pin != goodPIN || f.puk != goodPUK || f.tries[0].Total != pinTries || f.tries[1].Total != pukTries {
+			t.Errorf("got PIN %q, PUK %q, tries %+v", f.pin, f.puk, f.tries)
+		}
+		if string(f.stored) != string(f.manage) || string(f.manage) == string(factoryManagement) || len(f.manage) != managementBytes {
+			t.Errorf("got management key %x, and %x kept", f.manage, f.stored)
+		}
+		if f.open {
+			t.Error("the card stays open")
+		}
+		if !strings.Contains(who.agreed, "gone for good") {
+			t.Errorf("the person agreed to %q: it does not say what repeated failures do", who.agreed)
+		}
+		for _, said := range append(who.said, who.agreed) {
+			if strings.Contains(said, goodPIN) || strings.Contains(said, goodPUK) {
+				t.Errorf("a secret is said: %q", said)
+			}
+		}
+	}
+}
+
+// A card whose PIN and PUK are set keeps them, and its other keys.
+func TestSetupKeepsSecrets(t *testing.T) {
+	f, who := newFake(t), decided()
+	if _, err := Setup(t.Context(), f, who, f.plan(), now); err != nil {
+		t.Fatal(err)
+	}
+	first, manage := f.keys[SlotAuthentication].info.Public, string(f.manage)
+	f.calls, f.tries[0].Total = nil, 7
+	plan := f.plan()
+	plan.Slot = 0x83
+	who = &scripted{pin: goodPIN}
+	if _, err := Setup(t.Context(), f, who, plan, now); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := effects(f.calls), []string{"generate 83", "set certificate 83"}; !slices.Equal(got, want) {
+		t.Errorf("got effects %q, want %q", got, want)
+	}
+	if f.keys[SlotAuthentication].info.Public != first || string(f.manage) != manage {
+		t.Error("what was there has changed")
+	}
+	if !strings.Contains(who.agreed, "keeps its PIN (7 tries)") {
+		t.Errorf("the person agreed to %q", who.agreed)
+	}
+}
+
+func TestSetupRefuses(t *testing.T) {
+	for _, tt := range []struct {
+		name       string
+		prepare    func(*fake, *Plan)
+		want, mend string
+	}{
+		{"old firmware", func(f *fake, _ *Plan) { f.firmware = Version{5, 4, 3} }, "the card has firmware 5.4.3, and 5.7.0 is the least", "--min-firmware"},
+		{"ancient firmware", func(f *fake, p *Plan) { f.firmware, p.Floor = Version{4, 3, 5}, Version{} }, "does not say whether PIN and PUK", "newer card"},
+		{"ed25519 too early", func(f *fake, p *Plan) {
+			f.firmware, p.Floor, p.Algorithm = Version{5, 6, 0}, Version{5, 4, 0}, Ed25519
+		}, "makes no Ed25519 keys", "--type p256"},
+		{"a key is there", func(f *fake, _ *Plan) { f.put(SlotAuthentication, P256).cert = []byte{1} }, "there is a key in slot 9a", "--destroy-key-in-slot-9a"},
+		{"an imported key is there", func(f *fake, _ *Plan) { f.put(SlotAuthentication, P256).info.Origin = Imported }, "there is a key in slot 9a", "--destroy-key-in-slot-9a"},
+		{"nothing to destroy", func(_ *fake, p *Plan) { p.DestroyKey = true }, "no key in slot 9a to destroy", "leave --destroy-key-in-slot-9a out"},
+		{"blocked PIN", func(f *fake, _ *Plan) { f.pin, f.tries[0].Left = "777888", 0 }, "the PIN is blocked", "unblock-pin"},
+		{"blocked PUK", func(f *fake, _ *Plan) { f.puk, f.tries[1].Left = "77788811", 0 }, "the PUK is blocked", "--reset-and-destroy-all-piv-keys"},
+	} {
+		f, who := newFake(t), decided()
+		plan := f.plan()
+		tt.prepare(f, &plan)
+		_, err := Setup(t.Context(), f, who, plan, now)
+		if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(hint.Of(err), tt.mend) || command.ExitCode(err) != command.Refused {
+			t.Errorf("%s: got %v, hint %q, exit code %d; want %q, %q", tt.name, err, hint.Of(err), command.ExitCode(err), tt.want, tt.mend)
+		}
+		if got := effects(f.calls); len(got) > 0 || who.agreed != "" || len(who.asked) > 0 {
+			t.Errorf("%s: refused after effects %q, agreement %q, questions %v", tt.name, got, who.agreed, who.asked)
+		}
+		if f.open {
+			t.Errorf("%s: the card stays open", tt.name)
+		}
+	}
+}
+
+// What goes wrong before the first effect leaves the card as it was.
+func TestSetupFailsBeforeEffects(t *testing.T) {
+	no := errors.New("no")
+	for _, tt := range []struct {
+		name    string
+		prepare func(*fake, *scripted)
+		want    string
+	}{
+		{"disagrees", func(_ *fake, p *scripted) { p.disagree = no }, "no"},
+		{"short PIN", func(_ *fake, p *scripted) { p.newPIN = "12345" }, "the PIN has 5 characters"},
+		{"factory's PIN", func(_ *fake, p *scripted) { p.newPIN = factoryPIN }, "the first that anybody tries"},
+		{"factory's PUK", func(_ *fake, p *scripted) { p.puk = factoryPUK }, "the first that anybody tries"},
+		{"PUK is the PIN", func(_ *fake, p *scripted) { p.puk = goodPIN + "11" }, "begins with the PIN"},
+		{"wrong PIN", func(f *fake, p *scripted) { f.pin, p.pin = "777888", "999888" }, "2 tries left"},
+	} {
+		f, who := newFake(t), decided()
+		tt.prepare(f, who)
+		_, err := Setup(t.Context(), f, who, f.plan(), now)
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
+		}
+		if got := effects(f.calls); len(got) > 0 {
+			t.Errorf("%s: got effects %q", tt.name, got)
+		}
+	}
+}
+
+// Wherever a setup ends, no key can be used with a secret that others know, and another run finishes it.
+func TestSetupInterrupted(t *testing.T) {
+	for _, destructive := range []bool{false, true} {
+		steps := 0
+		for n := 0; ; n++ {
+			f, who := newFake(t), decided()
+			plan := f.plan()
+			if destructive {
+				f.put(0x84, P256)
+				plan.ResetAll = true
+			}
+			begun := 0
+			f.fail = func(call string) error {
+				if len(effects([]string{call})) == 0 && !strings.HasPrefix(call, "sign") && !strings.HasPrefix(call, "attest") {
+					return nil
+				}
+				if begun++; begun == n+1 {
+					return fault(Removed, errors.New("pulled before: "+call))
+				}
+				return nil
+			}
+			_, err := Setup(t.Context(), f, who, plan, now)
+			if err == nil {
+				steps = n
+				break
+			}
+			if what := f.halfOpen(); what != "" && !(destructive && n == 0) { // before the reset it is what it was
+				t.Errorf("step %d, %v: the card has %s", n, err, what)
+			}
+			if !strings.Contains(hint.Of(err), "run the same again") {
+				t.Errorf("step %d: got hint %q", n, hint.Of(err))
+			}
+			f.fail = nil
+			if _, err := Setup(t.Context(), f, decided(), plan, now); err != nil {
+				t.Errorf("step %d: the second run: %v", n, err)
+			}
+			if f.pin != goodPIN || f.puk != goodPUK || len(f.keys) != 1 || f.keys[SlotAuthentication].cert == nil {
+				t.Errorf("step %d: the second run left PIN %q, PUK %q, %d keys", n, f.pin, f.puk, len(f.keys))
+			}
+		}
+		if want := map[bool]int{false: 10, true: 11}[destructive]; steps != want {
+			t.Errorf("destructive %v: got %d steps, want %d", destructive, steps, want)
+		}
+	}
+}
+
+// A card that makes another key than it was asked for, or whose attestation proves less, is not done.
+func TestSetupBelievesNoCard(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		prepare func(*fake)
+		want    string
+	}{
+		{"touch cached", func(f *fake) { f.keys[SlotAuthentication].info.Touch = Cached }, "a key of its own liking"},
+		{"another type", func(f *fake) { *f.keys[SlotAuthentication] = *f.put(SlotAuthentication, P384) }, "a key of its own liking"},
+		{"foreign issuer", func(*fake) {}, "attestation_chain"},
+		{"no touch", func(f *fake) { f.touched = false }, "not touched in time"},
+	} {
+		f := newFake(t)
+		plan := f.plan()
+		if tt.name == "foreign issuer" {
+			plan.Rules = newFake(t).rules()
+		}
+		f.fail = func(call string) error {
+			if strings.HasPrefix(call, "info") && f.keys[SlotAuthentication] != nil {
+				tt.prepare(f)
+			}
+			return nil
+		}
+		_, err := Setup(t.Context(), f, decided(), plan, now)
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
+		}
+		if k := f.keys[SlotAuthentication]; k != nil && k.cert != nil {
+			t.Errorf("%s: it has a certificate", tt.name)
+		}
+	}
+}
