@@ -34,6 +34,8 @@ var fuzzTargets = []struct{ input, pkg, name string }{
 	{"steps of the trust policy", "./policies/trust", "FuzzAdvance"},
 	{"witness answers", "./policies/witness", "FuzzOpen"},
 	{"recordings", "./bastion/recording", "FuzzReader"},
+	{"APDUs out of a card", "./bastion/card", "FuzzCardAnswers"},
+	{"what asks for a card", "./bastion/card", "FuzzServe"},
 	{"PIV attestations", "./bastion/hardkey", "FuzzPIVAttestation"},
 	{"FIDO2 attestations", "./bastion/hardkey", "FuzzFIDO2Attestation"},
 	{"FIDO2 authenticator data", "./bastion/hardkey", "FuzzAuthenticatorData"},
