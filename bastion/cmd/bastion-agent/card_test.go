@@ -40,15 +40,19 @@ var built struct {
 	err      error
 }
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if built.dir != "" {
-		os.RemoveAll(built.dir)
-	}
-	os.Exit(code)
+// cleaning takes away what builtProgram made.
+type cleaning struct{ *testing.M }
+
+func (c cleaning) Run() int {
+	defer func() {
+		if built.dir != "" {
+			os.RemoveAll(built.dir)
+		}
+	}()
+	return c.M.Run()
 }
 
-// program builds bastion-agent with cards, once.
+// builtProgram builds bastion-agent with cards, once.
 func builtProgram(t *testing.T) string {
 	t.Helper()
 	if missing := debian.Missing(cgobuild.Needs(cgobuild.PCSC)); len(missing) > 0 {
