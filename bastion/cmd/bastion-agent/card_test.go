@@ -238,9 +238,8 @@ func TestSetupEnrollKeysDoctor(t *testing.T) {
 	l.want(0, []string{"failing: 0, warnings: 0"}, "doctor")
 	l.want(3, []string{"there is a key in slot 9a", "--destroy-key-in-slot-9a"}, l.setUp()...)
 
-	challenge := l.write("challenge", []byte("mayfly-challenge/1 test anna 00112233445566778899aabbccddeeff "+time.Now().UTC().Format(time.RFC3339)+"\n"), 0o644)
 	request := filepath.Join(l.dir, "request.json")
-	enroll := []string{"enroll", "--challenge", challenge, "--out", request, "--pin-file", filepath.Join(l.dir, "pin")}
+	enroll := []string{"enroll", "--challenge", l.challenge(), "--out", request, "--pin-file", filepath.Join(l.dir, "pin")}
 	l.want(3, []string{"attestation_chain"}, enroll...)
 	if _, err := os.Stat(request); err == nil {
 		t.Error("a refused request was written")

@@ -103,6 +103,7 @@ var pcscTexts = map[string]card.Fault{
 	"power has been removed from the smart card, so that further communication is not possible": card.Removed,
 	"the smart card has been reset, so any shared state information is invalid":                 card.Removed,
 	"the smart card has been removed, so further communication is not possible":                 card.Removed,
+	"scard response too short: 0":                                                               card.Removed, // from under a command
 	"the supplied handle was invalid":                                                           card.Removed,
 	"the smart card is not responding to a reset":                                               card.Garbage,
 	"the reader or smart card is not ready to accept commands":                                  card.Garbage,
