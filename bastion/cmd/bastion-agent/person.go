@@ -9,12 +9,13 @@ import (
 
 	"mayfly/bastion/agent"
 	"mayfly/bastion/card"
+	"mayfly/bastion/hardkey"
 	"mayfly/internal/durable"
 	"mayfly/internal/hint"
 )
 
 // minFirmware is what fleets ask for whose policy says nothing else.
-const minFirmware = "5.7.0"
+const minFirmware = hardkey.DefaultMinFirmware
 
 // terminal is the one that this program was started in.
 const terminal = "/dev/tty"

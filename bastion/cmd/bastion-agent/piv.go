@@ -98,7 +98,6 @@ var pcscTexts = map[string]card.Fault{
 	"the operation requires a Smart Card, but no Smart Card is currently in the device":         card.Removed,
 	"the specified reader name is not recognized":                                               card.Removed,
 	"an attempt was made to end a non-existent transaction":                                     card.Removed, // a command that the card was pulled from
-	"the reader is not currently available for use":                                             card.Removed,
 	"the specified reader is not currently available for use":                                   card.Removed,
 	"power has been removed from the smart card, so that further communication is not possible": card.Removed,
 	"the smart card has been reset, so any shared state information is invalid":                 card.Removed,
