@@ -40,12 +40,14 @@ func (p Askpass) askPIN(ctx context.Context, q PINRequest) ([]byte, error) {
 	err = cmd.Wait()
 	var exit *exec.ExitError
 	switch {
+	case readErr != nil:
+		return nil, unavailable("%w", readErr)
 	case errors.As(err, &exit):
 		clear(pin)
 		return nil, fmt.Errorf("%w: %s ended with %d", errPINCancelled, shown(p.Program), exit.ExitCode())
-	case readErr != nil || err != nil:
+	case err != nil:
 		clear(pin)
-		return nil, unavailable("%w", errors.Join(readErr, err))
+		return nil, unavailable("%w", err)
 	}
 	return pin, nil
 }

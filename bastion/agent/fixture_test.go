@@ -522,3 +522,5 @@ func mustKey(t testing.TB) *ed25519.PrivateKey {
 	}
 	return &key
 }
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -108,7 +108,7 @@ func (k *keyring) keys(ctx context.Context, info CardInfo) ([]Key, *Refusal) {
 	if refusal != nil {
 		return nil, refusal
 	}
-	if keys, ok := k.remembered(info); ok { // somebody else has read them meanwhile
+	if keys, ok := k.remembered(info); ok && info.State != "" { // somebody else has read them meanwhile
 		release()
 		return keys, nil
 	}

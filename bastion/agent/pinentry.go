@@ -27,6 +27,8 @@ var _ PINWay = Pinentry{}
 func (Pinentry) Name() string { return "pinentry" }
 
 func (p Pinentry) askPIN(ctx context.Context, q PINRequest) (pin []byte, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	cmd := exec.CommandContext(ctx, p.Program)
 	gentle(cmd)
 	stdin, err := cmd.StdinPipe()
@@ -42,7 +44,9 @@ func (p Pinentry) askPIN(ctx context.Context, q PINRequest) (pin []byte, err err
 	}
 	defer func() {
 		stdin.Close()
-		cmd.Wait() // what it exits with says nothing that it has not said
+		stdout.Close()
+		defer time.AfterFunc(programWait, cancel).Stop() // one that does not go by itself
+		cmd.Wait()                                       // what it exits with says nothing that it has not said
 	}()
 	return p.converse(ctx, stdout, stdin, q)
 }

@@ -134,12 +134,12 @@ func (t *attempt) pin(ctx context.Context, s *secrets) func(int) ([]byte, error)
 		}
 		asked++
 		t.say(ctx, true)
-		defer t.say(ctx, false)
 		secret, err := t.agent.pins.ask(ctx, PINRequest{Card: t.key.card.String(), Purpose: t.purpose, Tries: tries, Again: asked > 1})
 		if err != nil {
 			return nil, t.failed(err)
 		}
 		s.keep(secret)
+		t.say(ctx, false)
 		return secret, nil
 	}
 }

@@ -1,0 +1,544 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// signing asks for a signature of a file and returns its refusal.
+func signing(t *testing.T, f *fixture, key ssh.PublicKey) (done chan Reason, leave func()) {
+	t.Helper()
+	a, conn := f.client()
+	done = make(chan Reason, 1)
+	go func() {
+		if _, err := a.Sign(key, fileData("git")); err == nil {
+			done <- ""
+			return
+		}
+		answer, err := a.Extension(extensionWhy, nil)
+		if err != nil {
+			done <- "no answer"
+			return
+		}
+		reason, _, _, _ := ParseWhy(answer)
+		done <- reason
+	}()
+	return done, func() { conn.Close() }
+}
+
+// TestPIN: the PIN is asked for with the tries that are left, again after a wrong one, and is wiped when the card has it.
+func TestPIN(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		answers []string
+		tries   int // before
+		reason  Reason
+		asked   []string // the warnings, joined
+		left    int
+	}{
+		{"right", []string{"123456"}, 3, "", []string{"3 tries left."}, 3},
+		{"wrong, then right", []string{"1", "123456"}, 3, "", []string{"3 tries left.", "That PIN was wrong. 2 tries left."}, 3},
+		{"last try", []string{"123456"}, 1, "", []string{"This is the LAST try: a wrong PIN now blocks the card."}, 3},
+		{"wrong until blocked", []string{"1", "2", "3", "123456"}, 3, ReasonPINBlocked,
+			[]string{"3 tries left.", "That PIN was wrong. 2 tries left.", "That PIN was wrong. This is the LAST try: a wrong PIN now blocks the card."}, 0},
+		{"wrong too often", []string{"1", "2", "3", "123456"}, 8, ReasonPINWrong, []string{"8 tries left.", "That PIN was wrong. 7 tries left.", "That PIN was wrong. 6 tries left."}, 5},
+		{"blocked", []string{"123456"}, 0, ReasonPINBlocked, nil, 0},
+		{"no", nil, 3, ReasonPINCancelled, []string{"3 tries left."}, 3},
+		{"wrong, then no", []string{"1"}, 3, ReasonPINCancelled, []string{"3 tries left.", "That PIN was wrong. 2 tries left."}, 2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := start(t, nil)
+			f.person.answers = tt.answers
+			card := f.cards.plug(t, 1)
+			card.set(func() { card.pin, card.tries = "123456", tt.tries })
+			done, _ := signing(t, f, card.public())
+			if got := <-done; got != tt.reason {
+				t.Errorf("got %q, want %q", got, tt.reason)
+			}
+			f.person.mu.Lock()
+			defer f.person.mu.Unlock()
+			var asked []string
+			for _, q := range f.person.asked {
+				asked = append(asked, strings.Join(q.warning(), " "))
+				if q.Card != "TEST card 1" || q.Purpose != "sign a git commit or tag" {
+					t.Errorf("asked %+v", q)
+				}
+			}
+			if !slices.Equal(asked, tt.asked) {
+				t.Errorf("asked %q, want %q", asked, tt.asked)
+			}
+			f.stop()
+			if card.tries != tt.left || card.open != 0 {
+				t.Errorf("%d tries left, %d open; want %d, 0", card.tries, card.open, tt.left)
+			}
+			for i, held := range card.held {
+				if strings.Trim(string(held), "\x00") != "" {
+					t.Errorf("PIN %d was not wiped", i)
+				}
+			}
+			for _, pin := range card.heard {
+				if len(pin) > 1 && strings.Contains(f.log.String(), pin) {
+					t.Error("the log has a PIN")
+				}
+			}
+		})
+	}
+}
+
+// TestPINUnavailable: nobody to ask is a reason of its own, with what failed.
+func TestPINUnavailable(t *testing.T) {
+	f := start(t, func(c *Config) {
+		c.PINs = []PINWay{Askpass{}, Terminal{Path: "/dev/null"}, Pinentry{Program: "/nonexistent/pinentry"}}
+	})
+	card := f.cards.plug(t, 1)
+	card.set(func() { card.pin = "123456" })
+	done, _ := signing(t, f, card.public())
+	if got := <-done; got != ReasonPINUnavailable {
+		t.Errorf("got %s", got)
+	}
+	f.log.wait(t, "refused", "askpass: ", "terminal: ", "pinentry: ", "/nonexistent/pinentry")
+}
+
+// TestPINIsAskedOneAtATime: two cards want a PIN at once; the second question comes when the first is answered.
+func TestPINIsAskedOneAtATime(t *testing.T) {
+	f := start(t, nil)
+	f.person.block = make(chan struct{})
+	one, two := f.cards.plug(t, 1), f.cards.plug(t, 2)
+	one.set(func() { one.pin, two.pin = "123456", "123456" })
+	first, leave := signing(t, f, one.public())
+	<-f.person.block
+	_, leaveSecond := signing(t, f, two.public())
+	eventually(t, func() error {
+		f.cards.mu.Lock()
+		defer f.cards.mu.Unlock()
+		if len(two.asked) == 0 {
+			return errors.New("the second card does not ask")
+		}
+		return nil
+	})
+	f.person.mu.Lock()
+	if n := len(f.person.asked); n != 1 {
+		t.Errorf("%d questions at once", n)
+	}
+	f.person.mu.Unlock()
+	leave()
+	<-f.person.block // the second is asked now
+	leaveSecond()
+	<-first
+}
+
+// TestClientLeaves: who goes away while the PIN is asked, the touch is waited for, or another is served, is given up; the next is served.
+func TestClientLeaves(t *testing.T) {
+	f := start(t, nil)
+	card := f.cards.plug(t, 1).withTouch()
+	_, leave := signing(t, f, card.public())
+	<-card.waiting
+	_, leaveQueue := signing(t, f, card.public())
+	eventually(t, func() error { return waiting(f, 2) })
+	leaveQueue()
+	f.log.wait(t, "refused", string(ReasonClientGone))
+	eventually(t, func() error { return waiting(f, 1) })
+	leave()
+	eventually(t, func() error { return waiting(f, 0) })
+
+	card.set(func() { card.pin = "123456" })
+	f.person.block = make(chan struct{})
+	_, leave = signing(t, f, card.public())
+	<-f.person.block
+	leave()
+	eventually(t, func() error { return waiting(f, 0) })
+
+	card.set(func() { card.pin = "" })
+	next, _ := signing(t, f, card.public())
+	<-card.waiting
+	card.touch <- nil
+	if got := <-next; got != "" {
+		t.Errorf("the next: got %s", got)
+	}
+	if f.cards.inUse != 0 || f.cards.most > 1 {
+		t.Errorf("%d open, %d at once", f.cards.inUse, f.cards.most)
+	}
+}
+
+// waiting is an error unless so many requests have or wait for the first card.
+func waiting(f *fixture, want int) error {
+	k := f.agent.keyring
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	got := 0
+	for _, s := range k.readers {
+		got += s.waiting
+	}
+	if got != want {
+		return fmt.Errorf("%d requests wait, want %d", got, want)
+	}
+	return nil
+}
+
+// TestOneAtATime: of many requests at once each gets its touch, one after the other; more than the most that may wait are refused.
+func TestOneAtATime(t *testing.T) {
+	f := start(t, nil)
+	card := f.cards.plug(t, 1).withTouch()
+	var all []chan Reason
+	for i := range maxWaiting + 1 {
+		done, _ := signing(t, f, card.public())
+		all = append(all, done)
+		eventually(t, func() error { return waiting(f, i+1) })
+	}
+	more, _ := signing(t, f, card.public())
+	if got := <-more; got != ReasonCardBusy {
+		t.Errorf("one more: got %q", got)
+	}
+	for range all {
+		<-card.waiting
+		card.touch <- nil
+	}
+	for i, done := range all {
+		if got := <-done; got != "" {
+			t.Errorf("%d: got %q", i, got)
+		}
+	}
+	if f.cards.most != 1 {
+		t.Errorf("%d at once", f.cards.most)
+	}
+}
+
+// TestTwoCardsAtOnce: a card that waits for its touch keeps nobody from another.
+func TestTwoCardsAtOnce(t *testing.T) {
+	f := start(t, nil)
+	one, two := f.cards.plug(t, 1).withTouch(), f.cards.plug(t, 2).withTouch()
+	first, _ := signing(t, f, one.public())
+	<-one.waiting
+	second, _ := signing(t, f, two.public())
+	<-two.waiting
+	two.touch <- nil
+	if got := <-second; got != "" {
+		t.Errorf("got %q", got)
+	}
+	one.touch <- nil
+	if got := <-first; got != "" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// TestCardFaults: what goes wrong with a card has its reason, and the card is used again after it.
+func TestCardFaults(t *testing.T) {
+	stranger := newSigner(t)
+	for _, tt := range []struct {
+		name   string
+		fault  func(*fakeCard)
+		touch  error
+		reason Reason
+		mend   func(*fakeCard)
+	}{
+		{"pulled while it waits", nil, fmt.Errorf("transmit: %w", ErrGone), ReasonCardGone, nil},
+		{"pulled before", func(c *fakeCard) { c.gone = true }, nil, ReasonCardGone, func(c *fakeCard) { c.gone = false }},
+		{"not touched", nil, fmt.Errorf("sign: %w", ErrNoTouch), ReasonTouchTimeout, nil},
+		{"broken", nil, errors.New("6f00"), ReasonCardFailed, nil},
+		{"another key", func(c *fakeCard) { c.wrong = stranger }, nil, ReasonCardSignature, func(c *fakeCard) { c.wrong = nil }},
+		{"a bug", func(c *fakeCard) { c.signs = nil }, nil, ReasonCardFailed, func(c *fakeCard) {
+			c.signs = map[string]ssh.Signer{"9a": stranger}
+			c.keys[0].Public = stranger.PublicKey()
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := start(t, nil)
+			card := f.cards.plug(t, 1).withTouch()
+			a, _ := f.client()
+			if _, err := a.List(); err != nil {
+				t.Fatal(err)
+			}
+			if tt.fault != nil {
+				card.set(func() { tt.fault(card) })
+			}
+			done, _ := signing(t, f, card.public())
+			if !card.gone {
+				<-card.waiting
+				card.touch <- tt.touch
+			}
+			if got := <-done; got != tt.reason {
+				t.Errorf("got %q, want %q", got, tt.reason)
+			}
+			f.log.wait(t, "refused", "reason="+string(tt.reason), "TEST card 1")
+			if tt.mend != nil {
+				card.set(func() { tt.mend(card) })
+			}
+			done, _ = signing(t, f, card.public())
+			<-card.waiting
+			card.touch <- nil
+			if got := <-done; got != "" {
+				t.Errorf("after it: got %q", got)
+			}
+			f.stop()
+			if card.open != 0 {
+				t.Errorf("%d open", card.open)
+			}
+		})
+	}
+}
+
+// TestHotPlug: cards that come and go are seen at the next question; keys of one that did not change are not read again, those of one that
+// cannot say are.
+func TestHotPlug(t *testing.T) {
+	f := start(t, nil)
+	a, _ := f.client()
+	list := func() (comments []string) {
+		t.Helper()
+		keys, err := a.List()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range keys {
+			comments = append(comments, k.Comment)
+		}
+		return comments
+	}
+	want := func(step string, want ...string) {
+		t.Helper()
+		if got := list(); !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, want %q", step, got, want)
+		}
+	}
+	want("none")
+	one := f.cards.plug(t, 1)
+	want("one", "test 1")
+	two := f.cards.plug(t, 2)
+	want("two", "test 1", "test 2")
+	want("again", "test 1", "test 2")
+	if one.opened != 1 || two.opened != 1 {
+		t.Errorf("opened %d and %d times", one.opened, two.opened)
+	}
+	one.set(func() { f.cards.list = f.cards.list[1:] })
+	want("one pulled", "test 2")
+	if n := len(f.agent.keyring.readers); n != 1 {
+		t.Errorf("%d readers are remembered", n)
+	}
+	// The same reader, another card.
+	two.set(func() {
+		two.info.State = "2"
+		two.keys = []Key{{Public: newSigner(t).PublicKey(), Slot: "9a", Comment: "other"}, {Slot: "9c"}}
+	})
+	want("swapped", "other")
+	two.set(func() { two.info.State = "" })
+	want("cannot say", "other")
+	opened := two.opened
+	want("cannot say", "other")
+	if two.opened != opened+1 {
+		t.Error("keys of a card that cannot say whether it changed are remembered")
+	}
+	two.set(func() { two.gone = true })
+	want("does not answer")
+	f.log.wait(t, "card left out", string(ReasonCardGone))
+	two.set(func() { f.cards.err = errors.New("no pcscd") })
+	if _, err := a.List(); err == nil {
+		t.Error("listed without pcscd")
+	}
+	if reason, text := why(t, a); reason != ReasonCardsUnavailable || !strings.Contains(text, "no pcscd") {
+		t.Errorf("got %s: %s", reason, text)
+	}
+}
+
+// TestListDuringTouch: keys are listed while a card waits for its touch.
+func TestListDuringTouch(t *testing.T) {
+	f := start(t, nil)
+	card := f.cards.plug(t, 1).withTouch()
+	card.set(func() { card.info.State = "" })
+	done, _ := signing(t, f, card.public())
+	<-card.waiting
+	a, _ := f.client()
+	if keys, err := a.List(); err != nil || len(keys) != 1 {
+		t.Errorf("got %v, %v", keys, err)
+	}
+	card.touch <- nil
+	if got := <-done; got != "" {
+		t.Error(got)
+	}
+}
+
+// inBubble makes an agent without a socket, for time in a bubble.
+func inBubble(t *testing.T) (*Agent, *fakeCards, *person, *screen) {
+	cards, p, s := &fakeCards{}, &person{}, newScreen()
+	return New(Config{Cards: cards, Log: discard(), PINs: []PINWay{p}, Displays: []Display{s}}), cards, p, s
+}
+
+func (a *Agent) signFile(ctx context.Context, key ssh.PublicKey) *Refusal {
+	found, ok, refusal := a.keyring.find(ctx, key.Marshal())
+	if !ok {
+		return refusal
+	}
+	_, refusal = a.sign(ctx, found, fileData("git"), "sign a file")
+	return refusal
+}
+
+// TestTouchTime: a touch is waited for as long as is configured, from when the card waits; the notice comes after the grace, goes when it is
+// over, and the next request gets the card when the card has given up.
+func TestTouchTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, cards, _, s := inBubble(t)
+		card := cards.plug(t, 1).withTouch()
+		began := time.Now()
+		refusal := a.signFile(t.Context(), card.public())
+		if refusal == nil || refusal.Reason != ReasonTouchTimeout {
+			t.Fatalf("got %v", refusal)
+		}
+		if took := time.Since(began); took != DefaultTouchTime {
+			t.Errorf("took %v", took)
+		}
+		a.done.Wait()
+		if len(s.shown) != 1 || !slices.Equal(s.over, []string{"not done: " + errTouchTime.Error()}) {
+			t.Errorf("shown %v, over %q", s.shown, s.over)
+		}
+
+		// Touched before the grace is over: no notice that comes and goes.
+		go func() { <-card.waiting; <-card.waiting; card.touch <- nil }()
+		if refusal := a.signFile(t.Context(), card.public()); refusal != nil {
+			t.Fatal(refusal)
+		}
+		a.done.Wait()
+		if len(s.shown) != 1 {
+			t.Errorf("shown %v", s.shown)
+		}
+	})
+}
+
+// TestPINTime: who does not answer is given up; the time for the PIN is none of the touch's.
+func TestPINTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, cards, p, s := inBubble(t)
+		card := cards.plug(t, 1).withTouch()
+		card.set(func() { card.pin = "123456" })
+		p.block = make(chan struct{}, 1)
+		began := time.Now()
+		refusal := a.signFile(t.Context(), card.public())
+		if refusal == nil || refusal.Reason != ReasonPINTimeout || time.Since(began) != DefaultPINTime {
+			t.Errorf("got %v after %v", refusal, time.Since(began))
+		}
+		a.done.Wait()
+		if len(s.shown) != 0 {
+			t.Errorf("shown %v", s.shown)
+		}
+
+		// A PIN that takes long, then a touch that takes long.
+		a.pins.ways = []PINWay{slowWay{}}
+		began = time.Now()
+		go func() {
+			<-card.waiting
+			time.Sleep(DefaultTouchTime - time.Second)
+			card.touch <- nil
+		}()
+		if refusal := a.signFile(t.Context(), card.public()); refusal != nil {
+			t.Error(refusal)
+		}
+		if took := time.Since(began); took != slowPIN+DefaultTouchTime-time.Second {
+			t.Errorf("took %v", took)
+		}
+		a.done.Wait()
+		if len(s.shown) != 1 || len(s.over) != 1 || s.over[0] != "done" {
+			t.Errorf("shown %v, over %q", s.shown, s.over)
+		}
+	})
+}
+
+const slowPIN = DefaultPINTime - time.Second
+
+type slowWay struct{}
+
+func (slowWay) Name() string { return "slow" }
+
+func (slowWay) askPIN(context.Context, PINRequest) ([]byte, error) {
+	time.Sleep(slowPIN)
+	return []byte("123456"), nil
+}
+
+// TestBusyCard: a card that another program keeps is tried again for a while, and no longer.
+func TestBusyCard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, cards, _, _ := inBubble(t)
+		card := cards.plug(t, 1)
+		if _, refusal := a.keyring.list(t.Context()); refusal != nil {
+			t.Fatal(refusal)
+		}
+		card.set(func() { card.busy = 5 })
+		if refusal := a.signFile(t.Context(), card.public()); refusal != nil {
+			t.Errorf("busy for a moment: %v", refusal)
+		}
+		card.set(func() { card.busy = 1 << 30 })
+		began := time.Now()
+		refusal := a.signFile(t.Context(), card.public())
+		if refusal == nil || refusal.Reason != ReasonCardBusy {
+			t.Errorf("got %v", refusal)
+		}
+		if took := time.Since(began); took > busyTime || took < busyTime-2*busyLast {
+			t.Errorf("tried for %v", took)
+		}
+	})
+}
+
+// stuckCards hang.
+type stuckCards struct {
+	*fakeCards
+	free chan struct{}
+}
+
+func (s *stuckCards) Open(ctx context.Context, info CardInfo) (Card, error) {
+	if s.free != nil {
+		<-s.free // a call that takes no context
+	}
+	return s.fakeCards.Open(ctx, info)
+}
+
+// TestStuckCard: a call that does not return costs its request, after a bounded time, and keeps its card; it keeps no other card, and lists go on.
+func TestStuckCard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cards := &stuckCards{fakeCards: &fakeCards{}}
+		one, two := cards.plug(t, 1), cards.plug(t, 2)
+		a := New(Config{Cards: cards, Log: discard()})
+		if _, refusal := a.keyring.list(t.Context()); refusal != nil {
+			t.Fatal(refusal)
+		}
+		cards.free = make(chan struct{})
+		refusal := a.signFile(t.Context(), one.public())
+		if refusal == nil || refusal.Reason != ReasonCardTimeout {
+			t.Errorf("got %v", refusal)
+		}
+		one.set(func() { one.info.State = "2" })
+		began := time.Now()
+		all, refusal := a.keyring.list(t.Context())
+		if refusal != nil || len(all) != 1 || all[0].card != two.info || time.Since(began) != listWait {
+			t.Errorf("got %v, %v after %v", all, refusal, time.Since(began))
+		}
+		close(cards.free)
+		synctest.Wait()
+		cards.free = nil
+		if all, refusal := a.keyring.list(t.Context()); refusal != nil || len(all) != 2 {
+			t.Errorf("got %v, %v", all, refusal)
+		}
+		if one.open != 0 {
+			t.Errorf("%d open", one.open)
+		}
+	})
+}
+
+// TestRefusalsAreShown: the person sees why, and not hundreds of times.
+func TestRefusalsAreShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, _, _, s := inBubble(t)
+		for range 100 {
+			a.tell(refuse(ReasonUnbound, "x"), "log in")
+		}
+		time.Sleep(refusalsEach)
+		a.tell(refuse(ReasonUnbound, "x"), "log in")
+		a.done.Wait()
+		if len(s.shown) != 2 || s.shown[0].Title != "Not signed (agent_unbound)" || s.shown[0].Stays {
+			t.Errorf("shown %+v", s.shown)
+		}
+	})
+}
