@@ -42,6 +42,8 @@ var testNeeds = slices.Concat(demoNeeds, pcscd.Needs, cgobuild.Needs(cgobuild.PC
 	{Name: openscPKCS11, Package: "opensc-pkcs11"},
 	{Name: "pkcs11-tool", Package: "opensc"},
 	{Name: "openssl", Package: "openssl"},
+	{Name: "pinentry-curses", Package: "pinentry-curses"}, // bastion-agent's peers
+	{Name: "dbus-daemon", Package: "dbus-daemon"},
 })
 
 // Debian's PKCS #11 libraries that read PIV cards. The pattern is for the architecture.

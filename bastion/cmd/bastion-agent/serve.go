@@ -40,8 +40,11 @@ Example:
 	Run: serve,
 }
 
-// pinOrder is the default order of ways to ask for a PIN.
-const pinOrder = "pinentry,askpass,terminal"
+// What --pin and --notify take; the defaults are all, in this order.
+var (
+	pinWays      = []string{"pinentry", "askpass", "terminal"}
+	displayNames = []string{"desktop", "terminal"}
+)
 
 type serveFlags struct {
 	socket, pin, pinentry, notify, log, unit      string
@@ -71,11 +74,11 @@ func parseServe(c *command.Call) (f serveFlags, err error) {
 	fs.BoolVar(&f.requireBinding, "require-binding", false, "refuse logins of clients that do not prove their session (OpenSSH before 8.9, other programs)")
 	fs.BoolVar(&f.refuseForwarded, "refuse-forwarded", false, "refuse what comes through a forwarded agent")
 	fs.BoolVar(&f.allowUnknown, "allow-unknown-data", false, "sign data that is neither a login nor an SSH signature of a file too")
-	fs.StringVar(&f.pin, "pin", pinOrder, "`ways` to ask for a PIN, in order")
+	fs.StringVar(&f.pin, "pin", strings.Join(pinWays, ","), "`ways` to ask for a PIN, in order")
 	fs.StringVar(&f.pinentry, "pinentry", "pinentry", "`program` for it")
 	fs.DurationVar(&f.pinTime, "pin-timeout", agent.DefaultPINTime, "give up asking for a PIN after `DURATION`")
 	fs.DurationVar(&f.touchTime, "touch-timeout", agent.DefaultTouchTime, "give up waiting for a touch after `DURATION`")
-	fs.StringVar(&f.notify, "notify", "desktop,terminal", "`where` to show what is to be touched: desktop, terminal, both or none")
+	fs.StringVar(&f.notify, "notify", strings.Join(displayNames, ","), "`where` to show what is to be touched: desktop, terminal, both or none")
 	fs.StringVar(&f.log, "log", "text", "`form` of the log: text or json")
 	fs.StringVar(&f.unit, "print-unit", "", "print the `file` for a service manager and end: "+strings.Join(unitNames, ", "))
 	fs.BoolVar(&f.printEnv, "print-env", false, "print the shell command that sets SSH_AUTH_SOCK, and end")
@@ -94,7 +97,11 @@ func parseServe(c *command.Call) (f serveFlags, err error) {
 	case f.pinTime < time.Second || f.touchTime < time.Second:
 		return f, command.Usagef("--pin-timeout and --touch-timeout are 1s at least")
 	}
-	return f, nil
+	if _, err := split("pin", f.pin, pinWays...); err != nil {
+		return f, err
+	}
+	_, err = split("notify", f.notify, displayNames...)
+	return f, err
 }
 
 // defaultSocket is in the directory that the system has for this, or in the home.
@@ -124,7 +131,7 @@ func split(flag, value string, allowed ...string) ([]string, error) {
 }
 
 func (f serveFlags) ways() (ways []agent.PINWay, err error) {
-	words, err := split("pin", f.pin, "pinentry", "askpass", "terminal")
+	words, err := split("pin", f.pin, pinWays...)
 	for _, w := range words {
 		switch w {
 		case "pinentry":
@@ -139,7 +146,7 @@ func (f serveFlags) ways() (ways []agent.PINWay, err error) {
 }
 
 func (f serveFlags) displays(stderr io.Writer) (displays []agent.Display, err error) {
-	words, err := split("notify", f.notify, "desktop", "terminal")
+	words, err := split("notify", f.notify, displayNames...)
 	for _, w := range words {
 		switch {
 		case w == "terminal":
