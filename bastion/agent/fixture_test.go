@@ -365,6 +365,9 @@ func start(t testing.TB, change func(*Config)) *fixture {
 	if change != nil {
 		change(&config)
 	}
+	if cards, ok := config.Cards.(*fakeCards); ok {
+		f.cards = cards
+	}
 	f.agent = New(config)
 	f.socket = filepath.Join(socketDir(t), "s", "agent.sock")
 	l, err := Listen(f.socket)

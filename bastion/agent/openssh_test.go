@@ -126,10 +126,12 @@ func (w *world) ssh(hosts string, words ...string) []string {
 // TestOpenSSHLogin: the machine's ssh logs in with a card's key at the machine's sshd, bound to its session, which is verified; the person is
 // shown the host by its certificate or its plain key.
 func TestOpenSSHLogin(t *testing.T) {
-	f := start(t, func(c *Config) { c.RequireBinding, c.RefuseForwarded = true, true })
-	card := f.cards.plug(t, 1)
-	w := newWorld(t, card.public())
-	f.agent.hosts.files = []string{filepath.Join(w.dir, "plain"), filepath.Join(w.dir, "certified")}
+	cards := &fakeCards{}
+	w := newWorld(t, cards.plug(t, 1).public())
+	f := start(t, func(c *Config) {
+		c.Cards, c.RequireBinding, c.RefuseForwarded = cards, true, true
+		c.KnownHosts = []string{filepath.Join(w.dir, "plain"), filepath.Join(w.dir, "certified")}
+	})
 	if got := f.must(w.dir, w.ssh("certified", "anna@bastion.lab", "id -un")...); got != "anna\n" {
 		t.Errorf("got %q", got)
 	}
@@ -151,10 +153,13 @@ func TestOpenSSHLogin(t *testing.T) {
 // TestOpenSSHForwarded: from a host that the agent is lent to. ssh says so of itself, and the agent refuses, or says for whom it signs.
 func TestOpenSSHForwarded(t *testing.T) {
 	for _, refuse := range []bool{true, false} {
-		f := start(t, func(c *Config) { c.RequireBinding, c.RefuseForwarded = true, refuse })
-		card := f.cards.plug(t, 1)
+		cards := &fakeCards{}
+		card := cards.plug(t, 1)
 		w := newWorld(t, card.public())
-		f.agent.hosts.files = []string{filepath.Join(w.dir, "certified")}
+		f := start(t, func(c *Config) {
+			c.Cards, c.RequireBinding, c.RefuseForwarded = cards, true, refuse
+			c.KnownHosts = []string{filepath.Join(w.dir, "certified")}
+		})
 		public := filepath.Join(w.dir, "card.pub")
 		write(t, public, line(card.public())+"\n", 0o644)
 		out, err := f.run(w.dir, w.ssh("certified", "-A", "anna@bastion.lab", "ssh-add -l && echo text | ssh-keygen -Y sign -n file -f "+public)...)
