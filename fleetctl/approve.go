@@ -138,7 +138,11 @@ func names(t *trust.Trust) []string {
 
 // report says how far an approval has come.
 func (a approval) report(c *command.Call, t *trust.Trust, path string) {
-	fmt.Fprintf(c.Stdout, "%s: signed by %s (%d of %d people)\n", path, strings.Join(a.people, ", "), len(a.people), t.Threshold)
+	people := strings.Join(a.people, ", ")
+	if people == "" {
+		people = "nobody"
+	}
+	fmt.Fprintf(c.Stdout, "%s: signed by %s (%d of %d people)\n", path, people, len(a.people), t.Threshold)
 	if t.Test {
 		fmt.Fprintln(c.Stderr, "fleetctl: warning: TEST FLEET: software keys count")
 	}

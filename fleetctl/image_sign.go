@@ -60,10 +60,11 @@ Example:
 			s.Version, s.Fleet, s.NotAfter.Format(time.RFC3339), s.Root.SHA256, s.Stub.SHA256, s.Kernel.SHA256)
 		fmt.Fprintf(c.Stderr, "fleetctl: valid from %s, lives of at most %s, policies from version %d, lock %.12s, kernel command line %q\n",
 			s.NotBefore.Format(time.RFC3339), time.Duration(s.MaxAge)*time.Second, s.MinPolicy, s.Lock, s.Cmdline)
-		a, err := approve(t, release.Namespace, path, data, *key)
+		a, err := approve(d.signers(t), release.Namespace, path, data, *key)
 		if err != nil {
 			return err
 		}
+		a = a.present(c)
 		a.report(c, t, path)
 		return nil
 	},

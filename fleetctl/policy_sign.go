@@ -62,10 +62,11 @@ Example:
 		if err := showBundle(c.Stderr, path, data, b); err != nil {
 			return err
 		}
-		a, err := approve(t, bundle.Namespace, path, data, *key)
+		a, err := approve(d.signers(t), bundle.Namespace, path, data, *key)
 		if err != nil {
 			return err
 		}
+		a = a.present(c)
 		a.report(c, t, path)
 		if path == d.nextFile() && len(a.people) >= t.Threshold {
 			if err := d.install(t); err != nil {

@@ -139,3 +139,36 @@ func changes(old, next *trust.Trust) (lines []string) {
 func holds(people []trust.Person, name, key string) bool {
 	return slices.ContainsFunc(people, func(p trust.Person) bool { return p.Name == name && slices.Contains(p.Keys, key) })
 }
+
+// toCome follows the name of an approver whom the trust policy that waits would make one.
+const toCome = " (next)"
+
+// signers are the approvers, and beside them those whom the trust policy that waits would make approvers: what they sign now counts once it is in
+// force, so that nothing is short of signatures then. Their signatures make nobody reach a threshold before.
+func (d state) signers(t *trust.Trust) *trust.Trust {
+	n, err := d.nextTrust()
+	if err != nil {
+		return t // none waits, or one that could never be in force
+	}
+	all := *t
+	all.Approvers = slices.Clone(t.Approvers)
+	for _, p := range n.next.Approvers {
+		keys := slices.DeleteFunc(slices.Clone(p.Keys), func(key string) bool {
+			return slices.ContainsFunc(t.Approvers, func(q trust.Person) bool { return slices.Contains(q.Keys, key) })
+		})
+		if len(keys) > 0 {
+			all.Approvers = append(all.Approvers, trust.Person{Name: p.Name + toCome, Keys: keys})
+		}
+	}
+	return &all
+}
+
+// present are the people of an approval who count now, and a note of who will.
+func (a approval) present(c *command.Call) approval {
+	isSoon := func(name string) bool { return strings.HasSuffix(name, toCome) }
+	if isSoon(a.person) {
+		fmt.Fprintf(c.Stderr, "fleetctl: note: the signature of %s counts once the next trust policy is in force\n", strings.TrimSuffix(a.person, toCome))
+	}
+	a.people = slices.DeleteFunc(a.people, isSoon)
+	return a
+}

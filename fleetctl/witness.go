@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -15,16 +17,19 @@ import (
 	"mayfly/internal/command"
 	"mayfly/internal/hint"
 	"mayfly/policies/trust"
+	"mayfly/policies/trust/chain"
 )
 
 var witnessVerb = command.Verb{
 	Name:    "witness",
-	Args:    "--trust FILE --key FILE --state DIR --listen ADDR [--log FILE]...",
+	Args:    "--trust FILE [--trust-chain DIR] --key FILE --state DIR --listen ADDR [--log FILE]...",
 	Summary: "run a witness: it says which signed policy is the newest",
 	Help: `Remembers the newest policy bundle that enough approvers signed, answers bastions that ask for it, and cosigns the checkpoints
 of logs. It holds no power over the fleet, and is best run by somebody else, on a machine of theirs; all it needs is
 the fleet's trust.json and its own key (Ed25519, mode 0600, made with ssh-keygen), which fleetctl init --witness has named. What it has seen is on
 disk in --state before it says so: losing that directory makes it forget, and it must not be put back from an old copy.
+
+It follows the trust policies in --trust-chain, a copy of the controller's public/trust, and never goes back behind one that it has seen.
 
 --log names a file with one line, the verifier key of a log ("NAME+ID+KEY"); its checkpoints are cosigned and no others are.
 With --tls-certificate and --tls-key it speaks HTTPS; its answers are signed either way. docs/formats/witness.md is its protocol.
@@ -40,6 +45,7 @@ Example:
 func runWitness(ctx context.Context, c *command.Call) (err error) {
 	fs := c.Flags()
 	trustFile := fs.String("trust", "", "the fleet's trust.json")
+	steps := fs.String("trust-chain", "", "`directory` of the trust policies that follow it; \"trust\" beside it if left out")
 	keyFile := fs.String("key", "", "`file` of the witness's private key")
 	dir := fs.String("state", "", "`directory` that is the witness's memory")
 	listen := fs.String("listen", "", "`address` and port")
@@ -86,7 +92,10 @@ func runWitness(ctx context.Context, c *command.Call) (err error) {
 		}
 		config = &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair}}
 	}
-	w, err := witness.Open(witness.Options{Trust: t, Key: key, State: *dir, Logs: logs, Log: logger(c.Stderr)})
+	if *steps == "" {
+		*steps = filepath.Join(filepath.Dir(*trustFile), "trust")
+	}
+	w, err := witness.Open(witness.Options{Trust: t, Follow: followed(t, *steps, filepath.Join(*dir, "trust_version")), Key: key, State: *dir, Logs: logs, Log: logger(c.Stderr)})
 	if err != nil {
 		return err
 	}
@@ -97,6 +106,30 @@ func runWitness(ctx context.Context, c *command.Call) (err error) {
 	}
 	fmt.Fprintf(c.Stderr, "fleetctl: witness: ready on %s as %s of fleet %s, policy %d\n", l.Addr(), w.Name(), t.Fleet, w.Newest())
 	return w.Serve(ctx, l, config)
+}
+
+// followed goes from a trust policy to the newest that lies there, and remembers it, so that nobody leads this witness back.
+func followed(root *trust.Trust, dir, seen string) func() (*trust.Trust, []trust.Change, error) {
+	var mu sync.Mutex // of the file
+	return func() (*trust.Trust, []trust.Change, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		newest, taken, err := chain.Load(root, dir, seen)
+		if err != nil {
+			return nil, nil, err
+		}
+		if now := (chain.Seen{Version: newest.Version, Sum: newest.Sum()}); len(taken) > 0 {
+			if err := os.MkdirAll(filepath.Dir(seen), 0o700); err != nil {
+				return nil, nil, fmt.Errorf("making the witness's directory: %w", err)
+			}
+			if was, err := chain.ReadSeen(seen); err != nil || was != now {
+				if err := errors.Join(err, now.Remember(seen)); err != nil {
+					return nil, nil, err
+				}
+			}
+		}
+		return newest, taken, nil
+	}
 }
 
 // logKeys reads files of verifier keys.

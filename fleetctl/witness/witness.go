@@ -23,6 +23,9 @@ const maxLogs = 64
 // Options are what a witness is made of.
 type Options struct {
 	Trust *trust.Trust
+	// Follow returns the newest trust policy and the steps to it from Trust, and remembers it; nil: Trust stays. It is asked for each publication.
+	Follow func() (*trust.Trust, []trust.Change, error)
+
 	Key   ssh.Signer      // one of its keys in the trust policy
 	State string          // directory
 	Logs  []note.Verifier // whose checkpoints it cosigns; a log's name is its origin
@@ -31,7 +34,8 @@ type Options struct {
 
 // Witness is the service. Its methods may be called at once.
 type Witness struct {
-	trust  *trust.Trust
+	trust  *trust.Trust // believed from the start
+	follow func() (*trust.Trust, []trust.Change, error)
 	signer ssh.Signer
 	name   string
 	logs   []note.Verifier
@@ -60,7 +64,14 @@ func refuse(status int, code, format string, args ...any) *Refusal {
 
 // Open makes a witness of its options. Close gives its state directory back.
 func Open(o Options) (*Witness, error) {
-	name, ok := o.Trust.Witness(trust.FormatKey(o.Key.PublicKey()))
+	if o.Follow == nil {
+		o.Follow = func() (*trust.Trust, []trust.Change, error) { return o.Trust, nil, nil }
+	}
+	now, _, err := o.Follow()
+	if err != nil {
+		return nil, err
+	}
+	name, ok := now.Witness(trust.FormatKey(o.Key.PublicKey()))
 	if !ok {
 		return nil, hint.New(&Refusal{Code: "stranger", Detail: ssh.FingerprintSHA256(o.Key.PublicKey()) + " is no witness's key in the trust policy"},
 			"fleetctl init --witness NAME=PUBFILE names the witnesses, once")
@@ -72,7 +83,7 @@ func Open(o Options) (*Witness, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &Witness{trust: o.Trust, signer: o.Key, name: name, logs: o.Logs, log: o.Log, memory: m}
+	w := &Witness{trust: o.Trust, follow: o.Follow, signer: o.Key, name: name, logs: o.Logs, log: o.Log, memory: m}
 	if err := w.recall(); err != nil {
 		return nil, errors.Join(err, m.close())
 	}
@@ -85,7 +96,16 @@ func (w *Witness) recall() error {
 	if err != nil || !found {
 		return err
 	}
+	_, steps, err := w.follow()
+	if err != nil {
+		return err
+	}
 	b, err := bundle.Open(w.trust, []byte(p.File), []byte(p.Signatures), time.Time{}, 0)
+	for _, s := range steps { // it was published under one of them
+		if err != nil {
+			b, err = bundle.Open(s.Trust, []byte(p.File), []byte(p.Signatures), time.Time{}, 0)
+		}
+	}
 	if err != nil {
 		return hint.New(fmt.Errorf("%s is no memory of this fleet: %v", w.memory.path("publication.json"), err), "--state names this witness's own directory, one for each fleet")
 	}
@@ -108,8 +128,13 @@ func (w *Witness) Newest() uint64 {
 
 // Publish takes a bundle, if enough approvers signed it and it is newer than what is known. The known one again changes nothing.
 func (w *Witness) Publish(p witness.Publication) (version uint64, err error) {
+	now, _, err := w.follow()
+	if err != nil {
+		w.log.Error("the trust policy cannot be followed", "error", err)
+		return 0, refuse(503, "trust_not_followed", "%v", err)
+	}
 	// An expired bundle counts as well: it is still newer than what it replaced.
-	b, err := bundle.Open(w.trust, []byte(p.File), []byte(p.Signatures), time.Time{}, 0)
+	b, err := bundle.Open(now, []byte(p.File), []byte(p.Signatures), time.Time{}, 0)
 	if refusal := (*bundle.Refusal)(nil); errors.As(err, &refusal) {
 		return 0, refuse(403, refusal.Reason, "%v", refusal.Err)
 	}
