@@ -101,15 +101,7 @@ func TestControl(t *testing.T) {
 		t.Error("insert: the card is not in the reader")
 	}
 	(<-conns).Close()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	text := pemKey(t)
 	if got := ask(Request{Do: "import", Key: &KeyPlan{Slot: "9c"}, PEM: text}); !got.Card.Slots["9c"].Imported || got.Card.Slots["9c"].PIN != "always" {
 		t.Errorf("import: got %+v", got.Card.Slots["9c"])
 	}
@@ -131,6 +123,20 @@ func TestControl(t *testing.T) {
 	if err := c.device().CheckSignatureFrom(issuer(t).FIDO.Certificate); err != nil {
 		t.Errorf("replace: %v", err)
 	}
+}
+
+// pemKey is a P-256 key as a file.
+func pemKey(t *testing.T) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 }
 
 // A request that is none names what is wrong, and the connection goes on.

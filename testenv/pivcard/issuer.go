@@ -131,7 +131,9 @@ func (a *Authority) PEM() []byte {
 
 // DeviceIssuer is an authority that signs device certificates, as a policy's [[hardware.test_issuer]] names it.
 type DeviceIssuer struct {
-	Name, Applet, Certificate string // Applet "piv" or "fido2"; Certificate base64 of the DER
+	Name        string `json:"name"`
+	Applet      string `json:"applet"`      // "piv" or "fido2"
+	Certificate string `json:"certificate"` // base64 of the DER
 }
 
 // DeviceIssuers are those of this maker.

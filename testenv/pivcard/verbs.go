@@ -70,11 +70,7 @@ func runIssuer(_ context.Context, c *command.Call) error {
 	case "pem":
 		_, err = c.Stdout.Write(slices.Concat(issuer.PIVRoot.PEM(), issuer.Root.PEM()))
 	case "json":
-		all := []map[string]string{}
-		for _, i := range issuer.DeviceIssuers() {
-			all = append(all, map[string]string{"name": i.Name, "applet": i.Applet, "certificate": i.Certificate})
-		}
-		err = json.NewEncoder(c.Stdout).Encode(all)
+		err = json.NewEncoder(c.Stdout).Encode(issuer.DeviceIssuers())
 	default:
 		for _, i := range issuer.DeviceIssuers() {
 			if _, err = fmt.Fprintf(c.Stdout, "[[hardware.test_issuer]]\nname = %q\napplet = %q\ncertificate = %q\n", i.Name, i.Applet, i.Certificate); err != nil {
@@ -104,6 +100,9 @@ func runServe(ctx context.Context, c *command.Call) error {
 	if *file == "" || *issuerFile == "" || *address == "" || *socket == "" || fs.NArg() > 0 || *form > 0xFF || *serial > uint(LastSerial) {
 		return command.Usagef("want --card, --issuer, --reader and --control, and numbers in range")
 	}
+	if err := NewTouch().SetMode(TouchMode(*mode)); err != nil {
+		return command.Usagef("%v", err)
+	}
 	config.Serial, config.Chain, config.FormFactor = uint32(*serial), Chain(*chain), byte(*form)
 	var err error
 	if config.Issuer, err = LoadOrNewIssuer(*issuerFile); err != nil {
@@ -114,7 +113,7 @@ func runServe(ctx context.Context, c *command.Call) error {
 		return err
 	}
 	if err := card.Touch.SetMode(TouchMode(*mode)); err != nil {
-		return command.Usagef("%v", err)
+		return err
 	}
 	l, err := ListenControl(*socket)
 	if err != nil {
