@@ -43,7 +43,7 @@ func inReader(t *testing.T, ctx context.Context, card *Card) *pcscd.Daemon {
 			t.Error(err)
 		}
 	})
-	if err := d.Await(ctx, 0, true); err != nil {
+	if err := d.AwaitCard(ctx, 0); err != nil {
 		t.Fatal(err)
 	}
 	return d
