@@ -98,10 +98,9 @@ func parseStatement(blob []byte) (statement, *Rejection) {
 	if len(a.Certificate) > maxCertificate {
 		return statement{}, malformed(field, "a certificate longer than %d bytes", maxCertificate)
 	}
-	if st.certificate, err = x509.ParseCertificate(a.Certificate); err != nil {
-		return statement{}, malformed(field, "its certificate: %v", err)
-	}
-	return st, nil
+	var rejection *Rejection
+	st.certificate, rejection = readCertificate(field, a.Certificate)
+	return st, rejection
 }
 
 // attested verifies who attests and that what was attested, challenge included, is what they signed.

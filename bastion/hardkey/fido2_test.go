@@ -5,7 +5,9 @@ import (
 	"crypto"
 	"crypto/elliptic"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/base64"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -87,8 +89,11 @@ func TestFIDO2Refuses(t *testing.T) {
 		"another fleet":            {func(a *authenticator) { a.fleet = "prod" }, ChallengeDiffers, `fleet "lab"`},
 		"another person":           {func(a *authenticator) { a.name = "bert" }, ChallengeDiffers, `for "anna"`},
 		"self attestation":         {func(a *authenticator) { a.certificate = []byte{} }, Missing, "self attestation"},
-		"certificate that is none": {func(a *authenticator) { a.certificate = []byte("x") }, Malformed, "its certificate"},
-		"long certificate":         {func(a *authenticator) { a.certificate = make([]byte, maxCertificate+1) }, Malformed, "a certificate longer"},
+		"certificate that is none": {func(a *authenticator) { a.certificate = []byte("x") }, Malformed, "attestation[0]: x509"},
+		"certificate with what nobody understands": {func(a *authenticator) {
+			a.leaf.ExtraExtensions = append(a.leaf.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3}, Critical: true, Value: []byte{5, 0}})
+		}, Malformed, "attestation[0]: the certificate has extension 1.2.3"},
+		"long certificate": {func(a *authenticator) { a.certificate = make([]byte, maxCertificate+1) }, Malformed, "a certificate longer"},
 
 		"unknown maker":        {func(a *authenticator) { a.applet = "" }, Chain, `it names "Test root, software"`},
 		"PIV's issuer":         {func(a *authenticator) { a.applet = KindPIV }, OtherApplet, "does not certify devices of fido2"},
@@ -176,6 +181,10 @@ func TestFIDO2Refuses(t *testing.T) {
 			cose := a.coseKey(t)
 			a.cose = append(append([]byte{cose[0] + 1}, cose[1:]...), 0x23, 1)
 		}, Malformed, "the key"},
+		"Ed25519 with a second coordinate": {func(a *authenticator) {
+			cose := a.coseKey(t)
+			a.cose = slices.Concat([]byte{cose[0] + 1}, cose[1:], []byte{0x22, 0x58, 32}, make([]byte, 32))
+		}, Malformed, "neither Ed25519 nor P-256"},
 		"key of Ed448":        {func(a *authenticator) { a.cose = bytes.Replace(a.coseKey(t), []byte{0x20, 6}, []byte{0x20, 7}, 1) }, Malformed, "neither Ed25519 nor P-256"},
 		"key of no algorithm": {func(a *authenticator) { a.cose = bytes.Replace(a.coseKey(t), []byte{3, 0x27}, []byte{3, 0x26}, 1) }, Malformed, "neither Ed25519 nor P-256"},
 		"key out of order": {func(a *authenticator) {

@@ -56,6 +56,9 @@ func signed(parent, child *x509.Certificate) bool {
 	if !bytes.Equal(parent.RawSubject, child.RawIssuer) || !slices.Contains(signatureAlgorithms, child.SignatureAlgorithm) {
 		return false
 	}
+	if parent.KeyUsage != 0 && parent.KeyUsage&x509.KeyUsageCertSign == 0 {
+		return false
+	}
 	if k, ok := parent.PublicKey.(*rsa.PublicKey); ok && k.N.BitLen() < minRSA {
 		return false
 	}

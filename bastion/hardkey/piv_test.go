@@ -25,7 +25,10 @@ func TestPIV(t *testing.T) {
 		change func(*card)
 		want   func(*Proof)
 	}{
-		"P-256":            {func(*card) {}, func(*Proof) {}},
+		"P-256": {func(*card) {}, func(*Proof) {}},
+		"device and issuer say that they sign certificates": {func(c *card) {
+			c.root.KeyUsage, c.device.KeyUsage = x509.KeyUsageCertSign|x509.KeyUsageCRLSign, x509.KeyUsageCertSign
+		}, func(*Proof) {}},
 		"P-384":            {func(c *card) { c.key = newECDSA(t, elliptic.P384()) }, func(*Proof) {}},
 		"Ed25519":          {func(c *card) { c.key = newEd25519(t) }, func(*Proof) {}},
 		"retired slot":     {func(c *card) { c.slot.Subject.CommonName = slotName + "95" }, func(p *Proof) { p.Slot = "95" }},
@@ -135,8 +138,16 @@ func TestPIVRefuses(t *testing.T) {
 				}
 				c.public = lineOf(t, other)
 			}, Chain, "nobody whom the fleet knows"},
-		"a device certificate that is none": {func(c *card) { c.device.IsCA = false }, Chain, "not one with which a card attests"},
-		"device signed with SHA-1":          {func(c *card) { c.shown = func(s *Shown) { s.Attestation[1] = sha1Signed(t, c) } }, Chain, "nobody whom the fleet knows"},
+		"a device certificate that is none":       {func(c *card) { c.device.IsCA = false }, Chain, "not one with which a card attests"},
+		"device signed with SHA-1":                {func(c *card) { c.shown = func(s *Shown) { s.Attestation[1] = sha1Signed(t, c) } }, Chain, "nobody whom the fleet knows"},
+		"a device certificate for something else": {func(c *card) { c.device.KeyUsage = x509.KeyUsageDigitalSignature }, Chain, "was not made by the card"},
+		"an issuer for something else":            {func(c *card) { c.root.KeyUsage = x509.KeyUsageCRLSign }, Chain, "nobody whom the fleet knows"},
+		"slot certificate with what nobody understands": {func(c *card) {
+			c.slot.ExtraExtensions = append(c.slot.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3}, Critical: true, Value: []byte{5, 0}})
+		}, Malformed, "attestation[0]: the certificate has extension 1.2.3"},
+		"device certificate with what nobody understands": {func(c *card) {
+			c.device.ExtraExtensions = append(c.device.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3}, Critical: true, Value: []byte{5, 0}})
+		}, Malformed, "attestation[1]: the certificate has extension 1.2.3"},
 		"another card's slot": {func(c *card) {
 			c.shown = func(s *Shown) { s.Attestation[0] = encoded(issue(t, c.slot, c.made.device, c.key.Public(), other).Raw) }
 		}, Chain, "was not made by the card"},
