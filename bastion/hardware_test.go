@@ -152,6 +152,9 @@ func TestEvidenceRefused(t *testing.T) {
 			client.Close()
 			t.Errorf("%s: logged in", row.name)
 		}
+		if penaltyCosts[row.want] != provenCost {
+			t.Errorf("%s costs %v, and other keys that let nobody in %v", row.want, penaltyCosts[row.want], provenCost)
+		}
 		if r := f.refusedFor(row.want); r.User != row.name || row.want != policies.KeyNotHardware && r.Evidence != "piv" || r.Key == "" {
 			t.Errorf("%s: %+v", row.name, r)
 		}

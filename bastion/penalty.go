@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,7 +26,7 @@ const provenCost = 10 * time.Second
 
 // penaltyCosts is what a failure costs its source at first. What is not here costs nothing: full places, a broken audit log or
 // an expired policy are not the source's fault.
-var penaltyCosts = map[policies.Reason]time.Duration{
+var penaltyCosts = withAttestations(map[policies.Reason]time.Duration{
 	badSignature:          5 * time.Second,
 	keyNoTouch:            2 * time.Second,
 	noKey:                 3 * time.Second,
@@ -60,6 +61,16 @@ var penaltyCosts = map[policies.Reason]time.Duration{
 	policies.CertificateSource:           provenCost,
 	policies.CertificateLifetime:         provenCost,
 	policies.CertificateKeyUnknown:       provenCost,
+})
+
+// withAttestations adds what evidence is rejected for: it costs what other keys that let nobody in cost, whatever is wrong with it.
+func withAttestations(costs map[policies.Reason]time.Duration) map[policies.Reason]time.Duration {
+	for _, r := range policies.Reasons {
+		if strings.HasPrefix(string(r), "attestation_") {
+			costs[r] = provenCost
+		}
+	}
+	return costs
 }
 
 // penalty is what a source has collected.
