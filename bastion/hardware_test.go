@@ -63,6 +63,14 @@ func TestCardLogin(t *testing.T) {
 		f.policy.Engineers[0].Keys = append(f.policy.Engineers[0].Keys, f.enrol(cards[i], "lab", "anna"))
 	}
 	f.writeBundle(2)
+	report, err := Check(f.config, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	offered := []string{"sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ssh-ed25519"}
+	if !slices.Equal(report.Algorithms.PublicKeys, offered) || !slices.Equal(report.Software, []string{"rsa-sha2-512", "rsa-sha2-256"}) || len(report.Rejected) != 0 {
+		t.Errorf("check: keys %q, refused by name %q, rejected %+v", report.Algorithms.PublicKeys, report.Software, report.Rejected)
+	}
 	f.start()
 	for i, kind := range []string{ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384} {
 		client := f.login("anna", cards[i].Signer)

@@ -20,7 +20,7 @@ import (
 
 var sshConfigVerb = command.Verb{
 	Name:    "ssh-config",
-	Args:    "--dir DIR [--bastion HOST:PORT] [--known-hosts FILE] [--known-hosts-at PATH] [--identity PATH] [-o FILE]",
+	Args:    "--dir DIR [--bastion HOST:PORT] [--known-hosts FILE] [--known-hosts-at PATH] [--identity PATH] [--agent PATH] [-o FILE]",
 	Summary: "write an ssh_config and a known_hosts that reach every server through the bastion",
 	Help: `Prints, or writes to FILE, a whole ssh_config: an entry for each bastion, each server and each host of the signed inventory, host keys
 checked against the fleet's SSH host CAs, never asked about; no passwords, no forwarding. The known_hosts that it goes by is written as
@@ -29,7 +29,7 @@ well, with the CAs, the revoked ones and the keys of hosts that nobody rebuilds:
 With several bastions the first one is the way in; the others are named in a comment, and ssh -J takes any of them.
 
 For another machine, --known-hosts-at says where known_hosts will lie there, and --identity where the engineer's key does; both may begin
-with ~/, the home of whoever runs ssh. Without --known-hosts-at the ssh_config works here, where known_hosts was written. A known_hosts that
+with ~/, the home of whoever runs ssh. --agent names the socket of bastion-agent, where the key is on a PIV card. Without --known-hosts-at the ssh_config works here, where known_hosts was written. A known_hosts that
 names CAs of which DIR knows nothing is newer than DIR, and is not overwritten.
 
 --bastion reaches the first bastion at another address, for example through a local proxy; its name is checked all the same.
@@ -48,11 +48,15 @@ Example:
 		knownHostsAt := fs.String("known-hosts-at", "", "`path` of that known_hosts on the engineer's machine: absolute, or ~/…")
 		user := fs.String("user", "", "account `name` on servers (default: ssh's own)")
 		identity := fs.String("identity", "", "`path` of the engineer's key, or public key in the agent: a file here, or absolute or ~/… there (default: what the agent offers)")
+		agent := fs.String("agent", "", "`path` of the socket at which bastion-agent listens, absolute or ~/… (default: ssh's own, SSH_AUTH_SOCK)")
 		if err := c.Parse(fs); err != nil {
 			return err
 		}
 		if err := noArguments(fs); err != nil {
 			return err
+		}
+		if *agent != "" && !elsewhere(*agent) {
+			return command.Usagef("--agent %s: want an absolute path or ~/…, as it is on the engineer's machine", *agent)
 		}
 		d := state(*dir)
 		f, err := d.namedFleet(ctx, time.Now())
@@ -80,7 +84,7 @@ Example:
 				return err
 			}
 		}
-		text, err := sshConfig(f, sshOptions{knownHosts: *knownHostsAt, bastion: *bastion, user: *user, identity: *identity})
+		text, err := sshConfig(f, sshOptions{knownHosts: *knownHostsAt, bastion: *bastion, user: *user, identity: *identity, agent: *agent})
 		if err != nil {
 			return err
 		}
@@ -145,6 +149,7 @@ type sshOptions struct {
 	bastion    string // HOST:PORT, or empty
 	user       string
 	identity   string
+	agent      string
 }
 
 // sshConfig renders the file. It takes names from the inventory, which holds DNS labels only.
@@ -237,6 +242,10 @@ func sshConfig(f inventory.Fleet, o sshOptions) ([]byte, error) {
 		line("    # This key only, whatever else the agent holds.")
 		line("    IdentityFile %s", sshPath(o.identity))
 		line("    IdentitiesOnly yes")
+	}
+	if o.agent != "" {
+		line("    # The agent that asks the card, and says where a signature goes.")
+		line("    IdentityAgent %s", sshPath(o.agent))
 	}
 	line("    # The bastion opens ports on servers; nothing is forwarded back. An agent is never needed behind it.")
 	line("    ForwardAgent no")
