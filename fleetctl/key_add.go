@@ -104,6 +104,9 @@ func (d state) addKey(r enrolment.Request, now time.Time) (keyReport, rewritten,
 		if owner, ok := ownerOf(old, k.Public); ok {
 			return nil, refuseKey(keyEnrolled, "`fleetctl key show "+print+"` shows it", "%s is enrolled already, as a key of %s", print, owner)
 		}
+		if a, err := old.SSH.Algorithms(); err == nil && !slices.Contains(a.PublicKeys, keyTypeOf(k.Public)) {
+			return nil, refuseKey(policies.AttestationKeyType, "enrol a key of another type, or add the type to ssh.user_keys", "the key is of type %s, which ssh.user_keys does not have", keyTypeOf(k.Public))
+		}
 		if _, err := d.outstanding(r.Challenge, now); err != nil {
 			return nil, err
 		}

@@ -70,7 +70,7 @@ func (d state) rewrite(now time.Time, change func(name string, data []byte) ([]b
 	}
 	p, err := policies.Parse(d.policyFile(), data, r.fleet)
 	if err != nil {
-		return r, hint.New(fmt.Errorf("with that change: %w", err), "%s", hint.Of(err))
+		return r, fmt.Errorf("with that change: %w", err)
 	}
 	r.policy = p.Verified(r.fleet, now)
 	if err := accept(r.policy); err != nil {

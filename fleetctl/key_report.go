@@ -48,8 +48,10 @@ func reportKey(p policies.Policy, name string, kind policies.Kind, k policies.Ke
 	return r
 }
 
-func (r keyReport) keyType() string {
-	name, _, _ := strings.Cut(r.Public, " ")
+func (r keyReport) keyType() string { return keyTypeOf(r.Public) }
+
+func keyTypeOf(public string) string {
+	name, _, _ := strings.Cut(public, " ")
 	return name
 }
 

@@ -17,6 +17,7 @@ import (
 	"mayfly/internal/hint"
 	"mayfly/policies"
 	"mayfly/policies/enrolment"
+	"mayfly/policies/trust"
 	"mayfly/testenv/softcard"
 )
 
@@ -252,5 +253,45 @@ func TestReadUses(t *testing.T) {
 	}
 	if _, err := readUses(filepath.Join(root, "none")); err == nil {
 		t.Error("got nil, want an error")
+	}
+}
+
+// A robot's only key is not taken from it, and whoever revokes an approver's key hears that it still signs.
+func TestRevokeKeyNotes(t *testing.T) {
+	d, r := challenged(t)
+	if _, _, err := d.addKey(r, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	const robot = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIK2XsgPmw0M66SYeBBHYzHUTHKu+/S+6c9wk0FFSSTOP"
+	before, err := os.ReadFile(d.policyFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := string(before) + "\n[[robot]]\nname = \"deploy\"\npublic = \"" + robot + "\"\nsource = \"198.51.100.10/32\"\nservers = [\"web-1\"]\nports = [22]\ncommands = [\"true\"]\n"
+	if err := os.WriteFile(d.policyFile(), []byte(with), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, _, err := d.revokeKey(policies.Fingerprint(robot), time.Now()); command.ExitCode(err) != command.Refused || !strings.Contains(err.Error(), "robot deploy") || hint.Of(err) == "" {
+		t.Errorf("a robot's: got %v", err)
+	}
+	if err := os.WriteFile(d.policyFile(), before, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	tr := trust.Trust{Kind: trust.Kind, Fleet: "lab", Test: true, Version: 1, Threshold: 1, Approvers: []trust.Person{{Name: "ana", Keys: []string{r.Public}}},
+		TicketKeys: []string{robot}, ListKeys: []string{strings.Replace(robot, "K2X", "K2Y", 1)}}
+	data, err := tr.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(d.trustFile(), data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var notes strings.Builder
+	d.noteApprover(&command.Call{Stderr: &notes}, policies.Fingerprint(r.Public))
+	if !strings.Contains(notes.String(), "one of approver ana") {
+		t.Errorf("got %q", notes.String())
+	}
+	if _, left, done, err := d.revokeKey(policies.Fingerprint(r.Public), time.Now()); err != nil || left != 0 || done.policy.Version != done.before {
+		t.Errorf("got %d keys left, version %d, %v", left, done.policy.Version, err)
 	}
 }

@@ -26,10 +26,10 @@ type holder struct {
 func (p Policy) find(name, public string) holder {
 	a := holder{name: name}
 	keys := func(owner bool, list []Key) {
-		for _, k := range list {
+		for i := range list {
 			a.compared++
-			if same := k.Public == public && public != ""; same && owner {
-				a.key, a.enrolled = k, true
+			if same := list[i].Public == public && public != ""; same && owner {
+				a.key, a.enrolled = list[i], true
 			}
 		}
 	}

@@ -92,10 +92,12 @@ func (p Policy) owners(list []Approval) map[string]owner {
 	if len(found) == 0 {
 		return found
 	}
-	for _, e := range p.Engineers {
-		for _, k := range e.Keys {
+	for i := range p.Engineers {
+		e := &p.Engineers[i] // not copied: a key with its evidence is large
+		for j := range e.Keys {
+			k := &e.Keys[j]
 			if o, asked := found[k.Public]; asked && o.name == "" {
-				found[k.Public] = owner{e.Name, p.accept(e.Name, k)}
+				found[k.Public] = owner{e.Name, p.accept(e.Name, *k)}
 			}
 		}
 	}
