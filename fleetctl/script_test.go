@@ -145,19 +145,9 @@ func scriptAgent(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Setenv(strings.ToUpper(name)+"_KEY", key.Authorized())
 		signers = append(signers, key.Signer(softkey.Always))
 	}
-	dir, err := os.MkdirTemp("", "mf-agent-") // a socket's path is short
-	ts.Check(err)
-	l, err := softkey.Listen(filepath.Join(dir, "s"))
-	ts.Check(err)
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- softkey.NewAgent(signers...).Serve(ctx, l) }()
-	ts.Setenv("SSH_AUTH_SOCK", filepath.Join(dir, "s"))
-	ts.Defer(func() {
-		stop()
-		<-done
-		os.RemoveAll(dir)
-	})
+	m := ts.Value("makers").(*scriptMakers)
+	m.signers = append(m.signers, signers...)
+	m.serve(ts)
 }
 
 func scriptRelease(ts *testscript.TestScript, neg bool, args []string) {

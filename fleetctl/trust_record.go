@@ -1,11 +1,13 @@
 package main
 
 import (
+	"encoding/base64"
 	"fmt"
 	"os"
 	"strings"
 	"time"
 
+	"mayfly/bastion/hardkey"
 	"mayfly/internal/durable"
 	"mayfly/policies/trust"
 )
@@ -61,6 +63,11 @@ func trustRecord(t *trust.Trust, data []byte, how string, now time.Time) string 
 		}
 	}
 	line("")
+	line("RULES FOR HARDWARE, beside the makers that mayfly knows")
+	for _, rule := range hardwareRules(t.Hardware) {
+		line("  %s", rule)
+	}
+	line("")
 	line("KEYS OF THE SIGNER")
 	for _, key := range t.TicketKeys {
 		line("  %-16s %s", "tickets", fingerprint(key))
@@ -86,6 +93,44 @@ func trustRecord(t *trust.Trust, data []byte, how string, now time.Time) string 
 		}
 	}
 	return b.String()
+}
+
+// hardwareRules are the rules for evidence, a line each, as they differ from what holds without any.
+func hardwareRules(h trust.Hardware) (lines []string) {
+	for _, r := range []struct {
+		name  string
+		value any
+		set   bool
+	}{{"slots", h.Slots, len(h.Slots) > 0}, {"PIN policies", h.PINPolicies, len(h.PINPolicies) > 0}, {"least firmware", h.MinFirmware, h.MinFirmware != ""},
+		{"serial numbers, no others", h.SerialsAllow, len(h.SerialsAllow) > 0}, {"serial numbers refused", h.SerialsDeny, len(h.SerialsDeny) > 0},
+		{"models of FIDO2 (AAGUID)", h.AAGUIDs, len(h.AAGUIDs) > 0}, {"PIN or biometry always", h.VerifyRequired, h.VerifyRequired}} {
+		if r.set {
+			lines = append(lines, fmt.Sprintf("%s: %v", r.name, r.value))
+		}
+	}
+	for _, i := range h.FIDO2Issuers {
+		lines = append(lines, issuerRecord("another maker of FIDO2 keys", i)...)
+	}
+	for _, i := range h.TestIssuers {
+		lines = append(lines, issuerRecord("a maker of TEST cards ("+i.Applet+")", i)...)
+	}
+	if len(lines) == 0 {
+		lines = []string{"none but those that hold without any"}
+	}
+	return lines
+}
+
+// issuerRecord names an issuer by its certificate, whose name anybody can choose.
+func issuerRecord(what string, i hardkey.Issuer) []string {
+	lines := []string{fmt.Sprintf("%s: %s, certificate sha256", what, i.Name)}
+	der, err := base64.StdEncoding.DecodeString(i.Certificate)
+	if err != nil {
+		return append(lines, "  (not readable)")
+	}
+	for _, row := range aloud(trust.Sum(der)) {
+		lines = append(lines, "  "+row)
+	}
+	return lines
 }
 
 func recordPeople(line func(string, ...any), t *trust.Trust, people []trust.Person) {
