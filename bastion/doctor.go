@@ -222,8 +222,28 @@ func (d *doctor) policy() {
 	} else {
 		d.ok("policy", "version %d, signed, until %s", d.bundle.Version, d.bundle.Expires.UTC().Format(time.RFC3339))
 	}
+	d.enrolled()
 	if d.serving != nil && d.serving.Policy != d.bundle.Version {
 		d.note("policy", Fails, "the bastion's log and \"bastion audit tail --event policy\" say why", "the bastion serves version %d, and not %d", d.serving.Policy, d.bundle.Version)
+	}
+}
+
+// enrolled looks for keys that let nobody in.
+func (d *doctor) enrolled() {
+	rejected := d.bundle.Policy.Rejected()
+	if len(rejected) == 0 {
+		d.ok("keys", "the evidence of every enrolled key is accepted")
+	}
+	for i, k := range rejected {
+		if i == maxWarnings {
+			d.note("keys", Warn, "bastion check lists them", "%d more enrolled keys let nobody in", len(rejected)-i)
+			return
+		}
+		mend := k.Mend
+		if mend == "" {
+			mend = "fleetctl key revoke takes it away, fleetctl key add enrols another"
+		}
+		d.note("keys", Warn, mend, "%s of %s lets nobody in: %s: %s", k.Fingerprint, k.Name, k.Reason, k.Detail)
 	}
 }
 

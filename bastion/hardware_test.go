@@ -151,6 +151,17 @@ func TestEvidenceRefused(t *testing.T) {
 	if err != nil || len(report.Rejected) != len(rows) {
 		t.Errorf("check: %d keys rejected of %d, %v", len(report.Rejected), len(rows), err)
 	}
+	d := &doctor{config: f.config, now: time.Now()}
+	d.policy()
+	found := 0
+	for _, finding := range d.findings {
+		if finding.Check == "keys" && finding.Health == Warn && finding.Hint != "" && strings.Contains(finding.What, "lets nobody in: attestation_") {
+			found++
+		}
+	}
+	if found != len(rows) {
+		t.Errorf("the doctor found %d of %d: %+v", found, len(rows), d.findings)
+	}
 	f.start()
 	if served := string(f.next(eventServe).Record); !strings.Contains(served, `"rejected_keys":14`) {
 		t.Errorf("serve record: %s", served)

@@ -158,6 +158,7 @@ type Rejected struct {
 	Evidence    string `json:"evidence"`
 	Reason      Reason `json:"reason"`
 	Detail      string `json:"detail"`
+	Mend        string `json:"mend,omitempty"` // what its owner can do
 }
 
 // Rejected lists the enrolled keys that let nobody in, with why.
@@ -165,7 +166,7 @@ func (p Policy) Rejected() []Rejected {
 	list := []Rejected{}
 	p.eachKey(func(name string, k Key) {
 		if v := p.accept(name, k); !v.Allow {
-			list = append(list, Rejected{Name: name, Fingerprint: Fingerprint(k.Public), Evidence: k.Evidence, Reason: v.Reason, Detail: v.Detail})
+			list = append(list, Rejected{Name: name, Fingerprint: Fingerprint(k.Public), Evidence: k.Evidence, Reason: v.Reason, Detail: v.Detail, Mend: p.Mend(name, k)})
 		}
 	})
 	return list
