@@ -85,11 +85,9 @@ func (c client) check(algorithm, slot byte, public crypto.PublicKey) {
 		if sw != statusOK || rsa.VerifyPKCS1v15(public, crypto.SHA256, digest[:], s) != nil {
 			t.Errorf("RSA-%d: signature: %04x", public.N.BitLen(), uint16(sw))
 		}
-		secret, err := rsa.EncryptPKCS1v15(rand.Reader, public, []byte("hidden"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if plain, sw := c.sign(algorithm, slot, secret); sw != statusOK || !bytes.HasSuffix(plain, []byte("\x00hidden")) || !bytes.HasPrefix(plain, []byte{0, 2}) {
+		padded := append(append([]byte{0, 2}, bytes.Repeat([]byte{0xAA}, public.Size()-9)...), "\x00hidden"...)
+		secret := new(big.Int).Exp(new(big.Int).SetBytes(padded), big.NewInt(int64(public.E)), public.N).FillBytes(make([]byte, public.Size()))
+		if plain, sw := c.sign(algorithm, slot, secret); sw != statusOK || !bytes.Equal(plain, padded) {
 			t.Errorf("RSA-%d: decryption: %04x % x", public.N.BitLen(), uint16(sw), plain)
 		}
 		if _, sw := c.sign(algorithm, slot, block[1:]); sw != statusData {

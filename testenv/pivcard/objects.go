@@ -67,11 +67,10 @@ func (c *Card) getData(cmd apdu) ([]byte, Status) {
 	if !ok {
 		return nil, statusData
 	}
-	if slices.Contains(protected, tag) && !c.session.verified {
-		return nil, statusSecurity
-	}
 	object, ok := c.state.Objects[objectName(tag)]
 	switch {
+	case ok && slices.Contains(protected, tag) && !c.session.verified: // a YubiKey tells without PIN that an object is not there
+		return nil, statusSecurity
 	case ok:
 		return object, statusOK
 	case tag == objectDiscovery:
