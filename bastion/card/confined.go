@@ -32,6 +32,7 @@ const (
 	maxComment = 128
 	maxText    = 512
 	limitKeys  = 2 * time.Minute
+	limitClose = 5 * time.Second
 )
 
 // question is a line from the agent to the process.
@@ -311,12 +312,15 @@ func (p *process) Sign(ctx context.Context, key agent.Key, data []byte, pin func
 	return &sig, nil
 }
 
-// Close ends the process, and with it every hold on the card.
+// Close ends the process, and with it every hold on the card. The process closes the card itself: where it is killed, pcscd resets the
+// card, and takes its time.
 func (p *process) Close() error {
 	p.closed.Do(func() {
 		p.in.Close()
-		p.end()
+		late := time.AfterFunc(limitClose, p.end)
 		p.cmd.Wait() // it was told to end: how it did says nothing
+		late.Stop()
+		p.end()
 	})
 	return nil
 }

@@ -153,7 +153,8 @@ func (d *doctor) readers(ctx context.Context, readers []Reader) {
 		d.note("reader", Fails, mends[NoReader]+"; libccid is its driver", "there is no reader: a YubiKey is one by itself")
 		return
 	}
-	found := false
+	found, opened := false, false
+	others := len(d.findings)
 	for _, r := range readers {
 		switch {
 		case !r.Present:
@@ -163,28 +164,33 @@ func (d *doctor) readers(ctx context.Context, readers []Reader) {
 			d.note("reader", Fails, "pull the card and put it back in, the right way round; clean its contacts", "%s: its card does not answer to being powered", r.Name)
 		default:
 			d.ok("reader", "%s", r.Name)
-			d.card(ctx, r)
+			opened = d.card(ctx, r) || opened
 		}
 		found = true
+	}
+	for i := others; opened && i < len(d.findings); i++ { // a card for something else may be in another reader
+		if f := &d.findings[i]; f.Check == "piv" {
+			f.Health = Warn
+		}
 	}
 	if !found {
 		d.note("card", Fails, "put a card in", "there is no card in any reader")
 	}
 }
 
-// card looks at one card.
-func (d *doctor) card(ctx context.Context, r Reader) {
+// card looks at one card, and reports whether it is one with PIV.
+func (d *doctor) card(ctx context.Context, r Reader) bool {
 	t, err := d.reach.Open(ctx, r.Name)
 	if err != nil {
 		d.closed(r, err)
-		return
+		return false
 	}
 	serial, err := t.Serial()
 	fw := t.Firmware()
 	if err != nil {
 		t.Close()
 		d.fail("card", err)
-		return
+		return false
 	}
 	d.ok("card", "%d in %s", serial, r.Name)
 	if fw.Before(d.floor) {
@@ -195,18 +201,24 @@ func (d *doctor) card(ctx context.Context, r Reader) {
 	d.keys(t, serial)
 	if err := t.Close(); err != nil {
 		d.fail("card", err)
-		return
+		return true
 	}
 	if secrets, err := d.reach.Secrets(ctx, r.Name); err != nil {
 		d.closed(r, err)
 	} else {
 		d.secrets(secrets, serial)
 	}
+	return true
 }
 
 // closed says why a card could not be opened.
 func (d *doctor) closed(r Reader, err error) {
-	if FaultOf(err) != Busy {
+	switch FaultOf(err) {
+	case Busy:
+	case NoPIV:
+		d.fail("piv", err)
+		return
+	default:
 		d.fail("card", err)
 		return
 	}

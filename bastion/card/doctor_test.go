@@ -82,7 +82,7 @@ func TestDoctorFinds(t *testing.T) {
 			m.Holders = func() []string { return []string{"scdaemon"} }
 		}, "card", Fails, "scdaemon, which runs, has it open", "disable-ccid"},
 		{"exclusive", func(f *fake, _ *Machine) { f.states[0].Exclusive, f.fail = true, failing(Busy) }, "card", Fails, "another program has it for itself", "pcsc-shared"},
-		{"no PIV", func(f *fake, _ *Machine) { f.fail = failing(NoPIV) }, "card", Fails, "as no_piv", "switch PIV on"},
+		{"no PIV", func(f *fake, _ *Machine) { f.fail = failing(NoPIV) }, "piv", Fails, "as no_piv", "switch PIV on"},
 		{"garbage", func(f *fake, _ *Machine) { f.fail = failing(Garbage) }, "card", Fails, "as card_garbage", "do not use this card"},
 		{"old firmware", func(f *fake, _ *Machine) { f.firmware = Version{5, 4, 3} }, "firmware", Fails, "has firmware 5.4.3", "newer card"},
 		{"blocked PIN", func(f *fake, _ *Machine) { f.tries[0].Left = 0 }, "pin", Fails, "the PIN is blocked", "unblock-pin"},
@@ -136,6 +136,17 @@ func TestDoctorUnreachable(t *testing.T) {
 				t.Errorf("%s on %s: got %+v", f, system, d.Findings)
 			}
 		}
+	}
+}
+
+// A card for something else beside a good one is no failure.
+func TestDoctorOtherCard(t *testing.T) {
+	two := &pair{ready(t), newFake(t)}
+	two.states = append(two.states, Reader{Name: "Reader 1", Present: true})
+	two.second.fail = failing(NoPIV)
+	d := Doctor(t.Context(), two, healthy(), floor, now)
+	if d.Failures != 0 || d.Warnings != 1 {
+		t.Errorf("got %+v", d.Findings)
 	}
 }
 

@@ -150,6 +150,15 @@ func TestFind(t *testing.T) {
 		t.Fatalf("the second: got %v, %+v", err, r)
 	}
 	token.Close()
+	two.second.fail = failing(Busy)
+	if _, _, err := Find(t.Context(), two, 0); err == nil || !strings.Contains(err.Error(), "and one that another program has") {
+		t.Errorf("one of two is busy: got %v", err)
+	}
+	two.second.fail = failing(NoPIV)
+	if token, _, err = Find(t.Context(), two, 0); err != nil {
+		t.Fatalf("one of two has no PIV: got %v", err)
+	}
+	token.Close()
 	if two.fake.open || two.second.open {
 		t.Error("a card stays open")
 	}

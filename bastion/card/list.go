@@ -195,6 +195,9 @@ func Find(ctx context.Context, reach Reach, serial uint32) (Token, Reader, error
 	}
 	err = errors.Join(errs...)
 	switch {
+	case found != nil && serial == 0 && FaultOf(err) == Busy:
+		found.Close()
+		return nil, Reader{}, hint.New(fmt.Errorf("there are several cards: %s, and one that another program has for itself", strings.Join(seen, ", ")), "--serial says which")
 	case found != nil:
 		return found, in, nil
 	case err != nil:

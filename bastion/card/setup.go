@@ -104,7 +104,7 @@ func Setup(ctx context.Context, reach Reach, person Person, plan Plan, now time.
 	if err := s.ask(ctx); err != nil {
 		return Made{}, err
 	}
-	made, err := s.make()
+	made, err := s.make(ctx)
 	if err != nil {
 		return Made{}, s.interrupted(err)
 	}
@@ -262,32 +262,41 @@ func (s *setup) ask(ctx context.Context) (err error) {
 	return CheckPUK(s.newPUK, s.newPIN)
 }
 
-// make does what was agreed to.
-func (s *setup) make() (Made, error) {
-	if s.ResetAll {
-		if err := s.token.Reset(); err != nil {
+// make does what was agreed to, and stops between two steps where ctx has ended.
+func (s *setup) make(ctx context.Context) (made Made, err error) {
+	var public crypto.PublicKey
+	for _, step := range []struct {
+		needed bool
+		do     func() error
+	}{
+		{s.ResetAll, s.reset},
+		{true, s.unlock},
+		{s.renew, s.secure},
+		{s.secrets.Management || s.ResetAll, s.manage},
+		{true, func() error { public, err = s.key(); return err }},
+		{true, func() error { made, err = s.prove(public); return err }},
+	} {
+		if !step.needed {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
 			return Made{}, err
 		}
-		s.pin, s.secrets.Management = factoryPIN, true
-	}
-	if err := s.unlock(); err != nil {
-		return Made{}, err
-	}
-	if s.renew {
-		if err := s.secure(); err != nil {
+		if err := step.do(); err != nil {
 			return Made{}, err
 		}
 	}
-	if s.secrets.Management {
-		if err := s.manage(); err != nil {
-			return Made{}, err
-		}
+	return made, nil
+}
+
+// reset makes the applet what it was in the factory.
+func (s *setup) reset() error {
+	if err := s.token.Reset(); err != nil {
+		return err
 	}
-	public, err := s.key()
-	if err != nil {
-		return Made{}, err
-	}
-	return s.prove(public)
+	s.pin, s.secrets.Management = factoryPIN, true
+	s.person.Say("all that was in the PIV applet is gone")
+	return nil
 }
 
 // unlock finds the management key.

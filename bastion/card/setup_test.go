@@ -1,6 +1,7 @@
 package card
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"slices"
@@ -202,6 +203,24 @@ func TestSetupInterrupted(t *testing.T) {
 		if want := map[bool]int{false: 10, true: 11}[destructive]; steps != want {
 			t.Errorf("destructive %v: got %d steps, want %d", destructive, steps, want)
 		}
+	}
+}
+
+// Who interrupts it does not wait for the end of it.
+func TestSetupCancelled(t *testing.T) {
+	f, who := newFake(t), decided()
+	ctx, cancel := context.WithCancel(t.Context())
+	f.fail = func(call string) error {
+		if call == "set puk" {
+			cancel()
+		}
+		return nil
+	}
+	if _, err := Setup(ctx, f, who, f.plan(), now); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want %v", err, context.Canceled)
+	}
+	if len(f.keys) > 0 || f.open {
+		t.Errorf("it went on: %q", f.calls)
 	}
 }
 

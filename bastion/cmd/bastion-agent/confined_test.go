@@ -7,6 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -194,6 +197,46 @@ func openAgain(t *testing.T, l *lab, cards agent.Cards) (agent.Card, agent.Key) 
 	}
 	t.Fatal("the card stays busy")
 	return nil, agent.Key{}
+}
+
+// TestDoctorSeesWhy: no daemon, a dead one, a card that another program has, a card without PIV.
+func TestDoctorSeesWhy(t *testing.T) {
+	l := newLab(t, 2)
+	c := l.card(0, pivcard.Config{})
+	l.want(0, nil, l.setUp()...)
+	holding, err := l.cards().Open(l.ctx, l.info(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.want(1, []string{"is not to be had", "has it for itself", "disable-ccid"}, "doctor")
+	l.want(0, []string{"another program has the card for itself", "hint: "}, "keys")
+	l.want(1, []string{"another program has the card for itself"}, l.enrolls()...)
+	if err := holding.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l.want(0, nil, "doctor") // it is free at once
+	l.insert(1, hostile(func([]byte) []byte { return []byte{0x6a, 0x82} }))
+	l.want(0, []string{"warn  piv", "has no PIV, or it is switched off", "ykman config usb --enable PIV", fmt.Sprint(c.Serial())}, "doctor")
+	l.want(0, []string{"has no PIV", fmt.Sprint(c.Serial())}, "keys")
+	l.want(0, nil, l.enrolls()...) // with the card that has it
+
+	socket := filepath.Join(l.dir, "dead")
+	dead, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.(*net.UnixListener).SetUnlinkOnClose(false)
+	if err := dead.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{socket: "pcscd has ended, and left its socket", socket + "x": "pcscd does not run"} {
+		cmd := exec.CommandContext(l.ctx, l.bin, "doctor")
+		cmd.Env = append(os.Environ(), "PCSCLITE_CSOCK_NAME="+path)
+		out, err := cmd.Output()
+		if err == nil || !strings.Contains(string(out), want) || !strings.Contains(string(out), "fail  pcsc") {
+			t.Errorf("%s: got %v, want %q:\n%s", path, err, want, out)
+		}
+	}
 }
 
 // hostile is a card that answers each APDU with what answer says.

@@ -43,7 +43,7 @@ func (pcsc) Open(_ context.Context, reader string) (card.Token, error) {
 		return err
 	})
 	if err != nil {
-		if errors.Is(err, piv.ErrNotFound) || status(err) == 0x6a81 || status(err) == 0x6d00 {
+		if s := card.StatusOf(err); card.FaultOf(err) == card.NoKey || s == 0x6a81 || s == 0x6d00 {
 			return nil, card.NewError(card.NoPIV, "the card in %s has no PIV, or it is switched off", reader)
 		}
 		return nil, err
