@@ -29,6 +29,7 @@ type Faults struct {
 	Serial   uint32   `json:"serial,omitempty"`   // the extension says this serial number
 	Touch    string   `json:"touch,omitempty"`    // the extension says this touch policy
 	PIN      string   `json:"pin,omitempty"`      // the extension says this PIN policy
+	Expired  bool     `json:"expired,omitempty"`  // it was valid for a day, long ago
 	Imported bool     `json:"imported,omitempty"` // imported keys are attested as well, as no card would
 }
 
@@ -99,10 +100,14 @@ func (c *Card) attestation(slot byte, k *slotKey) ([]byte, error) {
 	if c.faults.Slot != "" {
 		name = c.faults.Slot
 	}
+	notBefore, notAfter := device.NotBefore, device.NotAfter
+	if c.faults.Expired {
+		notAfter = notBefore.AddDate(0, 0, 1)
+	}
 	device.SubjectKeyId, device.PublicKey = nil, nil // a card signs whether or not its certificate fits its key
 	return x509.CreateCertificate(rand.Reader, &x509.Certificate{
 		RawSubject: commonName(slotPrefix + name), SerialNumber: newSerial(),
-		NotBefore: device.NotBefore, NotAfter: device.NotAfter, ExtraExtensions: extensions,
+		NotBefore: notBefore, NotAfter: notAfter, ExtraExtensions: extensions,
 	}, device, k.private.public(), signer.private.key)
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func (c client) attested(slot byte) *x509.Certificate {
@@ -203,6 +204,10 @@ func TestFaults(t *testing.T) {
 		if got := extension(oid); got != nil || len(c.attested(0x9A).Extensions) != 3 {
 			t.Errorf("without %s: got % x", faultyExtensions[i], got)
 		}
+	}
+	set(Faults{Expired: true})
+	if got := c.attested(0x9A); got.NotAfter.Sub(got.NotBefore) != 24*time.Hour || got.NotAfter.Year() != 2024 {
+		t.Errorf("expired: got until %s", got.NotAfter)
 	}
 	c.must(0xFE, 0x11, 0x9A, append([]byte{6, 32}, bytes.Repeat([]byte{3}, 32)...))
 	set(Faults{Imported: true})

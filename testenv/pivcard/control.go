@@ -86,6 +86,11 @@ func (k *Control) Serve(ctx context.Context, l net.Listener) error {
 	defer clients.Wait()
 	places := make(chan struct{}, maxControlClients)
 	for {
+		select { // who finds no place waits for one; a client that says nothing for long loses its own
+		case places <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
 		conn, err := l.Accept()
 		if ctx.Err() != nil {
 			if err == nil {
@@ -95,12 +100,6 @@ func (k *Control) Serve(ctx context.Context, l net.Listener) error {
 		}
 		if err != nil {
 			return fmt.Errorf("accepting at the control socket: %w", err)
-		}
-		select {
-		case places <- struct{}{}:
-		default: // a test that forgets to hang up shall see it
-			conn.Close()
-			continue
 		}
 		clients.Go(func() {
 			defer func() { <-places }()

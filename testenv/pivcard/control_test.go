@@ -201,34 +201,51 @@ func TestControlWithoutReader(t *testing.T) {
 	}
 }
 
-// There is room for so many clients and no more; one that leaves makes room.
+// There is room for so many clients; one more waits until one leaves.
 func TestControlClients(t *testing.T) {
-	_, socket, _ := held(t)
+	c, socket, _ := held(t)
+	ask := func(conn net.Conn, line string) string {
+		t.Helper()
+		if _, err := io.WriteString(conn, line+"\n"); err != nil {
+			t.Fatal(err)
+		}
+		answer, err := bufio.NewReader(conn).ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answer
+	}
 	var conns []net.Conn
-	for range maxControlClients {
+	dial := func() net.Conn {
+		t.Helper()
 		conn, err := net.Dial("unix", socket)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer conn.Close()
-		if _, err := io.WriteString(conn, `{"do":"show"}`+"\n"); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := bufio.NewReader(conn).ReadString('\n'); err != nil {
-			t.Fatal(err)
-		}
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	for range maxControlClients {
+		conn := dial()
+		ask(conn, `{"do":"show"}`)
 		conns = append(conns, conn)
 	}
-	if _, err := Ask(t.Context(), socket, Request{Do: "show"}); err == nil {
-		t.Error("one client more: got an answer")
+	late := dial()
+	if _, err := io.WriteString(late, `{"do":"mode","mode":"auto"}`+"\n"); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		ask(conns[1], `{"do":"show"}`)
+	}
+	if got := c.card.Touch.State().Mode; got != TouchManual {
+		t.Errorf("one client more: its request was done, mode %s", got)
 	}
 	conns[0].Close()
-	for {
-		if _, err := Ask(t.Context(), socket, Request{Do: "show"}); err == nil {
-			break
-		} else if t.Context().Err() != nil {
-			t.Fatal(err)
-		}
+	if _, err := bufio.NewReader(late).ReadString('\n'); err != nil {
+		t.Error(err)
+	}
+	if got := c.card.Touch.State().Mode; got != TouchAuto {
+		t.Errorf("after one left: mode %s", got)
 	}
 }
 

@@ -14,5 +14,6 @@
 //
 // Files in order: status.go and apdu.go (bytes), tlv.go, firmware.go (what a version has), card.go (the card and its commands),
 // chaining.go, objects.go, pins.go, management.go, keys.go, privatekey.go, authenticate.go, metadata.go, touch.go, attest.go and issuer.go
-// (the chain), state.go (the file), vpcd.go (the wire), reader.go (in and out of it), control.go and client.go (the control socket), verbs.go.
+// (the chain), outside.go (what is seen and done without commands), state.go (the file), vpcd.go and quick.go (the wire), reader.go (in and
+// out of it), control.go (the control socket), verbs.go.
 package pivcard

@@ -164,6 +164,7 @@ func runAsk(ctx context.Context, c *command.Call, what string) error {
 		fs.UintVar(&wrongSerial, "serial", 0, "say this `NUMBER`")
 		fs.StringVar(&faults.Touch, "touch", "", "say this touch `POLICY`")
 		fs.StringVar(&faults.PIN, "pin", "", "say this PIN `POLICY`")
+		fs.BoolVar(&faults.Expired, "expired", false, "say that it was valid long ago")
 		fs.BoolVar(&faults.Imported, "imported", false, "attest imported keys as well")
 	case "firmware":
 		words = 1
