@@ -294,3 +294,61 @@ func TestCardApproves(t *testing.T) {
 	f.newPolicy()
 	refusedWith(t, anna, "se-1:22", policies.ApprovalMissing)
 }
+
+// TestAuthenticatorLogin: a FIDO2 key with evidence lets its owner in by a touch, while its model is listed and no PIN is asked for that it
+// does not prove.
+func TestAuthenticatorLogin(t *testing.T) {
+	f := newFixture(t)
+	m, err := softcard.NewMaker(hardkey.KindFIDO2, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.policy.Hardware.FIDO2Issuers, f.policy.Hardware.AAGUIDs = []hardkey.Issuer{m.Issuer()}, []string{softcard.AAGUID()}
+	shown, err := m.ShowFIDO2(f.anna.Signer(softkey.Always).PublicKey(), hardkey.NewChallenge("lab", "anna", [hardkey.NonceBytes]byte{1}, time.Now().Add(-time.Minute)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.policy.Engineers[0].Keys = []policies.Key{{Public: f.anna.Authorized(), Evidence: shown.Kind, Challenge: shown.Challenge, Attestation: shown.Attestation}}
+	f.writeBundle(2)
+	f.start()
+	f.hangUp(f.login("anna", f.anna.Signer(softkey.Always)))
+	want := "fido2, aaguid " + softcard.AAGUID() + ", application ssh:, touch always, user verification not proven, by TEST softcard fido2 maker"
+	if r := f.closing(); r.Outcome != "accepted" || r.Evidence != want || r.Test {
+		t.Errorf("got %+v, want evidence %q", r, want)
+	}
+	if client, err := f.client("anna", f.anna.Signer(softkey.Never)); err == nil {
+		client.Close()
+		t.Error("logged in without a touch")
+	}
+	f.refusedFor(keyNoTouch)
+	for i, stricter := range []struct {
+		change func(*policies.Policy)
+		want   policies.Reason
+	}{
+		{func(p *policies.Policy) { p.Hardware.AAGUIDs = nil }, policies.AttestationAAGUID},
+		{func(p *policies.Policy) { p.Hardware.FIDO2Issuers = nil }, policies.AttestationChain},
+		{func(p *policies.Policy) {
+			p.SSH.VerifyRequired = true
+			p.Engineers[1].Keys[0].Evidence = "test:softkey+uv"
+		}, policies.AttestationCredProtect},
+	} {
+		f.forgive()
+		f.policy.Version = uint64(2*i + 2)
+		f.newPolicy()
+		client := f.login("anna", f.anna.Signer(softkey.Always))
+		kept := f.policy
+		kept.Engineers = slices.Clone(kept.Engineers)
+		stricter.change(&f.policy)
+		f.policy.Version++
+		if r := f.newPolicy(); r.Cut != 1 || r.Rejected != 1 {
+			t.Errorf("%s: record %+v", stricter.want, r)
+		}
+		if err := client.Wait(); err == nil {
+			t.Errorf("%s: the session ended in order", stricter.want)
+		}
+		if r := f.closing(); r.Ended != endPolicy || r.Reason != stricter.want {
+			t.Errorf("%s: %+v", stricter.want, r)
+		}
+		f.policy = kept
+	}
+}
