@@ -40,7 +40,7 @@ const extensionWhy = "why@mayfly"
 const (
 	maxMessage     = 256 << 10 // OpenSSH's own bound
 	maxConnections = 64
-	maxQueued      = 8   // messages of one client that wait behind the one that is worked on
+	maxQueued      = 2   // messages of one client that wait behind the one that is worked on
 	maxBinds       = 16  // of one connection, as OpenSSH has it
 	maxSessionID   = 64  // bytes: an exchange hash is 64 at most
 	minSessionID   = 20  // SHA-1's
