@@ -94,6 +94,9 @@ func (s *Slot) stay(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("getting into the reader: %w", err)
 	}
+	if ctx.Err() != nil { // pulled before it was in
+		return conn.Close()
+	}
 	s.note(func() { s.serving, s.why = true, nil })
 	defer s.note(func() { s.serving = false })
 	if err := s.card.Serve(ctx, conn); err != nil || ctx.Err() != nil {

@@ -166,21 +166,19 @@ func (t *Touch) ask(ctx context.Context, cached bool) bool {
 	timer := time.NewTimer(t.window)
 	defer timer.Stop()
 	t.mu.Unlock()
-	pulled := false
 	select {
 	case <-p.done:
 	case <-timer.C:
 	case <-ctx.Done():
-		pulled = true
 	}
 	t.mu.Lock()
 	t.pending = nil
-	switch { // what was decided before the lock came back counts, whatever ended the wait
+	switch { // whatever ended the wait: what was decided by now counts, and then that the card is out of the reader
 	case p.decided && p.given:
 		return t.given()
 	case p.decided:
 		t.counts.Refused++
-	case pulled:
+	case ctx.Err() != nil:
 		t.counts.Pulled++
 	default:
 		t.counts.Late++
