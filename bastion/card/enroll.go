@@ -67,8 +67,8 @@ func Enroll(ctx context.Context, reach Reach, person Person, serial uint32, slot
 	return e, nil
 }
 
-// EnrollFIDO2 takes what ssh-keygen wrote: the public key and the attestation over the challenge. Which models a fleet lists is not known
-// here, so the rules that are at hand have to name this one, or the rejection says it.
+// EnrollFIDO2 takes what ssh-keygen wrote: the public key and the attestation over the challenge. Where the rules list no models this one is
+// taken for listed: whether it is only the fleet knows, and everything else can be checked.
 func EnrollFIDO2(public, attestation []byte, c hardkey.Challenge, rules hardkey.Rules, now time.Time) (Enrolment, error) {
 	fields := strings.Fields(string(public))
 	if len(fields) < 2 || !strings.HasPrefix(fields[0], "sk-") {
@@ -77,6 +77,9 @@ func EnrollFIDO2(public, attestation []byte, c hardkey.Challenge, rules hardkey.
 	e := Enrolment{Challenge: c, Public: fields[0] + " " + fields[1], Shown: hardkey.Shown{
 		Kind: hardkey.KindFIDO2, Challenge: c.String(), Attestation: []string{base64.StdEncoding.EncodeToString(attestation)},
 	}}
+	if model := e.Shown.Model(); len(rules.AAGUIDs) == 0 && model != "" {
+		rules.AAGUIDs = []string{model}
+	}
 	e.Proof, e.Rejection = hardkey.Verify(c.Fleet, c.Name, e.Public, e.Shown, rules, now)
 	return e, nil
 }

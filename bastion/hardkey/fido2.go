@@ -71,6 +71,16 @@ func (s Shown) statement() (statement, *Rejection) {
 	return parseStatement(blob)
 }
 
+// Model is the AAGUID that an authenticator gives itself, not verified: whoever enrols a key can say which model the fleet has to list. It is
+// empty where there is none to read.
+func (s Shown) Model() string {
+	st, rejection := s.statement()
+	if s.Kind != KindFIDO2 || rejection != nil {
+		return ""
+	}
+	return formatAAGUID(st.data.aaguid[:])
+}
+
 func parseStatement(blob []byte) (statement, *Rejection) {
 	const field = "attestation[0]"
 	var a skAttest

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -49,6 +50,13 @@ func TestRequest(t *testing.T) {
 			e := d.enrol(kind, "verify-required")
 			if out := d.run(agent, d.request()...); !strings.Contains(out, Model.String()) {
 				t.Errorf("it does not say what is proved: %s", out)
+			}
+			args := d.request()
+			at := slices.Index(args, "--aaguid")
+			args[at+1] = "00000000-0000-0000-0000-000000000001"
+			d.refused(hardkey.AAGUID, agent, args...)
+			if out := d.run(agent, slices.Delete(args, at, at+2)...); !strings.Contains(out, "has to list this model") || !strings.Contains(out, Model.String()) {
+				t.Errorf("it does not say which model the fleet has to list: %s", out)
 			}
 			r, err := enrolment.Parse(d.read("request.json"))
 			if err != nil {

@@ -55,7 +55,7 @@ func enroll(ctx context.Context, c *command.Call) error {
 	floor := fs.String("min-firmware", minFirmware, "`version` that the fleet asks for")
 	pinFile := fs.String("pin-file", "", "`file` of mode 0600 with the PIN, instead of asking")
 	var models []string
-	fs.Func("aaguid", "FIDO2: `model` that the fleet lists; repeated", func(m string) error { models = append(models, m); return nil })
+	fs.Func("aaguid", "FIDO2: `model` that the fleet lists; repeated; none: this one is taken for listed", func(m string) error { models = append(models, m); return nil })
 	write := fs.Bool("write-refused", false, "write a request that looks as if the fleet refused it")
 	issuers := issuerFlag(fs)
 	if err := c.Parse(fs); err != nil {
@@ -142,12 +142,13 @@ func enrollFIDO2(who *person, public, attestation string, c hardkey.Challenge, r
 
 // judged says what is proved, or why a fleet would refuse it.
 func judged(who *person, e card.Enrolment, write bool) error {
-	if e.Rejection != nil && e.Rejection.Reason == hardkey.AAGUID && e.Proof.AAGUID == "" {
-		write = true // whether the fleet lists the model only the fleet knows
-	}
 	if e.Rejection == nil {
 		if e.Proof.Kind == hardkey.KindFIDO2 {
-			who.Say(fmt.Sprintf("proved: a FIDO2 key of model %s, attested by %s. The fleet has to list this model in [hardware] aaguids", e.Proof.AAGUID, e.Proof.Issuer))
+			pin := "asks for its PIN"
+			if !e.Proof.UserVerification {
+				pin = "asks for NO PIN (ssh-keygen -O verify-required has one that does)"
+			}
+			who.Say(fmt.Sprintf("proved: a FIDO2 key of model %s, attested by %s, which %s. The fleet has to list this model in [hardware] aaguids", e.Proof.AAGUID, e.Proof.Issuer, pin))
 		} else {
 			who.Say(fmt.Sprintf("proved: made on card %d (firmware %s, attested by %s), slot %s, a touch for each signature, PIN %s", e.Proof.Serial, e.Proof.Firmware, e.Proof.Issuer, e.Proof.Slot, e.Proof.PINPolicy))
 		}
