@@ -102,7 +102,9 @@ func (a *agentKey) PublicKey() ssh.PublicKey { return a.key }
 
 func (a *agentKey) Sign(_ io.Reader, data []byte) (sig *ssh.Signature, err error) {
 	err = a.call(func(c agent.ExtendedAgent) error {
-		sig, err = c.Sign(a.key, data)
+		if sig, err = c.Sign(a.key, data); err != nil {
+			err = refusedBy(c, err)
+		}
 		return err
 	})
 	return sig, err
