@@ -18,6 +18,7 @@ import (
 	"mayfly/policies/trust"
 	"mayfly/policies/trust/chain"
 	"mayfly/rebuild/boot"
+	"mayfly/rebuild/join"
 )
 
 var serveVerb = command.Verb{
@@ -79,7 +80,7 @@ func serve(ctx context.Context, c *command.Call, d state, s *store.Store, t *tru
 	keys := signer.Dial(string(d))
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		err := boot.Serve(ctx, boot.Config{Fleet: b.Inventory, Trust: t, CA: ca, Public: d.public(), Store: s, Signer: keys, Bundle: p.bytes, Log: log, Audit: d.auditLogs(),
+		err := boot.Serve(ctx, boot.Config{Fleet: b.Inventory, Trust: t, CA: ca, Public: d.public(), Store: s, Signer: keys, Bundle: p.bytes, Steps: p.lastSteps, Log: log, Audit: d.auditLogs(),
 			Ready: func() { fmt.Fprintln(c.Stderr, "fleetctl: serve: ready") }})
 		if ctx.Err() != nil {
 			return nil // asked to stop
@@ -107,6 +108,8 @@ type policy struct {
 
 	mu         sync.Mutex // guards the rest, and trust
 	trusted    []byte     // the bytes of trust
+	steps      []join.Trust
+	stepsTo    uint64 // the version that steps lead to
 	bundle     *bundle.Bundle
 	data, sigs []byte
 	refused    string // the last refusal, said once
@@ -218,4 +221,24 @@ func (p *policy) follow() (changed bool, err error) {
 	}
 	p.trust, p.trusted = newest, data
 	return true, nil
+}
+
+// lastSteps are the last steps of the trust policy in force, for servers, which take them by themselves.
+func (p *policy) lastSteps() []join.Trust {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stepsTo == p.trust.Version {
+		return p.steps
+	}
+	var steps []join.Trust
+	for v := max(2, int64(p.trust.Version)-join.MaxTrustSteps+1); v <= int64(p.trust.Version); v++ {
+		data, sigs, err := chain.Step(p.d.chainDir(), uint64(v))
+		if err != nil || data == nil {
+			p.refuse("servers get no trust policy before their next life", fmt.Errorf("step %d is not there: %w", v, err))
+			return nil
+		}
+		steps = append(steps, join.Trust{Version: uint64(v), File: data, Sig: sigs})
+	}
+	p.steps, p.stepsTo = steps, p.trust.Version
+	return steps
 }

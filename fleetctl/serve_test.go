@@ -97,6 +97,9 @@ func TestServeFollowsTrust(t *testing.T) {
 	reload(1, trust.NewThreshold)
 	check(chain.Write(d.chainDir(), 2, data, sign(trust.Namespace, data, ana, bo)))
 	reload(2, "trust policy in force")
+	if steps := s.lastSteps(); len(steps) != 1 || steps[0].Version != 2 || !bytes.Equal(steps[0].File, data) || len(steps[0].Sig) == 0 {
+		t.Errorf("servers get %+v, want version 2", steps)
+	}
 	writeBundle(3, ana)
 	reload(2, bundle.Unsigned)
 	writeBundle(4, ana, bo)

@@ -44,6 +44,7 @@ type fleet struct {
 
 	mu         sync.Mutex
 	data, sigs []byte
+	steps      []join.Trust
 }
 
 const testServer = "se-1"
@@ -116,7 +117,7 @@ func (f *fleet) start(t *testing.T) {
 	}
 	ready := make(chan struct{})
 	wg.Go(func() {
-		err := boot.Serve(ctx, boot.Config{Fleet: f.inv, Trust: f.trust, CA: f.public.TLSCA, Public: filepath.Join(f.dir, "public"), Store: f.store, Signer: f.client, Bundle: f.bundle, Log: log, Audit: filepath.Join(f.dir, "audit"), Ready: func() { close(ready) }})
+		err := boot.Serve(ctx, boot.Config{Fleet: f.inv, Trust: f.trust, CA: f.public.TLSCA, Public: filepath.Join(f.dir, "public"), Store: f.store, Signer: f.client, Bundle: f.bundle, Steps: f.lastSteps, Log: log, Audit: filepath.Join(f.dir, "audit"), Ready: func() { close(ready) }})
 		if err != nil {
 			t.Errorf("boot service: %v", err)
 		}
@@ -126,6 +127,12 @@ func (f *fleet) start(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Fatal("the boot service is not ready")
 	}
+}
+
+func (f *fleet) lastSteps() []join.Trust {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.steps
 }
 
 func (f *fleet) bundle() (data, sigs []byte) {

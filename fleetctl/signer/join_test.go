@@ -96,6 +96,14 @@ func TestLife(t *testing.T) {
 	if got, err := frames.ToServer(); err != nil || got.Policy == nil {
 		t.Fatalf("a newer policy: got %+v, %v", got, err)
 	}
+	f.mu.Lock()
+	f.steps = []join.Trust{{Version: 2, File: []byte("a step"), Sig: []byte("its signatures")}, {Version: 3, File: []byte("another")}}
+	f.mu.Unlock()
+	for _, want := range f.steps { // each once: what comes next is the drain
+		if got, err := frames.ToServer(); err != nil || got.Trust == nil || got.Trust.Version != want.Version || string(got.Trust.File) != string(want.File) {
+			t.Fatalf("a step of the trust policy: got %+v, %v, want %+v", got, err, want)
+		}
+	}
 	t.Logf("a newer policy was at the server after %s", time.Since(began).Round(time.Millisecond))
 	if err := f.store.OrderDrain(ctx, testServer, tk.Epoch, 7*time.Second); err != nil {
 		t.Fatal(err)

@@ -58,6 +58,7 @@ type Config struct {
 	Store  *store.Store
 	Signer Signer
 	Bundle func() (data, sig []byte) // the signed policy in force; nil data when there is none
+	Steps  func() []join.Trust       // the last trust policies that follow one another, oldest first; may be nil
 	Ready  func()                    // called once both ports listen; may be nil
 	Log    *slog.Logger
 	Audit  string // directory of the audit logs of rebuilt bastions

@@ -21,7 +21,7 @@ import (
 // Bounds of a stream.
 const (
 	writeDeadline  = 10 * time.Second
-	maxQueuedOrder = 4
+	maxQueuedOrder = 4 + join.MaxTrustSteps
 )
 
 // stream is one server's connection. Its reader is the goroutine that accepted it, its writer one more.
@@ -36,6 +36,7 @@ type stream struct {
 	once sync.Once
 	// Owned by watch: what was sent already.
 	policy  [sha256.Size]byte
+	trust   uint64
 	drained bool
 }
 

@@ -41,6 +41,10 @@ func (s *service) forward(ctx context.Context) error {
 		return err
 	}
 	data, sig := s.Bundle()
+	var steps []join.Trust
+	if s.Steps != nil {
+		steps = s.Steps()
+	}
 	policy := sha256.Sum256(append(append([]byte(nil), data...), sig...))
 	for _, st := range open {
 		present, err := s.Store.Server(ctx, st.name)
@@ -55,6 +59,12 @@ func (s *service) forward(ctx context.Context) error {
 			s.Log.Warn("cutting a stream", "server", st.name, "epoch", st.epoch, "revoked", revoked)
 			st.cut()
 			continue
+		}
+		for _, step := range steps {
+			if step.Version > st.trust {
+				st.trust = step.Version
+				st.order(join.ToServer{Trust: &step})
+			}
 		}
 		if len(data) > 0 && st.policy != policy {
 			st.policy = policy

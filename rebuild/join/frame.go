@@ -79,7 +79,7 @@ func (f *Frames) ToServer() (ToServer, error) {
 	if err != nil {
 		return ToServer{}, err
 	}
-	if !oneOf(m.Drain != nil, m.Policy != nil, m.Logins != nil) {
+	if !oneOf(m.Drain != nil, m.Policy != nil, m.Logins != nil, m.Trust != nil) {
 		return ToServer{}, Refuse(BodyMalformed, "not exactly one field set")
 	}
 	if m.Drain != nil && (m.Drain.Limit < 0 || m.Drain.Limit > MaxDrain) {

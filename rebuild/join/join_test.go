@@ -193,7 +193,7 @@ func TestFrames(t *testing.T) {
 
 func TestFramesToServer(t *testing.T) {
 	var b bytes.Buffer
-	want := []ToServer{{Logins: &Logins{Through: 3}}, {Drain: &Drain{Limit: time.Minute}}, {Policy: &Policy{Bundle: make([]byte, 1<<20), BundleSig: []byte("s")}}}
+	want := []ToServer{{Logins: &Logins{Through: 3}}, {Drain: &Drain{Limit: time.Minute}}, {Trust: &Trust{Version: 2, File: make([]byte, 1<<20), Sig: []byte("s")}}, {Policy: &Policy{Bundle: make([]byte, 1<<20), BundleSig: []byte("s")}}}
 	for _, m := range want {
 		if err := WriteFrame(&b, m); err != nil {
 			t.Fatal(err)

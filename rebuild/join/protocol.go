@@ -116,6 +116,7 @@ type ToServer struct {
 	Drain  *Drain  `json:"drain,omitempty"`
 	Policy *Policy `json:"policy,omitempty"`
 	Logins *Logins `json:"logins,omitempty"`
+	Trust  *Trust  `json:"trust,omitempty"`
 }
 
 // Logins says which reports of logins are kept: all with a number up to this one.
@@ -130,6 +131,16 @@ const MaxDrain = 10 * time.Minute
 type Drain struct {
 	Limit time.Duration `json:"limit_ns"` // 0 to MaxDrain
 }
+
+// Trust hands over a trust policy that follows another; the server verifies it itself, from the one that it has.
+type Trust struct {
+	Version uint64 `json:"version"`
+	File    []byte `json:"file"` // exact bytes
+	Sig     []byte `json:"sig"`  // the signatures that let it follow
+}
+
+// MaxTrustSteps is how many trust policies a stream begins with: the last ones. A server that is further behind gets the newest with its next life.
+const MaxTrustSteps = 4
 
 // Policy hands over a newer bundle; the server verifies it itself.
 type Policy struct {

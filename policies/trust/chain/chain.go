@@ -98,6 +98,9 @@ func Reach(from *trust.Trust, wanted []byte, dir string) (*trust.Trust, []trust.
 	return newest, steps, nil
 }
 
+// Step returns the bytes of a version and the signatures that let it follow, and nil where there is none.
+func Step(dir string, version uint64) (data, sigs []byte, err error) { return read(dir, version) }
+
 // Write puts a step into the directory, its signatures first, so that nobody reads it without.
 func Write(dir string, version uint64, data, sigs []byte) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {

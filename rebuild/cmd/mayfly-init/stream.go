@@ -133,6 +133,11 @@ func (m *machine) readOrders(ctx context.Context, conn *tls.Conn) error {
 			m.beginDrain(ctx, order.Drain.Limit)
 		case order.Logins != nil:
 			m.logins.kept(order.Logins.Through)
+		case order.Trust != nil:
+			if err := m.newTrust(*order.Trust); err != nil {
+				reason, _ := code(err)
+				m.con.stage("trust policy refused: %s", reason)
+			}
 		case order.Policy != nil:
 			if err := m.newPolicy(order.Policy.Bundle, order.Policy.BundleSig, time.Now()); err != nil {
 				reason, _ := code(err)
