@@ -236,6 +236,13 @@ func TestIssuerFile(t *testing.T) {
 			t.Errorf("%s is another one", name)
 		}
 	}
+	fresh, err := LoadOrNewIssuer(path + ".new")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err = LoadIssuer(path + ".new"); err != nil || !got.PIV.Certificate.Equal(fresh.PIV.Certificate) {
+		t.Errorf("a new issuer does not come back: %v", err)
+	}
 	if _, err := LoadIssuer(path + ".none"); err == nil {
 		t.Error("no file: got no error")
 	}
