@@ -314,6 +314,11 @@ func FuzzParse(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(good)
+	real, err := earnest(f, newPeople(f)).Marshal()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(real)
 	f.Add(bytes.Replace(good, []byte(`"test": true`), []byte(`"test": false`), 1))
 	f.Add([]byte("{}"))
 	f.Fuzz(func(t *testing.T, data []byte) {
