@@ -226,14 +226,14 @@ func TestShownPurpose(t *testing.T) {
 		want  string
 	}{
 		{"login", [][]byte{bindContents(t, host.PublicKey(), host, id, false)}, loginData(id, "anna", card.public(), nil),
-			"log in as anna at 10.0.0.1 (host key " + fingerprint(host.PublicKey()) + ")"},
+			"log in as anna at bastion.lab (host key " + fingerprint(host.PublicKey()) + ")"},
 		{"login at a certified host", [][]byte{bindContents(t, certificate, host, id, false)}, loginData(id, "anna", card.public(), certificate),
 			"log in as anna at se-1.lab (certificate of se-1.lab/se-1 by " + fingerprint(ca.PublicKey()) + ")"},
 		{"unbound", nil, loginData(id, "anna", card.public(), nil), "log in as anna; where is not known (the client does not say)"},
 		{"unbound, host named", nil, loginData(id, "anna", card.public(), host.PublicKey()),
-			"log in as anna at 10.0.0.1 (host key " + fingerprint(host.PublicKey()) + "), the client says"},
+			"log in as anna at bastion.lab (host key " + fingerprint(host.PublicKey()) + "), the client says"},
 		{"forwarded", [][]byte{bindContents(t, lent.PublicKey(), lent, sessionID(2), true), bindContents(t, host.PublicKey(), host, id, false)}, loginData(id, "anna", card.public(), nil),
-			"log in as anna at 10.0.0.1 (host key " + fingerprint(host.PublicKey()) + "), asked for by a host that known_hosts does not have (host key " + fingerprint(lent.PublicKey()) + "), which this agent is forwarded to"},
+			"log in as anna at bastion.lab (host key " + fingerprint(host.PublicKey()) + "), asked for by a host that known_hosts does not have (host key " + fingerprint(lent.PublicKey()) + "), which this agent is forwarded to"},
 		{"a name that pretends", nil, loginData(id, "anna at bastion.lab\n\x1b[2K", card.public(), nil),
 			`log in as "anna at bastion.lab\u000a\u001b[2K"; where is not known (the client does not say)`},
 		{"commit", nil, fileData("git"), "sign a git commit or tag"},

@@ -2,7 +2,9 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
+	"net/netip"
 	"path"
 	"slices"
 	"strings"
@@ -127,7 +129,9 @@ func (k knownHosts) resolve(key ssh.PublicKey) Host {
 			h.fault = "its authority does not speak for these names"
 		}
 	}
-	slices.Sort(h.Names)
+	slices.SortFunc(h.Names, func(a, b string) int { // people know names, not addresses
+		return cmp.Or(cmp.Compare(address(a), address(b)), strings.Compare(a, b))
+	})
 	h.Names = slices.Compact(h.Names)
 	return h
 }
@@ -177,6 +181,14 @@ func plainNames(hosts []string) (names []string) {
 		}
 	}
 	return names
+}
+
+// address is 1 for an IP address or a name with a port, 0 for a plain name.
+func address(name string) int {
+	if _, err := netip.ParseAddr(name); err == nil || strings.HasPrefix(name, "[") {
+		return 1
+	}
+	return 0
 }
 
 // withoutPort: a certificate's principals have no port, known_hosts' patterns may.

@@ -39,7 +39,7 @@ func TestNames(t *testing.T) {
 		text  string
 	}{
 		{"no file", host.PublicKey(), nil, nil, false, "a host that known_hosts does not have (host key SHA256:"},
-		{"names", host.PublicKey(), []string{"b.lab,a.lab,[a.lab]:2222 " + key}, []string{"[a.lab]:2222", "a.lab", "b.lab"}, true, "[a.lab]:2222 (host key SHA256:"},
+		{"names", host.PublicKey(), []string{"10.0.0.1,b.lab,[a.lab]:2222,a.lab " + key}, []string{"a.lab", "b.lab", "10.0.0.1", "[a.lab]:2222"}, true, "a.lab (host key SHA256:"},
 		{"hashed", host.PublicKey(), []string{knownhosts.HashHostname("a.lab") + " " + key}, nil, true, "a known host whose name known_hosts hides (host key"},
 		{"patterns name nobody", host.PublicKey(), []string{"*.lab,!x.lab " + key}, nil, true, "hides"},
 		{"lines that are none", host.PublicKey(), []string{"garbage", "# comment", "a.lab ssh-ed25519 !!", "", "a.lab " + key}, []string{"a.lab"}, true, "a.lab ("},
