@@ -12,6 +12,9 @@ func TestRulesCheck(t *testing.T) {
 	key := newECDSA(t, elliptic.P256())
 	ca := encoded(issue(t, template("Maker", true), nil, key.Public(), key).Raw)
 	leaf := encoded(issue(t, template("Maker", false), nil, key.Public(), key).Raw)
+	denies := template("Maker", false)
+	denies.BasicConstraintsValid = true
+	denying := encoded(issue(t, denies, nil, key.Public(), key).Raw)
 	for _, tt := range []struct {
 		name  string
 		rules Rules
@@ -47,6 +50,7 @@ func TestRulesCheck(t *testing.T) {
 		{"no certificate", Rules{TestIssuers: []Issuer{{"a", KindPIV, ""}}}, "test_issuer[0].certificate: empty"},
 		{"not base64", Rules{TestIssuers: []Issuer{{"a", KindPIV, "%"}}}, "test_issuer[0].certificate: not base64"},
 		{"not a certificate", Rules{TestIssuers: []Issuer{{"a", KindPIV, "AAAA"}}}, "test_issuer[0].certificate: "},
+		{"no authority, and says so", Rules{TestIssuers: []Issuer{{"a", KindPIV, denying}}}, "test_issuer[0].certificate: it is no certificate authority's"},
 		{"no authority", Rules{TestIssuers: []Issuer{{"a", KindPIV, leaf}}}, "test_issuer[0].certificate: it is no certificate authority's"},
 	} {
 		err := tt.rules.Check()
@@ -78,6 +82,12 @@ func TestRejection(t *testing.T) {
 	r := reject(Chain, "mend it", "by %s", "\x1b]0;x\a\u202eb\xff")
 	if r.Error() != "by ?]0;x??b?" {
 		t.Errorf("got %q", r.Error())
+	}
+	if got := clip(strings.Repeat("x", 80)); len(got) != 80 {
+		t.Errorf("80 bytes: got %q", got)
+	}
+	if got := clip(strings.Repeat("x", 81)); got != strings.Repeat("x", 80)+"…" {
+		t.Errorf("81 bytes: got %q", got)
 	}
 	if got := hint.Of(r); got != "mend it" {
 		t.Errorf("got hint %q", got)
