@@ -111,6 +111,8 @@ func (d *doctor) service(ctx context.Context) ([]Reader, bool) {
 			return readers, true
 		}
 		d.fail("pcsc", err)
+	case TooLong:
+		d.note("pcsc", Fails, "systemctl restart pcscd.service; pull the card first, if it does the same again", "%v", err)
 	case NoService:
 		// daemon has said why, where it could
 		if d.machine.System != "linux" {

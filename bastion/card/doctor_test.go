@@ -126,7 +126,7 @@ func (u unreachable) Readers(context.Context) ([]Reader, error) {
 }
 
 func TestDoctorUnreachable(t *testing.T) {
-	for f, check := range map[Fault]string{NoService: "pcsc", Denied: "pcsc", NotBuilt: "program"} {
+	for f, check := range map[Fault]string{NoService: "pcsc", Denied: "pcsc", TooLong: "pcsc", NotBuilt: "program"} {
 		for _, system := range []string{"linux", "darwin"} {
 			m := healthy()
 			m.System = system

@@ -90,7 +90,7 @@ func newLab(t *testing.T, readers int) *lab {
 		}
 	})
 	var cancel context.CancelFunc
-	l.ctx, cancel = context.WithTimeout(t.Context(), 4*patience)
+	l.ctx, cancel = context.WithTimeout(t.Context(), 8*patience)
 	t.Cleanup(cancel)
 	if l.daemon, err = pcscd.Start(l.ctx, pcscd.Place{Dir: l.dir, Readers: readers}, nil); err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -237,6 +238,20 @@ func TestDoctorSeesWhy(t *testing.T) {
 			t.Errorf("%s: got %v, want %q:\n%s", path, err, want, out)
 		}
 	}
+}
+
+// TestDaemonHangs: a daemon that has stopped keeps nobody waiting for ever.
+func TestDaemonHangs(t *testing.T) {
+	l := newLab(t, 1)
+	process, err := os.FindProcess(l.daemon.PID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer process.Signal(syscall.SIGCONT)
+	l.want(1, []string{"ok    socket", "fail  pcsc", "pcscd does not answer", "systemctl restart pcscd.service"}, "doctor")
 }
 
 // hostile is a card that answers each APDU with what answer says.

@@ -56,6 +56,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"time"
 	"unsafe"
 
 	"mayfly/bastion/card"
@@ -80,6 +81,7 @@ const (
 	maxReaderNames = 16 << 10 // bytes
 	maxAnswer      = 264      // bytes of one APDU's answer
 	maxATR         = 33
+	limitList      = 15 * time.Second
 )
 
 // pcscFaults are what codes of PC/SC come to.
@@ -118,8 +120,37 @@ func establish() (C.SCARDCONTEXT, error) {
 	return c, nil
 }
 
-// Readers asks PC/SC alone, and no card.
-func (pcsc) Readers(context.Context) ([]card.Reader, error) {
+// listing holds one token: of calls that a daemon does not answer there is one, and not one for each question.
+var listing = make(chan struct{}, 1)
+
+// Readers asks PC/SC alone, and no card. libpcsclite waits for ever for a daemon that has stopped, and this does not.
+func (pcsc) Readers(ctx context.Context) ([]card.Reader, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limitList, card.NewError(card.TooLong, "pcscd does not answer"))
+	defer cancel()
+	select {
+	case listing <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	type result struct {
+		readers []card.Reader
+		err     error
+	}
+	answer := make(chan result, 1)
+	go func() {
+		defer func() { <-listing }()
+		readers, err := listReaders()
+		answer <- result{readers, err}
+	}()
+	select {
+	case r := <-answer:
+		return r.readers, r.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+func listReaders() ([]card.Reader, error) {
 	c, err := establish()
 	if err != nil {
 		return nil, err
