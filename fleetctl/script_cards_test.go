@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -122,7 +123,8 @@ func (m *scriptMakers) serve(ts *testscript.TestScript) {
 	ts.Check(err)
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- softkey.NewAgent(m.signers...).Serve(ctx, l) }()
+	holds := softkey.NewAgent(slices.Clone(m.signers)...) // a later command gives more
+	go func() { done <- holds.Serve(ctx, l) }()
 	ts.Setenv("SSH_AUTH_SOCK", filepath.Join(dir, "s"))
 	ts.Defer(func() {
 		stop()
