@@ -565,6 +565,13 @@ func (d daemonLog) String() string { return d.Log() }
 
 func (h *hardware) daemonLog() fmt.Stringer { return daemonLog{h.daemon} }
 
+// in has what follows fail in a subtest.
+func (h *hardware) in(t *testing.T) {
+	outer := h.t
+	h.t = t
+	t.Cleanup(func() { h.t = outer })
+}
+
 // enrolments shows "fleetctl key add" requests of cards that are not as they should be.
 func (h *hardware) enrolments(t *testing.T) {
 	foreign, err := pivcard.NewIssuer()
@@ -597,6 +604,7 @@ func (h *hardware) enrolments(t *testing.T) {
 		{"attestation_slot", pivcard.Config{}, func(c *heldCard) error { return c.SetFaults(pivcard.Faults{Slot: "9c"}) }, "9a"},
 	} {
 		t.Run(tt.reason, func(t *testing.T) {
+			h.in(t)
 			name := fmt.Sprintf("other%d", i)
 			c := h.card(name, 3, tt.config)
 			defer h.remove(c)
@@ -611,6 +619,7 @@ func (h *hardware) enrolments(t *testing.T) {
 		})
 	}
 	t.Run("imported", func(t *testing.T) {
+		h.in(t)
 		c := h.card("imported", 3, pivcard.Config{})
 		defer h.remove(c)
 		h.setup("imported", "p256")
@@ -622,10 +631,11 @@ func (h *hardware) enrolments(t *testing.T) {
 			t.Fatal(err)
 		}
 		h.want(0, "", "fleetctl", "key", "challenge", "anna", "--dir", "office", "-o", "imported.challenge")
-		h.want(3, "attestation_imported: ", "bastion-agent", "enroll", "--challenge", "imported.challenge", "--serial", fmt.Sprint(c.Serial()), "--slot", "85", "--pin-file", "pin", "--out", "imported.json",
+		h.want(3, "(attestation_imported)", "bastion-agent", "enroll", "--challenge", "imported.challenge", "--serial", fmt.Sprint(c.Serial()), "--slot", "85", "--pin-file", "pin", "--out", "imported.json",
 			"--test-issuer", "issuer-0.pem", "--test-issuer", "issuer-1.pem")
 	})
 	t.Run("attestation_key_differs", func(t *testing.T) {
+		h.in(t)
 		request := h.enroll("anna", "anna")
 		other := h.read("bo.pub")
 		var r struct{ Public string }

@@ -59,10 +59,15 @@ func Enroll(ctx context.Context, reach Reach, person Person, serial uint32, slot
 	shown, err := show(t, slot, info.Public, c, func() (string, error) {
 		return person.Secret(ctx, Ask{Kind: "PIN", Text: fmt.Sprintf("PIN of card %d, to enrol as %s in fleet %s", serial, c.Name, c.Fleet)})
 	})
-	if err != nil {
+	e := Enrolment{Challenge: c, Public: bare(key), Shown: shown}
+	if FaultOf(err) == NoKey { // it is there: the card attests only what it made
+		e.Rejection = &hardkey.Rejection{Reason: hardkey.Imported, Field: "attestation",
+			Text: fmt.Sprintf("the card does not attest the key in slot %s: it was made elsewhere and imported, so others may have it", slot),
+			Mend: "make a key on the card (bastion-agent setup) and enrol that"}
+		return e, nil
+	} else if err != nil {
 		return Enrolment{}, err
 	}
-	e := Enrolment{Challenge: c, Public: bare(key), Shown: shown}
 	e.Proof, e.Rejection = hardkey.Verify(c.Fleet, c.Name, e.Public, shown, rules, now)
 	return e, nil
 }
