@@ -196,16 +196,28 @@ func (h *hardware) insert(c *heldCard) {
 	}
 }
 
-func (h *hardware) remove(c *heldCard) {
+// reader is the state of a card's reader, as the daemon sees it.
+func (h *hardware) reader(c *heldCard) pcscd.State {
 	h.t.Helper()
 	states, err := h.daemon.States(h.ctx)
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	c.pull()
-	if err := h.daemon.AwaitRemoval(h.ctx, c.reader, states[c.reader]); err != nil {
-		h.t.Fatal(err)
+	return states[c.reader]
+}
+
+func (h *hardware) removed(c *heldCard, before pcscd.State) {
+	h.t.Helper()
+	if err := h.daemon.AwaitRemoval(h.ctx, c.reader, before); err != nil {
+		h.t.Fatalf("%v\n%s", err, h.daemon.Log())
 	}
+}
+
+func (h *hardware) remove(c *heldCard) {
+	h.t.Helper()
+	before := h.reader(c)
+	c.pull()
+	h.removed(c, before)
 }
 
 // command is one of our programs, which finds cards and the agent.
@@ -489,6 +501,7 @@ func TestHardwareKeys(t *testing.T) {
 	}
 
 	// The card is pulled while it waits for a touch, and works again when it is back.
+	before := h.reader(anna)
 	pulled := make(chan error, 1)
 	go func() {
 		err := anna.Touch.Asked(h.ctx)
@@ -504,10 +517,7 @@ func TestHardwareKeys(t *testing.T) {
 	if err := anna.Touch.SetMode(pivcard.TouchAuto); err != nil {
 		t.Fatal(err)
 	}
-	h.until("the reader is empty", h.daemonLog(), func() bool {
-		states, err := h.daemon.States(h.ctx)
-		return err == nil && !states[anna.reader].Present
-	})
+	h.removed(anna, before)
 	h.insert(anna)
 	h.loggedIn()
 
@@ -558,12 +568,6 @@ func TestHardwareKeys(t *testing.T) {
 		t.Errorf("record %v", r)
 	}
 }
-
-type daemonLog struct{ *pcscd.Daemon }
-
-func (d daemonLog) String() string { return d.Log() }
-
-func (h *hardware) daemonLog() fmt.Stringer { return daemonLog{h.daemon} }
 
 // in has what follows fail in a subtest.
 func (h *hardware) in(t *testing.T) {
