@@ -412,6 +412,14 @@ func (h *hardware) ssh() (string, error) {
 	return out.String(), err
 }
 
+// list is what the agent holds.
+func (h *hardware) list() (string, error) {
+	cmd := exec.CommandContext(h.ctx, "ssh-add", "-L")
+	cmd.Env = append(os.Environ(), "SSH_AUTH_SOCK="+h.path("agent.sock"))
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
 // records are the bastion's closing records.
 func (h *hardware) records() []map[string]any {
 	h.t.Helper()
@@ -563,6 +571,10 @@ func TestHardwareKeys(t *testing.T) {
 	if now == enrolled {
 		t.Fatal("the card has its old key")
 	}
+	h.until("the agent has the new key", &h.signed, func() bool {
+		held, err := h.list()
+		return err == nil && strings.Contains(held, now)
+	})
 	records = len(h.records())
 	if out, err := h.ssh(); err == nil {
 		t.Errorf("a key that nobody approved logged in: %s", out)

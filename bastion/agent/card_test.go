@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -485,11 +486,12 @@ func TestBusyCard(t *testing.T) {
 // stuckCards hang.
 type stuckCards struct {
 	*fakeCards
-	free chan struct{}
+	free  chan struct{}
+	which CardInfo
 }
 
 func (s *stuckCards) Open(ctx context.Context, info CardInfo) (Card, error) {
-	if s.free != nil {
+	if s.free != nil && info.Reader == s.which.Reader {
 		<-s.free // a call that takes no context
 	}
 	return s.fakeCards.Open(ctx, info)
@@ -504,7 +506,7 @@ func TestStuckCard(t *testing.T) {
 		if _, refusal := a.keyring.list(t.Context()); refusal != nil {
 			t.Fatal(refusal)
 		}
-		cards.free = make(chan struct{})
+		cards.free, cards.which = make(chan struct{}), one.info
 		refusal := a.signFile(t.Context(), one.public())
 		if refusal == nil || refusal.Reason != ReasonCardTimeout {
 			t.Errorf("got %v", refusal)
@@ -523,6 +525,34 @@ func TestStuckCard(t *testing.T) {
 		}
 		if one.open != 0 {
 			t.Errorf("%d open", one.open)
+		}
+	})
+}
+
+// TestNewKeyIsSeen: a key that another program made on a card that was never pulled is listed after a moment, and until then the card is left alone.
+func TestNewKeyIsSeen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cards := &fakeCards{}
+		card := cards.plug(t, 1)
+		a := New(Config{Cards: cards, Log: discard()})
+		listed := func() ssh.PublicKey {
+			t.Helper()
+			all, refusal := a.keyring.list(t.Context())
+			if refusal != nil || len(all) != 1 {
+				t.Fatalf("got %v, %v", all, refusal)
+			}
+			return all[0].Public
+		}
+		old := listed()
+		other := new(fakeCards).plug(t, 2)
+		card.set(func() { card.keys = other.keys })
+		time.Sleep(rememberFor - 1)
+		if got := listed(); !bytes.Equal(got.Marshal(), old.Marshal()) {
+			t.Error("the card was read again")
+		}
+		time.Sleep(1)
+		if got := listed(); bytes.Equal(got.Marshal(), old.Marshal()) {
+			t.Error("the new key is not there")
 		}
 	})
 }

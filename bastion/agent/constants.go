@@ -63,6 +63,7 @@ const (
 	busyFirst    = 50 * time.Millisecond // between tries to open a busy card; doubles
 	busyLast     = time.Second
 	listWait     = 5 * time.Second // for a card that is in use, when keys are listed
+	rememberFor  = 5 * time.Second // keys of a card that has not been pulled: another program may make one on it
 	touchGrace   = 250 * time.Millisecond
 	refusalsEach = 3 * time.Second // at most one refusal is shown to the person in this time
 

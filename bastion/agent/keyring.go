@@ -28,7 +28,8 @@ type slot struct {
 	turn    chan struct{} // holds a token while nobody uses the card
 	waiting int           // of keyring.mu: who waits for the token or has it
 
-	known bool // of keyring.mu: keys are those of info
+	known bool      // of keyring.mu: keys are those of info
+	read  time.Time // of keyring.mu: when
 	info  CardInfo
 	keys  []Key
 }
@@ -85,7 +86,8 @@ func (k *keyring) forget(cards []CardInfo) {
 	}
 }
 
-// remembered returns the keys of a card that has not changed since they were read. Of a card that cannot say so they count while it is in use
+// remembered returns the keys of a card that has not changed since they were read. They count for a moment, since it does not show from outside
+// that another program made a key on the card, and as long as the card is in use here. Of a card that cannot say so they count while it is in use
 // here: it is there, then.
 func (k *keyring) remembered(info CardInfo) ([]Key, bool) {
 	k.mu.Lock()
@@ -94,7 +96,14 @@ func (k *keyring) remembered(info CardInfo) ([]Key, bool) {
 	if s == nil || !s.known || s.info != info || info.State == "" && len(s.turn) == 1 {
 		return nil, false
 	}
-	return s.keys, true
+	return s.keys, time.Since(s.read) < rememberFor || len(s.turn) == 0
+}
+
+// readMeanwhile is remembered for who has waited for the card's turn.
+func (k *keyring) readMeanwhile(s *slot, info CardInfo) ([]Key, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return s.keys, s.known && s.info == info && info.State != "" && time.Since(s.read) < rememberFor
 }
 
 // keys reads a card's keys, unless they are known.
@@ -108,7 +117,7 @@ func (k *keyring) keys(ctx context.Context, info CardInfo) ([]Key, *Refusal) {
 	if refusal != nil {
 		return nil, refusal
 	}
-	if keys, ok := k.remembered(info); ok && info.State != "" { // somebody else has read them meanwhile
+	if keys, ok := k.readMeanwhile(s, info); ok {
 		release()
 		return keys, nil
 	}
@@ -130,7 +139,7 @@ func (k *keyring) keys(ctx context.Context, info CardInfo) ([]Key, *Refusal) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	s.known, s.info, s.keys = true, info, keys
+	s.known, s.info, s.keys, s.read = true, info, keys, time.Now()
 	return keys, nil
 }
 
