@@ -58,6 +58,7 @@ func TestEnrollForesees(t *testing.T) {
 		name, want string
 		prepare    func(*fake, *fakeKey, *hardkey.Rules)
 	}{
+		{"imported", hardkey.Imported, func(_ *fake, k *fakeKey, _ *hardkey.Rules) { k.info.Origin = Imported }},
 		{"touch never", hardkey.TouchNever, func(_ *fake, k *fakeKey, _ *hardkey.Rules) { k.info.Touch = Never }},
 		{"touch cached", hardkey.TouchCached, func(_ *fake, k *fakeKey, _ *hardkey.Rules) { k.info.Touch = Cached }},
 		{"PIN never", hardkey.PINPolicy, func(_ *fake, k *fakeKey, _ *hardkey.Rules) { k.info.PINPolicy = Never }},
@@ -83,7 +84,6 @@ func TestEnrollFails(t *testing.T) {
 		want    string
 	}{
 		{"no key", func(f *fake, _ *scripted) { f.keys = nil }, NoKey, "there is no key in slot 9a of card 4711"},
-		{"imported", func(f *fake, _ *scripted) { f.keys[SlotAuthentication].info.Origin = Imported }, NoKey, "made elsewhere and imported"},
 		{"wrong PIN", func(_ *fake, p *scripted) { p.pin = "111222" }, WrongPIN, "2 tries left"},
 		{"blocked PIN", func(f *fake, _ *scripted) { f.tries[0].Left = 0 }, BlockedPIN, "blocked"},
 		{"no touch", func(f *fake, _ *scripted) { f.touched = false }, NoTouch, "not touched"},

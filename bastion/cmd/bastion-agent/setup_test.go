@@ -111,7 +111,7 @@ func TestEnrollRefusals(t *testing.T) {
 		{"imported", func() error {
 			_, err := card.Import(pivcard.KeyPlan{Slot: "9a", Touch: "always", PIN: "once"}, software)
 			return err
-		}, 1, []string{"made elsewhere and imported"}},
+		}, 3, []string{"made elsewhere and imported", "attestation_imported"}},
 		{"FIDO applet's chain", func() error {
 			if _, err := card.Generate(pivcard.KeyPlan{Slot: "9a", Algorithm: "p256", Touch: "always", PIN: "once"}); err != nil {
 				return err
