@@ -167,9 +167,8 @@ func (d state) short(c *command.Call, t *trust.Trust) error {
 		if err != nil {
 			return err
 		}
-		people, err := t.Approved(f.namespace, data, sigs)
-		if err != nil {
-			people = have(nil, err)
+		if _, err := t.Approved(f.namespace, data, sigs); err != nil {
+			people := have(nil, err)
 			fmt.Fprintf(c.Stderr, "fleetctl: warning: %s is signed by %d of %d present approvers (%s) and counts no more: `fleetctl %s` by %d more\n",
 				f.path, len(people), t.Threshold, strings.Join(people, ", "), f.verb, t.Threshold-len(people))
 		}
