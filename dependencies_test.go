@@ -20,14 +20,16 @@ func TestDependencies(t *testing.T) {
 	for _, tt := range []struct {
 		command string
 		never   []string // beginnings of paths that must not even be reviewed in
+		tags    string   // it is built with these, and with C
 	}{
-		{"bastion/cmd/bastion", []string{"modernc.org/", "google.golang.org/grpc", "github.com/hashicorp/", "mayfly/rebuild", "mayfly/tunnel", "mayfly/fleetctl", "mayfly/inventory/store"}},
-		{"bastion/cmd/bastion-alerts", []string{"modernc.org/", "google.golang.org/", "github.com/hashicorp/", "mayfly/rebuild", "mayfly/tunnel", "mayfly/fleetctl", "mayfly/inventory", "mayfly/policies"}},
-		{"rebuild/cmd/mayfly-stub", []string{"modernc.org/", "github.com/pelletier/", "mayfly/bastion", "mayfly/tunnel", "mayfly/fleetctl", "mayfly/inventory", "mayfly/policies/bundle"}},
-		{"rebuild/cmd/mayfly-init", []string{"modernc.org/", "mayfly/bastion", "mayfly/fleetctl", "mayfly/inventory/store"}},
+		{"bastion/cmd/bastion", []string{"modernc.org/", "google.golang.org/grpc", "github.com/hashicorp/", "mayfly/rebuild", "mayfly/tunnel", "mayfly/fleetctl", "mayfly/inventory/store"}, ""},
+		{"bastion/cmd/bastion-alerts", []string{"modernc.org/", "google.golang.org/", "github.com/hashicorp/", "mayfly/rebuild", "mayfly/tunnel", "mayfly/fleetctl", "mayfly/inventory", "mayfly/policies"}, ""},
+		{"bastion/cmd/bastion-agent", []string{"modernc.org/", "google.golang.org/", "github.com/hashicorp/", "mayfly/rebuild", "mayfly/tunnel", "mayfly/fleetctl", "mayfly/inventory"}, "pcsc"},
+		{"rebuild/cmd/mayfly-stub", []string{"modernc.org/", "github.com/pelletier/", "mayfly/bastion", "mayfly/tunnel", "mayfly/fleetctl", "mayfly/inventory", "mayfly/policies/bundle"}, ""},
+		{"rebuild/cmd/mayfly-init", []string{"modernc.org/", "mayfly/bastion", "mayfly/fleetctl", "mayfly/inventory/store"}, ""},
 	} {
 		var deps []string
-		for _, p := range goList(t, "-deps", "./"+tt.command) {
+		for _, p := range linked(t, tt.command, tt.tags) {
 			if !p.Standard {
 				deps = append(deps, p.ImportPath)
 			}
@@ -58,6 +60,34 @@ func TestDependencies(t *testing.T) {
 				slices.DeleteFunc(slices.Clone(deps), func(d string) bool { return slices.Contains(reviewed, d) }),
 				slices.DeleteFunc(slices.Clone(reviewed), func(d string) bool { return slices.Contains(deps, d) }))
 		}
+	}
+}
+
+// linked lists what a command links. Where it takes C, the go command only reads its files, so that no compiler has to be there.
+func linked(t *testing.T, command, tags string) []listed {
+	t.Helper()
+	if tags == "" {
+		return goList(t, "-deps", "./"+command)
+	}
+	return goListWith(t, []string{"CGO_ENABLED=1"}, "-tags="+tags, "-deps", "./"+command)
+}
+
+// TestCardLibrary holds the library that speaks to cards to the engineer's program: nothing else reaches PC/SC.
+func TestCardLibrary(t *testing.T) {
+	const library, program = "github.com/go-piv/piv-go/v2/piv", "bastion/cmd/bastion-agent"
+	found := false
+	for _, p := range goListWith(t, []string{"CGO_ENABLED=1"}, "-tags=pcsc", "./...") {
+		path, _ := inside(p.ImportPath)
+		switch {
+		case !slices.Contains(p.Imports, library):
+		case path == program:
+			found = true
+		default:
+			t.Errorf("%s imports %s, which only %s does", path, library, program)
+		}
+	}
+	if !found {
+		t.Errorf("%s does not import %s: the test would prove nothing", program, library)
 	}
 }
 
