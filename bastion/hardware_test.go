@@ -123,7 +123,7 @@ func TestEvidenceRefused(t *testing.T) {
 		{name: "no-policies", plan: softcard.Plan{Without: "policies"}, want: policies.AttestationExtensionMissing},
 		{name: "slot", plan: softcard.Plan{Slot: "9d"}, want: policies.AttestationSlot},
 		{name: "never", plan: softcard.Plan{Touch: softcard.TouchNever}, want: policies.AttestationTouchNever},
-		{name: "cached", plan: softcard.Plan{Touch: softcard.Cached}, want: policies.AttestationTouchCached},
+		{name: "cached", plan: softcard.Plan{Touch: softcard.TouchCached}, want: policies.AttestationTouchCached},
 		{name: "pin", plan: softcard.Plan{PIN: softcard.PINNever}, want: policies.AttestationPINPolicy},
 		{name: "firmware", plan: softcard.Plan{Firmware: [3]byte{5, 7, 1}}, want: policies.AttestationFirmware},
 		{name: "serial", plan: softcard.Plan{Serial: 666}, want: policies.AttestationSerialDenied},

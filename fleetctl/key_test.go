@@ -43,7 +43,7 @@ func scriptCard(ts *testscript.TestScript, neg bool, args []string) {
 	for _, arg := range args[1:] {
 		switch key, value, _ := strings.Cut(arg, "="); key {
 		case "touch":
-			plan.Touch = map[string]byte{"never": softcard.TouchNever, "cached": softcard.Cached}[value]
+			plan.Touch = map[string]byte{"never": softcard.TouchNever, "cached": softcard.TouchCached}[value]
 		case "firmware":
 			_, err := fmt.Sscanf(value, "%d.%d.%d", &plan.Firmware[0], &plan.Firmware[1], &plan.Firmware[2])
 			ts.Check(err)

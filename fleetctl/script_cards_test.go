@@ -83,16 +83,16 @@ func scriptCards(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Check(err)
 		} else {
 			m.serial++
-			card, err := m.piv.Card(m.card(ts, words))
-			ts.Check(err)
+			plan := softcard.Plan{Type: ssh.KeyAlgoECDSA256, Serial: m.card(ts, words)}
 			if len(words) > 2 {
 				touch, err := strconv.ParseUint(words[2], 10, 8)
 				ts.Check(err)
-				card.Touch = byte(touch)
+				plan.Touch = byte(touch)
 			}
-			signer, err = card.Signer()
+			key, err := m.piv.Make(plan)
 			ts.Check(err)
-			shown, err = card.Show(c)
+			signer = key.Signer
+			shown, err = key.Shown(c)
 			ts.Check(err)
 		}
 		public := trust.FormatKey(signer.PublicKey())

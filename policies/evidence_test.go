@@ -90,7 +90,7 @@ func TestEvidenceDecides(t *testing.T) {
 		{"another slot", card(t, softcard.Plan{Slot: "9c"}), nil, AttestationSlot},
 		{"another slot that counts", card(t, softcard.Plan{Slot: "9c"}), func(p *Policy, _ *Key) { p.Hardware.Slots = []string{"9c"} }, Allowed},
 		{"touch never", card(t, softcard.Plan{Touch: softcard.TouchNever}), nil, AttestationTouchNever},
-		{"touch cached", card(t, softcard.Plan{Touch: softcard.Cached}), nil, AttestationTouchCached},
+		{"touch cached", card(t, softcard.Plan{Touch: softcard.TouchCached}), nil, AttestationTouchCached},
 		{"PIN never", card(t, softcard.Plan{PIN: softcard.PINNever}), nil, AttestationPINPolicy},
 		{"PIN never, where it may", card(t, softcard.Plan{PIN: softcard.PINNever}), func(p *Policy, _ *Key) { p.Hardware.PINPolicies = []string{"never"} }, Allowed},
 		{"PIN never, with verify_required", card(t, softcard.Plan{PIN: softcard.PINNever}), func(p *Policy, _ *Key) {

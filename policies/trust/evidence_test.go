@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
 	"mayfly/bastion/hardkey"
 	"mayfly/testenv/softcard"
 	"mayfly/testenv/softkey"
@@ -30,20 +32,15 @@ func maker(t testing.TB, applet string) *softcard.Maker {
 // withCard is a person whose key is in a PIV card.
 func withCard(t testing.TB, m *softcard.Maker, name string, serial uint32, touch byte) Person {
 	t.Helper()
-	c, err := m.Card(serial)
+	k, err := m.Make(softcard.Plan{Type: ssh.KeyAlgoECDSA256, Serial: serial, Touch: touch})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Touch = touch
-	s, err := c.Signer()
+	shown, err := k.Shown(challenge(name))
 	if err != nil {
 		t.Fatal(err)
 	}
-	shown, err := c.Show(challenge(name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return Person{Name: name, Keys: []string{line(s)}, Shown: []hardkey.Shown{shown}}
+	return Person{Name: name, Keys: []string{k.Public()}, Shown: []hardkey.Shown{shown}}
 }
 
 // withSecurityKey is a person whose key is in a FIDO2 authenticator.
@@ -60,15 +57,13 @@ func withSecurityKey(t testing.TB, m *softcard.Maker, name string) Person {
 	return Person{Name: name, Keys: []string{FormatKey(key.Public())}, Shown: []hardkey.Shown{shown}}
 }
 
-const touchAlways, touchCached = 2, 3
-
 // A test fleet takes cards of test issuers, and verifies what they show all the same, each time the file is read.
 func TestCards(t *testing.T) {
 	m, other := maker(t, hardkey.KindPIV), maker(t, hardkey.KindPIV)
 	p := newPeople(t)
 	p.Hardware.TestIssuers = []hardkey.Issuer{m.Issuer()}
-	p.Approvers[1] = withCard(t, m, "bert", 7001, touchAlways)
-	p.Recovery.People[0] = withCard(t, m, "rosa", 7002, touchAlways)
+	p.Approvers[1] = withCard(t, m, "bert", 7001, softcard.TouchAlways)
+	p.Recovery.People[0] = withCard(t, m, "rosa", 7002, softcard.TouchAlways)
 	good, err := p.Marshal()
 	if err != nil {
 		t.Fatal(err)
@@ -94,8 +89,8 @@ func TestCards(t *testing.T) {
 			t.Test, t.Hardware.TestIssuers = false, nil
 			t.Approvers, t.Threshold = t.Approvers[1:2], 1
 		}, hardkey.Chain},
-		{"touch policy cached", func(tr *Trust) { tr.Approvers[1] = withCard(t, m, "bert", 7001, touchCached) }, hardkey.TouchCached},
-		{"firmware", func(t *Trust) { t.Hardware.MinFirmware = "5.7.2" }, hardkey.Firmware},
+		{"touch policy cached", func(tr *Trust) { tr.Approvers[1] = withCard(t, m, "bert", 7001, softcard.TouchCached) }, hardkey.TouchCached},
+		{"firmware", func(t *Trust) { t.Hardware.MinFirmware = "5.7.5" }, hardkey.Firmware},
 		{"serial number denied", func(t *Trust) { t.Hardware.SerialsDeny = []uint32{7001} }, hardkey.SerialDenied},
 		{"slot", func(t *Trust) { t.Hardware.Slots = []string{"82"} }, hardkey.Slot},
 		{"PIN policy", func(t *Trust) { t.Hardware.PINPolicies = []string{"always"} }, hardkey.PINPolicy},
@@ -103,10 +98,10 @@ func TestCards(t *testing.T) {
 			s := &t.Approvers[1].Shown[0]
 			s.Challenge = strings.Replace(s.Challenge, "15:00:00Z", "15:00:01Z", 1)
 		}, hardkey.Signature},
-		{"one card of two people", func(tr *Trust) { tr.Approvers[2] = withCard(t, m, "cleo", 7001, touchAlways) },
+		{"one card of two people", func(tr *Trust) { tr.Approvers[2] = withCard(t, m, "cleo", 7001, softcard.TouchAlways) },
 			"the card with serial number 7001 is also approver bert's"},
 		{"one card in two roles", func(tr *Trust) {
-			tr.Recovery.People[0] = withCard(t, m, "bert", 7001, touchAlways)
+			tr.Recovery.People[0] = withCard(t, m, "bert", 7001, softcard.TouchAlways)
 		}, "the card with serial number 7001 is also approver bert's"},
 	} {
 		changed, err := Parse(good)
@@ -119,7 +114,7 @@ func TestCards(t *testing.T) {
 		}
 	}
 	// Two slots of one person's card are one voice, and are no harm.
-	second := withCard(t, m, "bert", 7001, touchAlways)
+	second := withCard(t, m, "bert", 7001, softcard.TouchAlways)
 	bert := &read.Approvers[1]
 	bert.Keys, bert.Shown = append(bert.Keys, second.Keys...), append(bert.Shown, second.Shown...)
 	if err := read.Check(); err != nil {
@@ -132,7 +127,7 @@ func TestAdvanceEvidence(t *testing.T) {
 	m := maker(t, hardkey.KindPIV)
 	p := newPeople(t)
 	p.Hardware.TestIssuers = []hardkey.Issuer{m.Issuer()}
-	p.Approvers[1] = withCard(t, m, "bert", 7001, touchAlways)
+	p.Approvers[1] = withCard(t, m, "bert", 7001, softcard.TouchAlways)
 	for name, tt := range map[string]struct {
 		change func(*Trust)
 		want   string
@@ -143,7 +138,7 @@ func TestAdvanceEvidence(t *testing.T) {
 			t.Recovery.People[0] = Person{Name: "rosa", Keys: t.Approvers[1].Keys}
 			t.Approvers = slices.Delete(t.Approvers, 1, 2)
 		}, LostEvidence},
-		"shown anew": {func(tr *Trust) { tr.Approvers[1] = withCard(t, m, "bert", 7005, touchAlways) }, ""},
+		"shown anew": {func(tr *Trust) { tr.Approvers[1] = withCard(t, m, "bert", 7005, softcard.TouchAlways) }, ""},
 		"kept":       {func(t *Trust) { t.Threshold = 1 }, ""},
 	} {
 		data, sigs := signed(t, p.next(t, tt.change), p.anna, p.cleo)

@@ -16,13 +16,13 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"mayfly/bastion/hardkey"
-	"mayfly/internal/sshsig"
+	"mayfly/policies/enrolment"
 )
 
 // Policies of keys, as an attestation has them.
 const (
-	PINNever, PINOnce               = 1, 2
-	TouchNever, TouchAlways, Cached = 1, 2, 3
+	PINNever, PINOnce                    = 1, 2
+	TouchNever, TouchAlways, TouchCached = 1, 2, 3
 )
 
 // Plan is what an attestation is to say. The zero value is a good one of an Ed25519 key.
@@ -105,15 +105,8 @@ func (k *Key) Public() string {
 
 // Shown answers a challenge.
 func (k *Key) Shown(c hardkey.Challenge) (hardkey.Shown, error) {
-	armored, err := sshsig.Sign(k.Signer, hardkey.Namespace, c.Signed())
-	if err != nil {
-		return hardkey.Shown{}, err
-	}
-	sig, err := sshsig.Parse(armored)
-	if err != nil {
-		return hardkey.Shown{}, err
-	}
-	return hardkey.Shown{Kind: hardkey.KindPIV, Challenge: c.String(), Attestation: k.attestation, Signature: base64.StdEncoding.EncodeToString(sig.Blob())}, nil
+	answer, err := enrolment.Answer(k.Signer, c)
+	return hardkey.Shown{Kind: hardkey.KindPIV, Challenge: c.String(), Attestation: k.attestation, Signature: answer}, err
 }
 
 func newPrivate(kind string) (crypto.Signer, error) {
