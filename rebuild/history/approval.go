@@ -35,14 +35,13 @@ func (r *Repository) approvals(ctx context.Context) (map[string]string, error) {
 	if _, err := r.run(ctx, nil, maxSaid, "rev-parse", "--verify", "--quiet", Notes); err != nil {
 		return notes, nil // nobody has approved anything
 	}
-	list, err := r.run(ctx, nil, maxTree, "ls-tree", "-r", "-z", "--full-tree", Notes)
+	list, err := r.tree(ctx, Notes)
 	if err != nil {
 		return nil, err
 	}
-	for entry := range strings.SplitSeq(strings.TrimSuffix(string(list), "\x00"), "\x00") {
-		about, path, _ := strings.Cut(entry, "\t")
-		if parts := strings.Fields(about); len(parts) == 3 && parts[1] == "blob" {
-			notes[strings.ReplaceAll(path, "/", "")] = parts[2] // git spreads many notes over directories
+	for _, e := range list {
+		if e.kind == "blob" {
+			notes[strings.ReplaceAll(e.path, "/", "")] = e.id // git spreads many notes over directories
 		}
 	}
 	return notes, nil
@@ -67,7 +66,7 @@ func approvers(people People, c Change, note []byte) (names, rejected []string) 
 		}
 		name, ok := people.owner(s.Key())
 		if !ok {
-			reject("%s is nobody's enrolled key", fingerprint(s.Key()))
+			reject("%s is nobody's enrolled key", ssh.FingerprintSHA256(s.Key()))
 			continue
 		}
 		if err := s.Verify(Namespace, c.Message()); err != nil {
@@ -92,5 +91,3 @@ func (r *Repository) Approve(ctx context.Context, c Change, signer ssh.Signer) e
 		"notes", "--ref", Notes, "append", "-F", "-", c.Commit)
 	return err
 }
-
-func fingerprint(key ssh.PublicKey) string { return ssh.FingerprintSHA256(key) }

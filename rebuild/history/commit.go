@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 
+	"golang.org/x/crypto/ssh"
+
 	"mayfly/internal/sshsig"
 )
 
@@ -106,7 +108,7 @@ func (c *commit) signer(people People) (string, error) {
 	}
 	name, ok := people.owner(s.Key())
 	if !ok {
-		return "", refuse(SignerUnknown, c.id, "its signature is by %s, nobody's enrolled key", fingerprint(s.Key()))
+		return "", refuse(SignerUnknown, c.id, "its signature is by %s, nobody's enrolled key", ssh.FingerprintSHA256(s.Key()))
 	}
 	if err := s.Verify(gitNamespace, c.signed); err != nil {
 		return "", refuse(BadSignature, c.id, "the signature by %s does not hold: %v", name, err)

@@ -6,9 +6,12 @@
 // and the SHA-256 of all that the commit's tree holds, so that nothing rests on SHA-1 alone. See docs/formats/history.md.
 //
 //	git.go       the repository, through git's own program, with nothing of the machine's or the user's configuration
+//	objects.go   many objects by one process of it
 //	commit.go    a commit object, its signature and what was signed
+//	tree.go      what a tree has, path by path
 //	content.go   the SHA-256 of a tree's content
 //	approval.go  what an approval says, and the notes they stand in
 //	verify.go    the rule
+//	refusal.go   why a history does not pass
 //	export.go    the files of a commit
 package history

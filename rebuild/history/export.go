@@ -1,7 +1,6 @@
 package history
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,7 +20,7 @@ func (r *Repository) Export(ctx context.Context, commit, dir string) (err error)
 		return fmt.Errorf("exporting %s: %w", short(commit), err)
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
-	list, err := r.run(ctx, nil, maxTree, "ls-tree", "-r", "-z", "--full-tree", commit)
+	list, err := r.tree(ctx, commit)
 	if err != nil {
 		return err
 	}
@@ -30,48 +29,40 @@ func (r *Repository) Export(ctx context.Context, commit, dir string) (err error)
 		return err
 	}
 	defer func() { err = errors.Join(err, o.close()) }()
-	for entry := range bytes.SplitSeq(bytes.TrimSuffix(list, []byte{0}), []byte{0}) {
-		if len(entry) == 0 {
-			continue // an empty tree
-		}
-		about, path, ok := strings.Cut(string(entry), "\t")
-		parts := strings.Fields(about) // mode, type, id
-		if !ok || len(parts) != 3 {
-			return fmt.Errorf("listing %s: %q", commit, entry)
-		}
-		if err := o.export(root, parts[0], parts[2], path); err != nil {
-			return fmt.Errorf("exporting %s of %s: %w", path, short(commit), err)
+	for _, e := range list {
+		if err := o.export(root, e); err != nil {
+			return fmt.Errorf("exporting %s of %s: %w", e.path, short(commit), err)
 		}
 	}
 	return nil
 }
 
 // export writes one file where there was none. A link that leads out of the directory is made, as the commit has it, and never followed.
-func (o *objects) export(root *os.Root, mode, id, path string) error {
-	if i := strings.LastIndexByte(path, '/'); i >= 0 {
-		if err := root.MkdirAll(path[:i], 0o755); err != nil {
+func (o *objects) export(root *os.Root, e entry) error {
+	if i := strings.LastIndexByte(e.path, '/'); i >= 0 {
+		if err := root.MkdirAll(e.path[:i], 0o755); err != nil {
 			return err
 		}
 	}
 	permissions := os.FileMode(0o644)
-	switch mode {
+	switch e.mode {
 	case modeFile:
 	case modeProgram:
 		permissions = 0o755
 	case modeLink:
-		target, err := o.content(id, "blob", maxLink)
+		target, err := o.content(e.id, "blob", maxLink)
 		if err != nil {
 			return err
 		}
-		return root.Symlink(string(target), path)
+		return root.Symlink(string(target), e.path)
 	default:
-		return fmt.Errorf("mode %s", mode)
+		return fmt.Errorf("mode %s", e.mode)
 	}
-	f, err := root.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, permissions)
+	f, err := root.OpenFile(e.path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, permissions)
 	if err != nil {
 		return err
 	}
-	err = o.read(id, "blob", func(content io.Reader, _ int64) error {
+	err = o.read(e.id, "blob", func(content io.Reader, _ int64) error {
 		_, err := io.Copy(f, content)
 		return err
 	})
