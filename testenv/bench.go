@@ -36,7 +36,7 @@ module, in alternating runs. A ratio is the median over the paired runs, and mor
 			return err
 		}
 		needs := slices.Concat(demoNeeds, []debian.Need{{Name: "iperf3", Package: "iperf3"}})
-		if done, err := e.asRoot(ctx, c, "bench tunnel", needs); done || err != nil {
+		if done, err := e.asRoot(ctx, c, "bench tunnel", needs, nil); done || err != nil {
 			return err
 		}
 		defer e.giveCaches(ctx)
@@ -87,7 +87,7 @@ runs, and more is better for us.`,
 		if *profile != "" {
 			needs = append(needs, debian.Need{Name: "perf", Package: "linux-perf"})
 		}
-		if done, err := e.asRoot(ctx, c, "bench bastion", needs); done || err != nil {
+		if done, err := e.asRoot(ctx, c, "bench bastion", needs, nil); done || err != nil {
 			return err
 		}
 		defer e.giveCaches(ctx)

@@ -10,19 +10,17 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
+	"sync"
+	"syscall"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/knownhosts"
 
 	"mayfly/inventory"
 	"mayfly/rebuild/power"
-	"mayfly/testenv/netlab"
-	"mayfly/testenv/softkey"
 )
 
 // canary is a random word that was put into one server in one way. It exists in this process's memory and, until the server is
@@ -71,37 +69,37 @@ func (d *demo) plant(ctx context.Context, server string) (release func(), err er
 	return release, nil
 }
 
-// throughBastion opens a connection to a server's SSH port as alice. Host keys are checked against the fleet's CA.
-func (d *demo) throughBastion(ctx context.Context, key *softkey.Key, server string) (conn *ssh.Client, inner io.ReadWriteCloser, err error) {
-	known, err := knownhosts.New(d.e.fleet("public", "known_hosts"))
+// throughBastion opens a stream to a server's SSH port as alice, with OpenSSH's client: her agent signs for no other. Closing it ends ssh.
+func (d *demo) throughBastion(ctx context.Context, server string) (io.ReadWriteCloser, error) {
+	cmd := d.sshCommand(ctx, engineer, bastionName, "-W", server+":22")
+	stdin, err := cmd.StdinPipe()
 	if err != nil {
-		return nil, nil, fmt.Errorf("reading known_hosts: %w", err)
+		return nil, err
 	}
-	raw, err := d.e.lab.Client.DialContext(ctx, "tcp", netip.AddrPortFrom(netlab.Bastion, bastionPort).String(), netlab.Engineer)
+	stdout, err := cmd.StdoutPipe()
 	if err != nil {
-		return nil, nil, fmt.Errorf("dialling the bastion: %w", err)
+		return nil, err
 	}
-	if err := raw.SetDeadline(time.Now().Add(sshLimit)); err != nil {
-		return nil, nil, errors.Join(err, raw.Close())
+	if err := d.e.lab.Client.Start(cmd); err != nil {
+		return nil, fmt.Errorf("opening %s through the bastion: %w", server, err)
 	}
-	name := bastionName + "." + fleetDomain + ":22"
-	c, channels, requests, err := ssh.NewClientConn(raw, name, &ssh.ClientConfig{
-		User: engineer, Auth: []ssh.AuthMethod{ssh.PublicKeys(key.Signer(softkey.Always))}, HostKeyCallback: known,
-		HostKeyAlgorithms: []string{ssh.CertAlgoED25519v01},
-	})
-	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("logging in at the bastion: %w", err), raw.Close())
-	}
-	if err := raw.SetDeadline(time.Time{}); err != nil {
-		return nil, nil, errors.Join(err, c.Close())
-	}
-	client := ssh.NewClient(c, channels, requests)
-	stream, err := client.DialContext(ctx, "tcp", server+":22")
-	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("opening %s: %w", server, err), client.Close())
-	}
-	return client, stream, nil
+	return &passage{stdout, stdin, sync.OnceValue(func() error {
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return fmt.Errorf("ending ssh: %w", err)
+		}
+		_ = cmd.Wait() // it says that it was ended, or that the other side had gone
+		return nil
+	})}, nil
 }
+
+// passage is a stream through the bastion. An SSH connection over it closes it from more than one goroutine.
+type passage struct {
+	io.Reader
+	io.Writer
+	end func() error // once
+}
+
+func (p *passage) Close() error { return p.end() }
 
 // errHeld ends a login that was only half made.
 var errHeld = errors.New("the login was never meant to be finished")
@@ -109,7 +107,7 @@ var errHeld = errors.New("the login was never meant to be finished")
 // halfLogin begins a login at a server under the given account name and holds it there: sshd has logged the name, which no account
 // has, and waits for a key.
 func (d *demo) halfLogin(ctx context.Context, server, user string) (end func(), err error) {
-	client, stream, err := d.throughBastion(ctx, d.clients.alice, server)
+	stream, err := d.throughBastion(ctx, server)
 	if err != nil {
 		return nil, err
 	}
@@ -129,16 +127,16 @@ func (d *demo) halfLogin(ctx context.Context, server, user string) (end func(), 
 	}()
 	end = func() {
 		close(release)
-		client.Close()
+		stream.Close()
 		<-done
 	}
 	select {
 	case <-asked:
 		return end, nil
 	case <-done:
-		return nil, errors.Join(errors.New("the server ended the login early"), client.Close())
+		return nil, errors.Join(errors.New("the server ended the login early"), stream.Close())
 	case <-ctx.Done():
-		client.Close()
+		stream.Close()
 		return nil, ctx.Err()
 	}
 }

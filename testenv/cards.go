@@ -22,13 +22,26 @@ type cards struct {
 	e      *environment
 }
 
+// issuerFile is the maker's. It is there if the environment has cards.
+func (e *environment) issuerFile() string { return e.path("cards", "issuer") }
+
+// hasCards tells whether people hold virtual cards; else they hold software keys.
+func (e *environment) hasCards() bool {
+	_, err := os.Stat(e.issuerFile())
+	return err == nil
+}
+
+func (e *environment) cardsOf(readers int) *cards {
+	return &cards{Place: pcscd.Place{Dir: e.path("pcscd"), Readers: readers}, issuer: e.issuerFile(), e: e}
+}
+
 // control is the socket at which a card is held in the hand (pivcard.Ask).
 func (c *cards) control(name string) string { return c.e.path("cards", name+".sock") }
 
-// startCards starts a pcscd and plugs a card for each name into a reader of it, in that order. The lab has to be there, and testenv
+// startCards starts a pcscd and plugs a card for each name into a reader of it, in that order; they are touched whenever they ask. The lab has to be there, and testenv
 // to be built.
 func (e *environment) startCards(ctx context.Context, names ...string) (*cards, error) {
-	c := &cards{Place: pcscd.Place{Dir: e.path("pcscd"), Readers: len(names)}, issuer: e.path("cards", "issuer"), e: e}
+	c := e.cardsOf(len(names))
 	daemon, err := c.Prepare()
 	if err != nil {
 		return nil, err
@@ -46,7 +59,7 @@ func (e *environment) startCards(ctx context.Context, names ...string) (*cards, 
 	}
 	for reader, name := range names {
 		card := exec.Command(e.bin("testenv"), "pivcard", "serve", "--card", e.path("cards", name), "--issuer", c.issuer,
-			"--reader", net.JoinHostPort("127.0.0.1", strconv.Itoa(c.Port(reader))), "--control", c.control(name))
+			"--reader", net.JoinHostPort("127.0.0.1", strconv.Itoa(c.Port(reader))), "--control", c.control(name), "--touch", "auto")
 		card.Dir, card.Env = e.dir, e.environ()
 		if err := e.startReady(ctx, "card-"+name, card, func(ctx context.Context) error { return c.AwaitCard(ctx, reader) }); err != nil {
 			return nil, err

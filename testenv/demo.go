@@ -46,8 +46,6 @@ type demo struct {
 	r *report
 	c *command.Call
 
-	clients keys // of engineers
-
 	agents   map[string]*supervise.Process
 	canaries map[string][]canary // by server
 	before   map[string]identity // of each server before it was rebuilt
@@ -68,7 +66,7 @@ func runDemo(ctx context.Context, c *command.Call) (err error) {
 	ctx, cancel := lifeline(ctx, c.Stdin)
 	defer cancel()
 	began := time.Now()
-	e, done, err := open(ctx, c, "demo", demoNeeds)
+	e, done, err := open(ctx, c, "demo", demoNeeds, cardNeeds)
 	if done || err != nil {
 		return err
 	}
@@ -124,12 +122,12 @@ func newDemo(e *environment, c *command.Call) *demo {
 }
 
 // open finds the environment, gets what the verb needs, takes the environment and sweeps what a killed run left.
-func open(ctx context.Context, c *command.Call, verb string, needs []debian.Need) (e *environment, done bool, err error) {
+func open(ctx context.Context, c *command.Call, verb string, needs, wanted []debian.Need) (e *environment, done bool, err error) {
 	e, err = newEnvironment()
 	if err != nil {
 		return nil, true, err
 	}
-	if done, err = e.asRoot(ctx, c, verb, needs); done || err != nil {
+	if done, err = e.asRoot(ctx, c, verb, needs, wanted); done || err != nil {
 		return nil, done, err
 	}
 	if err := e.take(); err != nil {
@@ -179,6 +177,9 @@ func (d *demo) must(name string, f func() (string, error)) error {
 func (d *demo) fleetctl(ctx context.Context, args ...string) (string, error) {
 	cmd := d.e.command(ctx, d.e.bin("fleetctl"), args...)
 	cmd.Dir = d.e.fleet()
+	if d.e.hasCards() {
+		cmd.Env = append(cmd.Env, "SSH_AUTH_SOCK="+d.e.cardSocket())
+	}
 	return outputOf(cmd, d.e.lab.Core.Start)
 }
 

@@ -26,6 +26,16 @@ func (d *demo) markAudit() (err error) {
 
 // awaitReason waits until the audit log, after the mark, gives the reason.
 func (d *demo) awaitReason(ctx context.Context, reason string) error {
+	return d.awaitFresh(ctx, func(fresh []byte) error {
+		if !bytes.Contains(fresh, []byte(`"reason":"`+reason+`"`)) {
+			return fmt.Errorf("the audit log does not say %s", reason)
+		}
+		return nil
+	})
+}
+
+// awaitFresh waits until what the audit log says after the mark holds.
+func (d *demo) awaitFresh(ctx context.Context, holds func(fresh []byte) error) error {
 	ctx, cancel := context.WithTimeout(ctx, auditLimit)
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
@@ -35,12 +45,12 @@ func (d *demo) awaitReason(ctx context.Context, reason string) error {
 		if err != nil {
 			return err
 		}
-		if bytes.Contains(fresh, []byte(`"reason":"`+reason+`"`)) {
+		if err = holds(fresh); err == nil {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the audit log does not say %s; since then it says:\n%s", reason, fresh)
+			return fmt.Errorf("%w; since then the audit log says:\n%s", err, fresh)
 		case <-tick.C:
 		}
 	}

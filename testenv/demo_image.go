@@ -16,22 +16,21 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"mayfly/bastion/hardkey"
 	"mayfly/internal/canonical"
 	"mayfly/policies/trust"
 	"mayfly/testenv/dnsroot"
+	"mayfly/testenv/pivcard"
 	"mayfly/testenv/softkey"
 )
 
 // envTestCache names a directory in which tests share packages and images.
 const envTestCache = "MAYFLY_TEST_CACHE"
 
-// approvers of the lab, who hold software keys.
+// approvers of the lab.
 var approvers = []string{"ana", "bo", "cy"}
 
 const threshold = 2
-
-// keys are the engineers' software keys.
-type keys struct{ alice, bob *softkey.Key }
 
 // releaseVersion is the lab's release.
 const releaseVersion = "1"
@@ -46,7 +45,12 @@ func (d *demo) image(ctx context.Context) error {
 	if shared := os.Getenv(envTestCache); shared != "" {
 		packages = filepath.Join(shared, "packages")
 	}
-	if err := d.must("packages locked by hash", func() (string, error) {
+	// The cards get ready while packages come over the network.
+	waiting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ready := make(chan error, 1)
+	go func() { ready <- d.people(waiting) }()
+	locked := d.must("packages locked by hash", func() (string, error) {
 		if _, err := d.e.output(ctx, d.e.bin("fleetctl"), "image", "lock", "--packages", packages, "--out", d.e.path("image.lock")); err != nil {
 			return "", err
 		}
@@ -58,7 +62,14 @@ func (d *demo) image(ctx context.Context) error {
 			return "", errors.New("the lock file names neither a kernel nor an SSH server")
 		}
 		return fmt.Sprintf("%d lines, %d bytes", strings.Count(string(data), "\n"), len(data)), nil
-	}); err != nil {
+	})
+	if locked != nil {
+		cancel()
+	}
+	if err := errors.Join(locked, <-ready); err != nil {
+		return err
+	}
+	if err := d.ceremony(ctx); err != nil {
 		return err
 	}
 	return d.must("image built twice, the same bit for bit", func() (string, error) {
@@ -89,7 +100,7 @@ func (d *demo) image(ctx context.Context) error {
 
 func mb(n int64) float64 { return float64(n) / 1e6 }
 
-// makeFleet lays keys, DNS zone, fleet.toml and policy.toml, makes the lab, and runs `fleetctl init`.
+// makeFleet lays software keys, DNS zone, fleet.toml and policy.toml, and makes the lab.
 func (d *demo) makeFleet(ctx context.Context) error {
 	if err := d.e.build(ctx, d.c.Stderr); err != nil {
 		return err
@@ -115,10 +126,17 @@ func (d *demo) makeFleet(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := d.engineers(); err != nil {
+	var issuers []pivcard.DeviceIssuer
+	if d.e.lacking == "" {
+		if issuers, err = d.layCards(); err != nil {
+			return err
+		}
+	}
+	people, err := d.softwareKeys()
+	if err != nil {
 		return err
 	}
-	policy, err := policyText(d.clients.alice.Authorized(), d.clients.bob.Authorized(), now)
+	policy, err := policyText(people, issuers, now)
 	if err != nil {
 		return err
 	}
@@ -129,33 +147,62 @@ func (d *demo) makeFleet(ctx context.Context) error {
 			return err
 		}
 	}
-	args := []string{"init", "--threshold", fmt.Sprint(threshold)}
-	for _, name := range approvers {
-		if err := softwareKey(d.e.path("keys", name), name+" (software test key)"); err != nil {
-			return err
-		}
-		args = append(args, "--approver", name+"="+d.e.path("keys", name)+".pub")
+	return nil
+}
+
+// people has those who hold cards enrol. Where there can be no cards, it says so.
+func (d *demo) people(ctx context.Context) error {
+	if d.e.hasCards() {
+		return d.must("engineer and approvers hold virtual YubiKeys in the real pcscd", func() (string, error) { return d.makeCards(ctx) })
 	}
-	if err := softwareKey(d.e.path("keys", witnessName), "the witness "+witnessName); err != nil {
+	d.say("  SOFTWARE KEYS in place of virtual YubiKeys, of engineer and approvers: %s", d.e.lacking)
+	d.r.add("engineer and approvers hold software keys in place of virtual YubiKeys", d.e.lacking, nil, 0)
+	return nil
+}
+
+// ceremony runs `fleetctl init` with the approvers' keys, and puts the engineer's card into the policy.
+func (d *demo) ceremony(ctx context.Context) error {
+	args := []string{"init", "--threshold", fmt.Sprint(threshold), "--witness", witnessName + "=" + d.e.path("keys", witnessName) + ".pub"}
+	for _, name := range approvers {
+		args = append(args, "--approver", name+"="+d.e.request(name))
+	}
+	if !d.e.hasCards() {
+		_, err := d.fleetctl(ctx, args...)
 		return err
 	}
-	_, err = d.fleetctl(ctx, append(args, "--witness", witnessName+"="+d.e.path("keys", witnessName)+".pub")...)
+	if _, err := d.fleetctl(ctx, append(args, "--hardware", d.e.path("cards", "rules.toml"))...); err != nil {
+		return err
+	}
+	_, err := d.fleetctl(ctx, "key", "add", d.e.request(engineer))
 	return err
 }
 
-// engineers makes the engineers' software authenticators.
-func (d *demo) engineers() error {
-	for name, key := range map[string]**softkey.Key{engineer: &d.clients.alice, colleague: &d.clients.bob} {
-		k, err := softkey.New(rand.Reader)
-		if err != nil {
-			return err
-		}
-		if err := k.Save(d.e.path("keys", name)); err != nil {
-			return err
-		}
-		*key = k
+// softwareKeys makes the keys that are in no card, and returns the engineers with those that are theirs.
+func (d *demo) softwareKeys() (people []person, err error) {
+	plain := []string{witnessName, stranger}
+	if !d.e.hasCards() {
+		plain = append(plain, approvers...)
 	}
-	return nil
+	for _, name := range plain {
+		if err := softwareKey(d.e.path("keys", name), name+" (software test key)"); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range []string{engineer, colleague} {
+		p := person{Name: name}
+		if name == colleague || !d.e.hasCards() {
+			k, err := softkey.New(rand.Reader)
+			if err != nil {
+				return nil, err
+			}
+			if err := k.Save(d.e.path("keys", name)); err != nil {
+				return nil, err
+			}
+			p.Key = k.Authorized()
+		}
+		people = append(people, p)
+	}
+	return people, nil
 }
 
 // softwareKey writes an Ed25519 key pair in OpenSSH's form, 0600.
@@ -200,11 +247,25 @@ func (d *demo) trust(ctx context.Context) error {
 		if err != nil || !slices.Equal(again, data) {
 			return "", fmt.Errorf("trust.json is not in canonical form: %v", err)
 		}
-		return "ana, bo and cy hold software keys; trust.json says test", nil
+		proven := 0
+		for _, p := range t.Approvers {
+			for _, s := range p.Shown {
+				if s.Kind == hardkey.KindPIV {
+					proven++
+				}
+			}
+		}
+		if !d.e.hasCards() {
+			return "ana, bo and cy hold software keys; trust.json says test", nil
+		}
+		if proven != len(approvers) {
+			return "", fmt.Errorf("%d keys of approvers have a card's evidence", proven)
+		}
+		return "ana, bo and cy hold cards, whose evidence is in trust.json, which says test", nil
 	})
 	release := d.e.fleet("public", "releases", releaseVersion)
 	sign := func(what []string, name string) (string, error) {
-		return d.fleetctl(ctx, append(what, "--key", d.e.path("keys", name))...)
+		return d.fleetctl(ctx, append(what, "--key", d.e.approverKey(name))...)
 	}
 	image := []string{"image", "sign", "--release", releaseVersion}
 	if _, err := sign(image, "ana"); err != nil {
@@ -214,7 +275,7 @@ func (d *demo) trust(ctx context.Context) error {
 		return d.refusedBy(ctx, "image", "verify", "--release", release)
 	})
 	d.r.check("a second signature of the same person is refused", func() (string, error) {
-		return d.refusedBy(ctx, append(image, "--key", d.e.path("keys", "ana"))...)
+		return d.refusedBy(ctx, append(image, "--key", d.e.approverKey("ana"))...)
 	})
 	if err := d.must("release signed by two of three, and in use", func() (string, error) {
 		if _, err := sign(image, "bo"); err != nil {

@@ -19,7 +19,7 @@ import (
 
 // sshCommand is OpenSSH's client inside the client's namespace, with an agent and nothing of this machine's configuration.
 func (d *demo) sshCommand(ctx context.Context, agent string, args ...string) *exec.Cmd {
-	cmd := d.e.command(ctx, "ssh", append([]string{"-F", d.sshConfig(), "-o", "BatchMode=yes", "-o", "ConnectTimeout=20"}, args...)...)
+	cmd := d.e.command(ctx, "ssh", append([]string{"-F", d.sshConfig(agent), "-o", "BatchMode=yes", "-o", "ConnectTimeout=20"}, args...)...)
 	if agent != "" {
 		cmd.Env = append(cmd.Env, "SSH_AUTH_SOCK="+d.agentSocket(agent))
 	} else {
@@ -52,6 +52,12 @@ func (d *demo) login(ctx context.Context) error {
 		}); err != nil {
 			return err
 		}
+	}
+	if d.e.hasCards() {
+		for _, m := range machines {
+			d.r.check("one touch of the card for each hop to "+m.Name+", and the record says with what", func() (string, error) { return d.cardLogin(ctx, m.Name) })
+		}
+		d.r.check("fleetctl key show tells the key's evidence and last use", func() (string, error) { return d.keyShown(ctx) })
 	}
 	d.r.check("servers report the logins, and the bastion recorded each", func() (string, error) { return d.reported(ctx) })
 	d.r.check("hosts are believed by the SSH host CA alone", func() (string, error) { return d.hostCA(ctx) })
@@ -135,18 +141,9 @@ type refusal struct {
 func (d *demo) refusals() []refusal {
 	at := netip.AddrPortFrom(netlab.Bastion, bastionPort).String()
 	ssh := func(agent string, args ...string) func(context.Context) (string, error) {
-		return func(ctx context.Context) (string, error) {
-			ctx, cancel := context.WithTimeout(ctx, sshLimit)
-			defer cancel()
-			_, err := outputOf(d.sshCommand(ctx, agent, args...), d.e.lab.Client.Start)
-			var f *failure
-			if !errors.As(err, &f) || f.code != 255 {
-				return "", fmt.Errorf("ssh: got exit %d, want 255: %w", exitCode(err), orDone(err))
-			}
-			return lastLine(f.said), nil
-		}
+		return func(ctx context.Context) (string, error) { return d.refusedLogin(ctx, agent, args...) }
 	}
-	return []refusal{
+	all := []refusal{
 		{"an address off the list", "dropped_by_filter", func(ctx context.Context) (string, error) {
 			ctx, cancel := context.WithTimeout(ctx, silentLimit)
 			defer cancel()
@@ -190,11 +187,27 @@ func (d *demo) refusals() []refusal {
 			return "may go on with " + strings.Join(reply.Methods, ","), nil
 		}},
 		{"user root", "user_root", ssh(engineer, "-l", "root", bastionName, "-W", "se-1:22")},
-		{"a plain software key", "key_not_hardware", ssh("", "-o", "IdentitiesOnly=yes", "-i", d.e.path("keys", "ana"), bastionName, "-W", "se-1:22")},
-		{"a security key without a touch", "key_no_touch", ssh("untouched", bastionName, "-W", "se-1:22")},
+		{"a plain software key", "key_not_hardware", ssh("", "-o", "IdentitiesOnly=yes", "-i", d.e.path("keys", stranger), bastionName, "-W", "se-1:22")},
+		{"a security key without a touch", "key_no_touch", ssh("untouched", "-l", colleague, bastionName, "-W", "nl-1:22")},
 		{"a server not granted", "target_not_granted", ssh(colleague, "-l", colleague, bastionName, "-W", "se-1:22")},
 		{"a port not granted", "port_not_granted", ssh(engineer, bastionName, "-W", "se-1:80")},
 	}
+	if d.e.hasCards() {
+		all = append(all, refusal{"a card that nobody touches", "no_key", d.untouched})
+	}
+	return all
+}
+
+// refusedLogin has ssh fail, and returns its last words.
+func (d *demo) refusedLogin(ctx context.Context, agent string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, sshLimit)
+	defer cancel()
+	_, err := outputOf(d.sshCommand(ctx, agent, args...), d.e.lab.Client.Start)
+	var f *failure
+	if !errors.As(err, &f) || f.code != 255 {
+		return "", fmt.Errorf("ssh: got exit %d, want 255: %w", exitCode(err), orDone(err))
+	}
+	return lastLine(f.said), nil
 }
 
 // hostCA sees that ssh was given nothing to believe but the CA, and that a host without its certificate is not believed.

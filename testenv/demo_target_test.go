@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -124,9 +126,32 @@ func TestCarried(t *testing.T) {
 
 // TestPartOfAFleetIsNotUp takes away one program or machine after the other from a fleet that is whole.
 func TestPartOfAFleetIsNotUp(t *testing.T) {
-	e := &environment{dir: t.TempDir()}
+	for name, lay := range map[string][]string{"software keys": nil, "cards": {"cards/issuer"}, "cards, up for a user": {"cards/issuer", "own/agent.sock"}} {
+		t.Run(name, func(t *testing.T) {
+			e := &environment{dir: t.TempDir()}
+			for _, file := range lay {
+				if err := errors.Join(os.MkdirAll(filepath.Dir(e.path(file)), 0o700), os.WriteFile(e.path(file), nil, 0o600)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got, want := slices.Contains(e.lasting(), "agent-"+engineer), lay == nil; got != want {
+				t.Errorf("a software authenticator of the engineer's: got %v, want %v", got, want)
+			}
+			if got, want := slices.Contains(e.lasting(), "card-"+engineer), lay != nil; got != want {
+				t.Errorf("a card of the engineer's: got %v, want %v", got, want)
+			}
+			if got, want := slices.Contains(e.lasting(), "agent-own"), len(lay) == 2; got != want {
+				t.Errorf("an agent of the user's: got %v, want %v", got, want)
+			}
+			partIsNotUp(t, e)
+		})
+	}
+}
+
+func partIsNotUp(t *testing.T, e *environment) {
 	e.table.Dir = e.dir
 	var programs []*supervise.Process
+	lasting := e.lasting()
 	for _, name := range lasting {
 		p, err := e.table.Start(name, e.command(t.Context(), "sleep", "60"), nil)
 		if err != nil {

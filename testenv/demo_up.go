@@ -184,11 +184,14 @@ func (d *demo) startWitness(ctx context.Context) error {
 
 func (d *demo) auditDir() string { return d.e.path("bastion", "audit") }
 
-// agents hold the engineers' software authenticators: alice, bob, and alice without a touch.
+// startAgents starts the agents of software authenticators: bob's, bob's without a touch, and alice's where she has no card.
 func (d *demo) startAgents(ctx context.Context) error {
 	for _, a := range []struct{ name, key, touch string }{
-		{engineer, engineer, "always"}, {colleague, colleague, "always"}, {"untouched", engineer, "never"},
+		{colleague, colleague, "verified"}, {"untouched", colleague, "never"}, {engineer, engineer, "verified"},
 	} {
+		if a.name == engineer && d.e.hasCards() {
+			continue // the cards' agent runs
+		}
 		p, err := d.daemon(ctx, "agent-"+a.name, netlab.Namespace{}, "ready",
 			d.background(d.e.bin("testenv"), "softkey", "serve", "--socket", d.agentSocket(a.name), "--touch", a.touch, d.e.path("keys", a.key)))
 		if err != nil {
@@ -196,13 +199,28 @@ func (d *demo) startAgents(ctx context.Context) error {
 		}
 		d.agents[a.name] = p
 	}
-	_, err := d.fleetctl(ctx, "ssh-config", "--user", engineer, "-o", d.sshConfig())
+	_, err := d.fleetctl(ctx, "ssh-config", "--user", engineer, "-o", d.sshConfig(""))
+	if err == nil && d.e.hasCards() {
+		_, err = d.fleetctl(ctx, append([]string{"ssh-config", "--user", engineer, "-o", d.sshConfig(engineer)}, d.identity()...)...)
+	}
 	return err
 }
 
 // agentSocket is in a short directory: a Unix socket's path has at most 107 bytes.
-func (d *demo) agentSocket(name string) string { return d.e.path("ssh", name+".sock") }
-func (d *demo) sshConfig() string              { return d.e.path("ssh", "config") }
+func (d *demo) agentSocket(name string) string {
+	if name == engineer && d.e.hasCards() {
+		return d.e.cardSocket()
+	}
+	return d.e.path("ssh", name+".sock")
+}
+
+// sshConfig is the ssh_config to use with an agent. One that holds several people's cards has to be told whose is meant.
+func (d *demo) sshConfig(agent string) string {
+	if agent == engineer && d.e.hasCards() {
+		return d.e.path("ssh", "config-"+engineer)
+	}
+	return d.e.path("ssh", "config")
+}
 
 // rotateNow runs `fleetctl rotate --all` to its end.
 func (d *demo) rotateNow(ctx context.Context, why string) (string, error) {

@@ -78,8 +78,8 @@ func drained(t *testing.T, d *demo) {
 		t.Fatal(err)
 	}
 	fleetctl("policy", "bundle")
-	fleetctl("policy", "sign", "--key", d.e.path("keys", "ana"))
-	fleetctl("policy", "sign", "--key", d.e.path("keys", "bo"))
+	fleetctl("policy", "sign", "--key", d.e.approverKey("ana"))
+	fleetctl("policy", "sign", "--key", d.e.approverKey("bo"))
 	fleetctl("policy", "publish", "--witness", witnessURL)
 	says("with traffic on it", "server_not_drained")
 

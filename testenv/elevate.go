@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 
 	"mayfly/internal/command"
@@ -24,24 +25,17 @@ var keptEnvironment = []string{"GOPROXY", "GONOSUMDB", "GOSUMDB", "GONOPROXY", "
 	"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "CI", "TERM", "LANG", "TMPDIR", envTestCache}
 
 // asRoot makes sure that the verb runs as root with its needs met. When this process is a user's, it builds the programs, runs itself
-// again through sudo, and done is true: err is then the verb's outcome.
-func (e *environment) asRoot(ctx context.Context, c *command.Call, verb string, needs []debian.Need) (done bool, err error) {
+// again through sudo, and done is true: err is then the verb's outcome. What is wanted is got where it can be had; e.lacking says why
+// it could not.
+func (e *environment) asRoot(ctx context.Context, c *command.Call, verb string, needs, wanted []debian.Need) (done bool, err error) {
 	if err := (debian.System{}).Sweep(); err != nil {
 		return false, err
 	}
-	missing := debian.Missing(needs)
 	if debian.Root() {
-		if len(missing) > 0 {
-			fmt.Fprintf(c.Stderr, "testenv: not found: %s; installing with apt-get\n", debian.Describe(missing))
-			if err := (debian.System{}).Install(ctx, missing, c.Stderr); err != nil {
-				return false, hint.New(err, "%s", debian.Line(missing))
-			}
-			if still := debian.Missing(needs); len(still) > 0 {
-				return false, hint.New(fmt.Errorf("still not found after installing: %s", debian.Describe(still)), "%s", debian.Line(still))
-			}
-		}
-		return false, nil
+		e.lacking, err = meet(ctx, debian.System{}, needs, wanted, c.Stderr)
+		return false, err
 	}
+	missing := debian.Missing(needs)
 	if !debian.Sudo(ctx) {
 		if len(missing) > 0 {
 			return true, hint.New(fmt.Errorf("not found: %s; and neither root nor sudo without a password to install with", debian.Describe(missing)),
@@ -54,6 +48,40 @@ func (e *environment) asRoot(ctx context.Context, c *command.Call, verb string, 
 		return true, err
 	}
 	return true, e.throughSudo(ctx, c, verb)
+}
+
+// meet installs what is missing of needs and of what is wanted. It is an error if a need stays missing; lacking says what is wanted
+// and could not be had, and why.
+func meet(ctx context.Context, s debian.System, needs, wanted []debian.Need, talk io.Writer) (lacking string, err error) {
+	missing, extra := debian.Missing(needs), debian.Missing(wanted)
+	if len(missing)+len(extra) == 0 {
+		return "", nil
+	}
+	both := slices.Concat(missing, extra)
+	fmt.Fprintf(talk, "testenv: not found: %s; installing with apt-get\n", debian.Describe(both))
+	err = s.Install(ctx, both, talk)
+	if ctx.Err() != nil {
+		return "", errors.Join(err, ctx.Err())
+	}
+	why := ""
+	if err != nil {
+		why = ": " + oneLine(err.Error())
+		if len(missing) > 0 && len(extra) > 0 { // what is wanted shall not keep what is needed away
+			if err = s.Install(ctx, missing, talk); ctx.Err() != nil {
+				return "", errors.Join(err, ctx.Err())
+			}
+		}
+		if err != nil && len(missing) > 0 {
+			return "", hint.New(err, "%s", debian.Line(missing))
+		}
+	}
+	if still := debian.Missing(needs); len(still) > 0 {
+		return "", hint.New(fmt.Errorf("still not found after installing: %s", debian.Describe(still)), "%s", debian.Line(still))
+	}
+	if still := debian.Missing(wanted); len(still) > 0 {
+		return fmt.Sprintf("not found: %s%s", debian.Describe(still), why), nil
+	}
+	return "", nil
 }
 
 // throughSudo runs the built program again as root. sudo does not hand on every signal, so the child holds a lifeline: a pipe as

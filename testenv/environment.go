@@ -28,7 +28,9 @@ type environment struct {
 	lab    netlab.Lab
 	table  supervise.Table
 	owner  owner // for whom files are made
-	lock   *os.File
+
+	lacking string // why there can be no virtual cards; empty: there can
+	lock    *os.File
 }
 
 // newEnvironment finds the module around the working directory. It makes nothing.

@@ -20,7 +20,6 @@ import (
 	"mayfly/internal/command"
 	"mayfly/testenv/debian"
 	"mayfly/testenv/netlab"
-	"mayfly/testenv/softkey"
 )
 
 // clone is a copy of the source tree in another directory, with the built program: what a person has after `git clone`.
@@ -37,7 +36,7 @@ func newClone(t *testing.T) *clone {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it makes network namespaces and taps")
 	}
-	if missing := debian.Missing(demoNeeds); len(missing) > 0 {
+	if missing := debian.Missing(slices.Concat(demoNeeds, cardNeeds)); len(missing) > 0 {
 		t.Skipf("needs %s", debian.Describe(missing))
 	}
 	root, err := filepath.EvalSymlinks(t.TempDir())
@@ -303,12 +302,7 @@ func TestFleet(t *testing.T) {
 // open looks at an environment that is up from inside the test.
 func (c *clone) open(t *testing.T) *demo {
 	t.Helper()
-	d := newDemo(c.env, &command.Call{Stdout: io.Discard, Stderr: io.Discard})
-	var err error
-	if d.clients.alice, err = softkey.Load(c.env.path("keys", engineer)); err != nil {
-		t.Fatal(err)
-	}
-	return d
+	return newDemo(c.env, &command.Call{Stdout: io.Discard, Stderr: io.Discard})
 }
 
 // badInput gives a running controller what it must turn down, and sees that nothing changed.
@@ -327,7 +321,7 @@ func badInput(t *testing.T, d *demo) {
 		{"a second rotate while one runs", "rotate.lock", []string{"rotate", "--all"}, command.Failed, "hint:"},
 		{"a port in use", "", []string{"serve"}, command.Failed, "hint:"},
 		{"a second signer", "", []string{"signer"}, command.Failed, "signer"},
-		{"the same approver twice", "", []string{"image", "sign", "--release", releaseVersion, "--key", d.e.path("keys", "ana")}, command.Refused, "ana"},
+		{"the same approver twice", "", []string{"image", "sign", "--release", releaseVersion, "--key", d.e.approverKey("ana")}, command.Refused, "ana"},
 		{"no such release", "", []string{"image", "use", "7"}, command.Failed, "7"},
 		{"an unreadable key", "", []string{"policy", "sign", "--key", d.e.path("keys", "nobody")}, command.Failed, "nobody"},
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"mayfly/testenv/netlab"
+	"mayfly/testenv/pivcard"
 )
 
 // machine is one server of the environment's fleet.
@@ -51,7 +52,8 @@ const (
 	webName      = "web.target-lab"
 	engineer     = "alice"
 	colleague    = "bob" // granted nl-1 only
-	testEvidence = "test:softkey"
+	stranger     = "mallory"
+	testEvidence = "test:softkey+uv"
 	webPort      = 80
 )
 
@@ -138,17 +140,23 @@ expires = {{.Expires}}
 [ssh]
 level = "pq-preferred"
 allow = ["{{.Allowed}}/32"]
+verify_required = true
 
 [hardware]
 test_roots = ["softkey"]
-{{range .Engineers}}
+{{range .Issuers}}
+[[hardware.test_issuer]]
+name = "{{.Name}}"
+applet = "{{.Applet}}"
+certificate = "{{.Certificate}}"
+{{end}}{{range .Engineers}}
 [[engineer]]
 name = "{{.Name}}"
-
+{{if .Key}}
 [[engineer.key]]
 public = "{{.Key}}"
 evidence = "{{$.Evidence}}"
-{{end}}
+{{end}}{{end}}
 [[grant]]
 engineers = ["{{.Engineer}}"]
 servers = ["*"]
@@ -171,12 +179,14 @@ retries = 1
 min_version = 1
 `))
 
-// policyText is policy.toml. The engineers' keys are software keys of the test root "softkey".
-func policyText(alice, bob string, now time.Time) ([]byte, error) {
-	type person struct{ Name, Key string }
+// person is an engineer; Key is a software key of the test root "softkey", if that is what they hold.
+type person struct{ Name, Key string }
+
+// policyText is policy.toml, before the keys of cards are added.
+func policyText(people []person, issuers []pivcard.DeviceIssuer, now time.Time) ([]byte, error) {
 	return render(policyTemplate, map[string]any{
 		"Expires": now.Add(7 * 24 * time.Hour).UTC().Format(time.RFC3339), "Allowed": netlab.Engineer,
-		"Engineers": []person{{engineer, alice}, {colleague, bob}}, "Evidence": testEvidence, "Engineer": engineer, "Colleague": colleague,
+		"Engineers": people, "Issuers": issuers, "Evidence": testEvidence, "Engineer": engineer, "Colleague": colleague,
 	})
 }
 

@@ -91,11 +91,11 @@ func webFrom(n netlab.Namespace, from netip.Addr, ca []byte, name, address strin
 
 // hostKeyOf reads the host key that a server proves to have, through the bastion.
 func (d *demo) hostKeyOf(ctx context.Context, server string) (string, error) {
-	client, stream, err := d.throughBastion(ctx, d.clients.alice, server)
+	stream, err := d.throughBastion(ctx, server)
 	if err != nil {
 		return "", err
 	}
-	defer client.Close()
+	defer stream.Close()
 	var key string
 	_, _, _, err = ssh.NewClientConn(conn{stream}, server, &ssh.ClientConfig{
 		User: engineer,

@@ -17,6 +17,7 @@ import (
 	"mayfly/inventory"
 	"mayfly/policies"
 	"mayfly/testenv/dnsroot"
+	"mayfly/testenv/pivcard"
 )
 
 func call(t *testing.T, args ...string) (code int, stdout, stderr string) {
@@ -94,14 +95,33 @@ func TestFleetFiles(t *testing.T) {
 	if len(f.Servers) != len(machines) || f.Capacity("se") != 2*capacity || !f.Test {
 		t.Errorf("got %d servers, capacity %d, test %v", len(f.Servers), f.Capacity("se"), f.Test)
 	}
+	for name, cards := range map[string]bool{"software keys": false, "cards": true} {
+		t.Run(name, func(t *testing.T) { policyFile(t, f, cards, now) })
+	}
+}
+
+func policyFile(t *testing.T, f inventory.Fleet, cards bool, now time.Time) {
 	d := &demo{e: &environment{dir: t.TempDir()}}
 	if err := os.MkdirAll(d.e.path("keys"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.engineers(); err != nil {
+	var issuers []pivcard.DeviceIssuer
+	var err error
+	if cards {
+		if issuers, err = d.layCards(); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"pin", "puk"} {
+			if info, err := os.Stat(d.e.path("cards", name)); err != nil || info.Mode().Perm() != 0o600 {
+				t.Errorf("%s: got %v, %v, want mode 0600", name, info, err)
+			}
+		}
+	}
+	people, err := d.softwareKeys()
+	if err != nil {
 		t.Fatal(err)
 	}
-	text, err = policyText(d.clients.alice.Authorized(), d.clients.bob.Authorized(), now)
+	text, err := policyText(people, issuers, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,9 +132,15 @@ func TestFleetFiles(t *testing.T) {
 	if err := policies.Check(p, f); err != nil {
 		t.Error(err)
 	}
-	info, err := os.Stat(d.e.path("keys", engineer))
-	if err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("got key file %v, %v, want mode 0600", info, err)
+	if got := len(p.Hardware.TestIssuers); got != len(issuers) {
+		t.Errorf("got %d makers of virtual cards, want %d", got, len(issuers))
+	}
+	// Who holds a card has no software key that could stand in for it.
+	for name, want := range map[string]bool{engineer: !cards, approvers[0]: !cards, colleague: true, stranger: true} {
+		info, err := os.Stat(d.e.path("keys", name))
+		if (err == nil) != want || err == nil && info.Mode().Perm() != 0o600 {
+			t.Errorf("%s's key file: got %v, %v, want one, of mode 0600: %v", name, info, err, want)
+		}
 	}
 }
 

@@ -36,7 +36,7 @@ gone, it compares goroutines, heap and resident memory of the process. Growth be
 		if err != nil {
 			return err
 		}
-		if done, err := e.asRoot(ctx, c, "soak", []debian.Need{{Name: "ip", Package: "iproute2"}}); done || err != nil {
+		if done, err := e.asRoot(ctx, c, "soak", []debian.Need{{Name: "ip", Package: "iproute2"}}, nil); done || err != nil {
 			return err
 		}
 		defer e.giveCaches(ctx)

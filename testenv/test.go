@@ -81,7 +81,7 @@ func runTest(ctx context.Context, c *command.Call) error {
 	if err != nil {
 		return err
 	}
-	if done, err := e.asRoot(ctx, c, "test", testNeeds); done || err != nil {
+	if done, err := e.asRoot(ctx, c, "test", testNeeds, nil); done || err != nil {
 		return err
 	}
 	cache, err := os.MkdirTemp("", "mayfly-test-")

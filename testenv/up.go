@@ -36,7 +36,7 @@ func runUp(ctx context.Context, c *command.Call) (err error) {
 	}
 	ctx, cancel := lifeline(ctx, c.Stdin)
 	defer cancel()
-	e, done, err := open(ctx, c, "up", demoNeeds)
+	e, done, err := open(ctx, c, "up", demoNeeds, cardNeeds)
 	if done || err != nil {
 		return err
 	}
@@ -87,7 +87,20 @@ func runUp(ctx context.Context, c *command.Call) (err error) {
 }
 
 // lasting is the programs that up starts and leaves running, beside the machines.
-var lasting = []string{"web", "dns", "signer", "serve", "checkin", "witness", "bastion", "agent-" + engineer, "agent-" + colleague, "agent-untouched", "forward"}
+func (e *environment) lasting() []string {
+	names := []string{"web", "dns", "signer", "serve", "checkin", "witness", "bastion", "agent-" + colleague, "agent-untouched", "forward"}
+	if !e.hasCards() {
+		return append(names, "agent-"+engineer)
+	}
+	names = append(names, "pcscd", "agent-cards")
+	for _, name := range cardHolders {
+		names = append(names, "card-"+name)
+	}
+	if _, err := os.Stat(e.ownSocket()); err == nil {
+		names = append(names, "agent-own")
+	}
+	return names
+}
 
 // whole wants every program and every machine of an environment among those that run.
 func (e *environment) whole(running []supervise.Record) error {
@@ -96,7 +109,7 @@ func (e *environment) whole(running []supervise.Record) error {
 		return err
 	}
 	var missing []string
-	for _, name := range lasting {
+	for _, name := range e.lasting() {
 		if !slices.ContainsFunc(records, func(r supervise.Record) bool { return r.Name == name }) {
 			missing = append(missing, name)
 		}
@@ -133,17 +146,16 @@ func (d *demo) forward(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading the forwarder's port: %w", err)
 	}
-	_, err = d.fleetctl(ctx, "ssh-config", "--user", engineer, "--bastion", string(address), "-o", e.sshConfig())
-	if err != nil {
-		return err
+	socket := d.agentSocket(engineer)
+	if e.hasCards() && e.owner.set {
+		if socket, err = d.ownAgent(ctx); err != nil {
+			return err
+		}
 	}
 	// The config names the agent, so that the ssh line is short.
-	text, err := os.ReadFile(e.sshConfig())
-	if err != nil {
-		return fmt.Errorf("reading ssh_config: %w", err)
-	}
-	text = append([]byte(fmt.Sprintf("IdentityAgent \"%s\"\n\n", d.agentSocket(engineer))), text...)
-	return d.write(e.sshConfig(), text, 0o644)
+	args := []string{"ssh-config", "--user", engineer, "--bastion", string(address), "--agent", socket, "-o", e.sshConfig()}
+	_, err = d.fleetctl(ctx, append(args, d.identity()...)...)
+	return err
 }
 
 func (e *environment) sshConfig() string { return e.path("ssh_config") }
@@ -153,14 +165,18 @@ func (e *environment) printWhatToTry(c *command.Call) error {
 	if e.owner.set {
 		sudo = "sudo "
 	}
+	card := ""
+	if e.hasCards() { // how often it was touched; "mode refused" in place of "show" takes the finger away
+		card = fmt.Sprintf("  %s%s pivcard show --control %s\n", sudo, shorten(e.bin("testenv")), shorten(e.cardsOf(len(cardHolders)).control(engineer)))
+	}
 	_, err := fmt.Fprintf(c.Stdout, `The fleet is up. Try:
 
   ssh -F %[1]s/ssh_config se-1
   %[2]s%[1]s/bin/fleetctl status --dir %[1]s/fleet
   %[2]sip netns exec %[3]s %[1]s/bin/fleetctl rotate --all --dir %[1]s/fleet
   %[2]sip netns exec %[4]s %[1]s/bin/tunnel client --config %[1]s/fleet/public/client.json --route %[5]s --resolv-conf %[1]s/run/try-resolv.conf
-  go run ./testenv down
-`, shorten(e.dir), sudo, e.lab.Core.Name, e.lab.Client.Name, netlab.Targets)
+%[6]s  go run ./testenv down
+`, shorten(e.dir), sudo, e.lab.Core.Name, e.lab.Client.Name, netlab.Targets, card)
 	return err
 }
 
@@ -199,7 +215,7 @@ var downVerb = command.Verb{
 			fmt.Fprintln(c.Stdout, "nothing is up")
 			return nil
 		}
-		if done, err := e.asRoot(ctx, c, "down", nil); done || err != nil {
+		if done, err := e.asRoot(ctx, c, "down", nil, nil); done || err != nil {
 			return err
 		}
 		if err := e.take(); err != nil {
