@@ -28,7 +28,7 @@ var layerNames = []string{"leaf", "pure", "effect", "main", "testenv"}
 var purePackages = []string{
 	"inventory", "policies", "policies/trust", "policies/bundle", "policies/witness", "bastion/hardkey", "policies/enrolment",
 	"policies/krl",
-	"policies/statement",
+	"policies/statement", "policies/request",
 	"fleetctl/plan", "rebuild/release", "rebuild/ticket", "rebuild/ticket/issue", "rebuild/cpio", "tunnel/dns",
 }
 

@@ -13,11 +13,8 @@ import (
 	"mayfly/internal/command"
 	"mayfly/internal/hint"
 	"mayfly/inventory"
+	"mayfly/policies/request"
 )
-
-// caOverlap is how long the next CA is public before it signs, where nothing is said: a day, in which every engineer has logged in, or
-// fetched a new known_hosts, once.
-const caOverlap = 24 * time.Hour
 
 const caStory = `A CA is next (in known_hosts, signing nothing), current, retiring (signing nothing, believed) and retired (its key deleted here, and
 "@revoked" in known_hosts), in this order. Each change rewrites DIR/public/known_hosts; hand it out, or have "fleetctl ssh-config" do
@@ -56,10 +53,12 @@ Example:
 
 var caRotateVerb = command.Verb{
 	Name:    "ca rotate",
-	Args:    "--dir DIR [--overlap DURATION] [-o json]",
+	Args:    "--dir DIR [--overlap DURATION] [--request FILE] [-o json]",
 	Summary: "take the next step towards a new CA of SSH host certificates",
 	Help: `Without a next CA: makes one and publishes it in known_hosts. With one that has been public for --overlap: lets it sign from now on; the
 one before is retiring. Bastions and servers have certificates by the new one within half an hour. Then "fleetctl ca retire".
+
+It takes a signed request, for ca-rotate or, with an --overlap of less than a day, ca-override ("fleetctl request make"; --sign where one person is enough).
 
 ` + caStory + `
 
@@ -70,7 +69,8 @@ Example:
 	Run: func(ctx context.Context, c *command.Call) error {
 		fs := c.Flags()
 		dir, output := dirFlag(fs), outputFlag(fs)
-		overlap := fs.Duration("overlap", caOverlap, "least `time` that the next CA is public before it signs")
+		leave := leaveFlagsOf(fs)
+		overlap := fs.Duration("overlap", signer.CAOverlap, "least `time` that the next CA is public before it signs")
 		if err := c.Parse(fs); err != nil {
 			return err
 		}
@@ -82,6 +82,9 @@ Example:
 		}
 		if *overlap < 0 {
 			return command.Usagef("--overlap %s: it is not negative", *overlap)
+		}
+		if err := leave.check(); err != nil {
+			return err
 		}
 		d, now := state(*dir), time.Now()
 		if err := d.actAsOwner(c); err != nil {
@@ -96,16 +99,26 @@ Example:
 			return err
 		}
 		if l.Find(signer.CANext) < 0 {
-			l, err = signer.NextHostCA(*dir, f.Domain, now, func(l signer.HostCAs) error { return d.publishHostCAs(f, l) })
+			by, err := d.leave(ctx, c, leave, request.CARotate(request.NewCA), now)
 			if err != nil {
 				return err
 			}
+			l, err = signer.NextHostCA(*dir, f.Domain, by, now, func(l signer.HostCAs) error { return d.publishHostCAs(f, l) })
+			if err != nil {
+				return err
+			}
+			tellLeave(c, by)
 			fmt.Fprintf(c.Stderr, "fleetctl: the next CA is in %s; next: hand that out, then the same again after %s\n", d.knownHostsFile(), *overlap)
 			return showHostCAs(c, *output, l)
 		}
-		if l, err = signer.UseHostCA(*dir, *overlap, now); err != nil {
+		by, err := d.leave(ctx, c, leave, signer.UseOrder(l.CAs[l.Find(signer.CANext)].Fingerprint(), *overlap), now)
+		if err != nil {
 			return err
 		}
+		if l, err = signer.UseHostCA(*dir, *overlap, by, now); err != nil {
+			return err
+		}
+		tellLeave(c, by)
 		if err := d.publishHostCAs(f, l); err != nil {
 			return err
 		}
@@ -116,12 +129,14 @@ Example:
 
 var caRetireVerb = command.Verb{
 	Name:    "ca retire",
-	Args:    "--dir DIR [--compromised] FINGERPRINT",
+	Args:    "--dir DIR [--compromised] [--request FILE] FINGERPRINT",
 	Summary: "believe a CA of SSH host certificates no more",
 	Help: `Deletes the key of a CA that signs no more, and revokes it in known_hosts. It is refused while certificates by it are valid, an hour
 after it signed last. --compromised does it at once, and if it is the current one lets the next one sign: then hosts with older
 certificates are refused until they have renewed theirs, within half an hour, and a bastion renews at once when "bastion renew" is
 started again.
+
+It takes a signed request, for ca-retire or, with --compromised, ca-override ("fleetctl request make"; --sign where one person is enough).
 
 ` + caStory + `
 
@@ -131,6 +146,7 @@ Example:
 	Run: func(ctx context.Context, c *command.Call) error {
 		fs := c.Flags()
 		dir, output := dirFlag(fs), outputFlag(fs)
+		leave := leaveFlagsOf(fs)
 		compromised := fs.Bool("compromised", false, "its key is in other hands: at once")
 		if err := c.Parse(fs); err != nil {
 			return err
@@ -141,6 +157,9 @@ Example:
 		if fs.NArg() != 1 {
 			return command.Usagef("want one FINGERPRINT; `fleetctl ca list` shows them")
 		}
+		if err := leave.check(); err != nil {
+			return err
+		}
 		d, now := state(*dir), time.Now()
 		if err := d.actAsOwner(c); err != nil {
 			return err
@@ -149,10 +168,15 @@ Example:
 		if err != nil {
 			return err
 		}
-		l, err := signer.RetireHostCA(*dir, fs.Arg(0), *compromised, now)
+		by, err := d.leave(ctx, c, leave, signer.RetireOrder(fs.Arg(0), *compromised), now)
 		if err != nil {
 			return err
 		}
+		l, err := signer.RetireHostCA(*dir, fs.Arg(0), *compromised, by, now)
+		if err != nil {
+			return err
+		}
+		tellLeave(c, by)
 		if err := d.publishHostCAs(f, l); err != nil {
 			return err
 		}

@@ -16,16 +16,19 @@ import (
 	"mayfly/internal/durable"
 	"mayfly/internal/hint"
 	"mayfly/internal/renewal"
+	"mayfly/policies/request"
 	"mayfly/policies/trust"
 	"mayfly/rebuild/join"
 )
 
 var certifyVerb = command.Verb{
 	Name:    "certify",
-	Args:    "--dir DIR [--bastion NAME] --key HOSTKEY.pub [--out FILE] [--renew] [--wait DURATION]",
+	Args:    "--dir DIR [--bastion NAME] --key HOSTKEY.pub [--request FILE] [--out FILE] [--renew] [--wait DURATION]",
 	Summary: "have a bastion's SSH host key certified by the signer",
 	Help: `Asks the signer, which has to run, for an SSH host certificate of a bastion that the signed inventory names, and writes it
 beside the key (HOSTKEY-cert.pub) or to --out. Servers get theirs when they join; this is for bastions only.
+
+A key that is not this bastion's yet takes a signed request ("fleetctl request make certify"; --sign where one person is enough). The same key again takes none.
 
 A certificate lasts an hour. The key becomes the one that the bastion may renew by itself from then on ("bastion renew", over the
 controller's join port). --renew goes on here instead, and renews when half of the hour has passed: for a bastion on the signer's own
@@ -39,6 +42,7 @@ Example:
 		dir := dirFlag(fs)
 		bastion := fs.String("bastion", "", "`name` in the inventory (default: the only one)")
 		key := fs.String("key", "", "`file` of the bastion's public host key")
+		leave := leaveFlagsOf(fs)
 		renew := fs.Bool("renew", false, "go on renewing until interrupted")
 		out := fs.String("out", "", "`file` of the certificate (default: the key's name with -cert.pub)")
 		wait := fs.Duration("wait", 0, "`time` to wait for a signer that does not answer yet")
@@ -51,6 +55,9 @@ Example:
 		if *key == "" {
 			return command.Usagef("--key is needed")
 		}
+		if err := leave.check(); err != nil {
+			return err
+		}
 		if *bastion == "" {
 			f, err := state(*dir).namedFleet(ctx, time.Now())
 			if err != nil {
@@ -61,22 +68,31 @@ Example:
 			}
 			*bastion = f.Bastions[0].Name
 		}
-		data, err := read(*key, "`ssh-keygen -t ed25519` makes a host key; give its .pub")
+		public, err := readHostKey(*key)
 		if err != nil {
 			return err
 		}
-		public, _, _, rest, err := ssh.ParseAuthorizedKey(data)
-		if err != nil || len(strings.TrimSpace(string(rest))) > 0 {
-			return hint.New(fmt.Errorf("%s is not one public key", *key), "give the host key's .pub")
+		var by *request.Signed
+		if *leave.key != "" || *leave.file != "" {
+			_, b, err := state(*dir).decides(ctx, time.Now())
+			if err != nil {
+				return err
+			}
+			if by, err = leave.take(c, b, request.Certify(*bastion, trust.FormatKey(public)), time.Now()); err != nil {
+				return err
+			}
 		}
 		if *out == "" {
 			*out = strings.TrimSuffix(*key, ".pub") + "-cert.pub"
 		}
 		keys := signer.Dial(*dir)
 		certify := func(ctx context.Context) (time.Time, error) {
-			line, err := keys.Host(ctx, *bastion, trust.FormatKey(public))
+			line, without, err := keys.Host(ctx, *bastion, trust.FormatKey(public), by)
 			if err != nil {
 				return time.Time{}, fmt.Errorf("certifying %s: %w", *bastion, needsSigner(err))
+			}
+			if without {
+				warnWithout(c)
 			}
 			return writeCertificate(*out, line)
 		}
@@ -139,7 +155,7 @@ func needsSigner(err error) error {
 		case join.NotInInventory:
 			return hint.New(err, "--bastion takes the name of a bastion in the signed inventory: the [[bastion]] tables of fleet.toml have them")
 		}
-		return err
+		return mendRequest(err)
 	}
 	return hint.New(err, "is `fleetctl signer --dir DIR` running?")
 }

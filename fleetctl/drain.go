@@ -17,30 +17,35 @@ import (
 	"mayfly/inventory"
 	"mayfly/inventory/store"
 	"mayfly/policies"
+	"mayfly/policies/request"
 	"mayfly/policies/statement"
 )
 
 var drainVerb = command.Verb{
 	Name:    "drain",
-	Args:    "SERVER --dir DIR --reason TEXT",
+	Args:    "SERVER --dir DIR --reason TEXT [--sign FILE | --request FILE]",
 	Summary: "take a VPN server out of traffic for an engineer; it comes back by a rebuild only",
 	Help: `Drains the server, waits until no user is left (bounded), and has the signer say so in a drained statement, which the bastion asks for
 under a grant with drained = true. From its first step the server is tainted: the next ` + "`fleetctl rotate`" + ` after the statement's end wipes
 and rebuilds it, nothing else brings it back, and until then nobody rebuilds it under the engineer. The signer signs no list that
 names it and no ticket for it meanwhile. Refused (exit code 3) where its region would fall under its floor, with the arithmetic.
 
+It takes a signed request, which the signer verifies: --sign with your own hardware key where the policy's [[operator]] lets one person, else
+"fleetctl request make drain", signed by several, and --request with the same --for.
+
 ` + "`fleetctl signer` and `fleetctl serve`" + ` have to run. Interrupted, the same command goes on.
 
 Example:
 
-  fleetctl drain se-1 --dir lab --reason "disk full" --for 30m`,
+  fleetctl drain se-1 --dir lab --reason "disk full" --for 30m --sign ~/.ssh/id_yubikey.pub`,
 	Run: runDrain,
 }
 
 func runDrain(ctx context.Context, c *command.Call) error {
 	fs := c.Flags()
 	dir := dirFlag(fs)
-	reason := fs.String("reason", "", "`text` that every record of it shows")
+	leave := leaveFlagsOf(fs)
+	reason := leave.reason
 	length := fs.Duration("for", time.Hour, "how `long` the engineer has, at most 1h")
 	out := outFlag(fs)
 	output := outputFlag(fs)
@@ -56,6 +61,9 @@ func runDrain(ctx context.Context, c *command.Call) error {
 	if err := statement.CheckReason(*reason); err != nil {
 		return command.Usagef("--reason: %v", err)
 	}
+	if err := leave.check(); err != nil {
+		return err
+	}
 	d, name := state(*dir), fs.Arg(0)
 	_, b, err := d.decides(ctx, time.Now())
 	if err != nil {
@@ -64,11 +72,21 @@ func runDrain(ctx context.Context, c *command.Call) error {
 	if s, ok := b.Inventory.RebuiltServer(name); !ok || s.Role != inventory.RoleVPN {
 		return command.Refuse(hint.New(fmt.Errorf("no VPN server %q in the signed inventory", name), "fleetctl status lists the servers that are rebuilt; fleet.toml says which role each has"))
 	}
+	by, err := leave.take(c, b, request.Drain(name, *length), time.Now())
+	if err != nil {
+		return err
+	}
+	// The signer is asked when the last user has left.
+	now := time.Now()
+	if err := foresee(c, b, request.Drain(name, *length), by, now, now.Add(time.Duration(b.Policy.Rotation.DrainLimit))); err != nil {
+		return err
+	}
 	s, err := d.openStore(ctx)
 	if err != nil {
 		return err
 	}
-	err = errors.Join(d.drain(ctx, c, s, &rotate.Drainer{Store: s, Bundle: b, Signer: signer.Dial(string(d)), Talk: c.Stderr}, name, *reason, *length, d.out(*out), *output), s.Close())
+	keys := drainedBy{signer.Dial(string(d)), *length, by}
+	err = errors.Join(d.drain(ctx, c, s, &rotate.Drainer{Store: s, Bundle: b, Signer: keys, Talk: c.Stderr}, name, *reason, *length, d.out(*out), *output), s.Close())
 	return refusedDrain(err)
 }
 
@@ -116,6 +134,19 @@ func (d state) drain(ctx context.Context, c *command.Call, s *store.Store, r *ro
 		fmt.Fprintln(c.Stderr, "fleetctl: drain: the drain's bound passed, some users were cut off")
 	}
 	return nil
+}
+
+// drainedBy asks the signer by people's leave.
+type drainedBy struct {
+	keys  *signer.Client
+	span  time.Duration
+	leave *request.Signed
+}
+
+var _ rotate.Statements = drainedBy{}
+
+func (d drainedBy) Drained(ctx context.Context, server string, epoch uint64, expires time.Time) (data, sig []byte, err error) {
+	return d.keys.Drained(ctx, server, epoch, expires, d.span, d.leave)
 }
 
 // refusedDrain adds the mend to a refusal.

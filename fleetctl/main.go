@@ -21,6 +21,7 @@ var program = command.Program{
 		statusVerb, loginsVerb, planVerb, rotateVerb,
 		imageLockVerb, imageBuildVerb, imageSignVerb, imageVerifyVerb, imageUseVerb,
 		approveVerb, approvalsVerb, drainVerb, breakGlassOpenVerb, breakGlassStatusVerb,
+		requestMakeVerb, requestSignVerb, requestShowVerb,
 		verifyHistoryVerb, approveChangeVerb,
 		policyCheckVerb, policyBundleVerb, policySignVerb, policyPublishVerb, policyPluginHashVerb,
 		keyChallengeVerb, keyAddVerb, keyListVerb, keyShowVerb, keyRevokeVerb,

@@ -22,6 +22,8 @@ type Policy struct {
 	Robots       []Robot      `toml:"robot" json:"robots,omitempty"`
 	Certificates Certificates `toml:"certificates" json:"certificates,omitzero"`
 
+	Operators []Operator `toml:"operator" json:"operators,omitempty"` // who may have what done; none: nobody, but in a fleet with test = true
+
 	Grants   []Grant  `toml:"grant" json:"grants"`
 	Rotation Rotation `toml:"rotation" json:"rotation"`
 	Image    Image    `toml:"image" json:"image"`

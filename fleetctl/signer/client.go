@@ -13,6 +13,7 @@ import (
 
 	"mayfly/internal/hint"
 	"mayfly/internal/renewal"
+	"mayfly/policies/request"
 	"mayfly/rebuild/join"
 	"mayfly/rebuild/ticket"
 	"mayfly/tunnel/checkin"
@@ -56,9 +57,9 @@ func (c *Client) Renew(ctx context.Context, r join.RenewRequest) (join.Certifica
 	return ask[join.Certificates](ctx, c, pathRenew, r)
 }
 
-// Drained signs the statement that this life of a server takes no traffic, for engineers, until expires.
-func (c *Client) Drained(ctx context.Context, server string, epoch uint64, expires time.Time) (data, sig []byte, err error) {
-	f, err := ask[signedFile](ctx, c, pathDrained, drainedRequest{Server: server, Epoch: epoch, Expires: expires})
+// Drained signs the statement that this life of a server takes no traffic, for engineers, until expires, by people's leave for as long as span.
+func (c *Client) Drained(ctx context.Context, server string, epoch uint64, expires time.Time, span time.Duration, leave *request.Signed) (data, sig []byte, err error) {
+	f, err := ask[signedFile](ctx, c, pathDrained, drainedRequest{Server: server, Epoch: epoch, Expires: expires, For: span, Request: leave})
 	return f.Data, f.Signature, err
 }
 
@@ -73,10 +74,11 @@ func (c *Client) Service(ctx context.Context, name string, csr []byte) (chainPEM
 	return a.Chain, err
 }
 
-// Host certifies the SSH host key of a bastion, for MaxHostLife, and makes it the one that the bastion may renew by itself.
-func (c *Client) Host(ctx context.Context, bastion, hostKey string) (cert string, err error) {
-	a, err := ask[hostAnswer](ctx, c, pathHost, hostRequest{Bastion: bastion, HostKey: hostKey})
-	return a.Certificate, err
+// Host certifies the SSH host key of a bastion, for MaxHostLife, and makes it the one that the bastion may renew by itself. One that it was not
+// before takes people's leave; without says that nobody had to be asked, in a test fleet.
+func (c *Client) Host(ctx context.Context, bastion, hostKey string, leave *request.Signed) (cert string, without bool, err error) {
+	a, err := ask[hostAnswer](ctx, c, pathHost, hostRequest{Bastion: bastion, HostKey: hostKey, Request: leave})
+	return a.Certificate, a.Without, err
 }
 
 // RenewHost passes on a bastion's own request.

@@ -10,6 +10,8 @@ import (
 
 	"mayfly/internal/sshsig"
 	"mayfly/inventory"
+	"mayfly/policies"
+	"mayfly/policies/request"
 	"mayfly/policies/statement"
 	"mayfly/rebuild/join"
 	"mayfly/tunnel/checkin"
@@ -19,6 +21,9 @@ type drainedRequest struct {
 	Server  string    `json:"server"`
 	Epoch   uint64    `json:"epoch"`
 	Expires time.Time `json:"expires"`
+
+	For     time.Duration   `json:"for"` // what the order says
+	Request *request.Signed `json:"request,omitempty"`
 }
 
 type drainedRecord struct {
@@ -29,7 +34,7 @@ type drainedRecord struct {
 	Test    bool      `json:"test"`
 }
 
-// drained signs that a life takes no traffic. That it does not is the controller's word; what the signer adds is that it
+// drained signs that a life takes no traffic, by the leave of people. That it does not is the controller's word; what the signer adds is that it
 // stays so: it signs no list that names this life any more, and no ticket for another life before the statement's end. So while a
 // bastion believes the statement, the life that it is about is the present one.
 func (s *server) drained(r drainedRequest, now time.Time) (signedFile, error) {
@@ -45,11 +50,24 @@ func (s *server) drained(r drainedRequest, now time.Time) (signedFile, error) {
 	if life := d.Expires.Sub(made); life <= 0 || life > statement.MaxDrained {
 		return signedFile{}, join.Refuse(join.LifetimeTooLong, "drained for %s, at most %s", life, statement.MaxDrained)
 	}
+	asked := request.Drain(d.Server, r.For)
+	leave, err := s.orders.decide(b, asked, r.Request, now)
+	if err != nil {
+		return signedFile{}, err
+	}
+	if most := r.For + policies.DrainedMargin; leave.Request != nil && d.Expires.Sub(now) > most {
+		return signedFile{}, join.Refuse(join.LifetimeTooLong, "drained for %s, and people signed for %s", d.Expires.Sub(now), most)
+	}
 	data, err := statement.Marshal(d)
 	if err != nil {
 		return signedFile{}, join.Refuse(join.RequestInvalid, "%v", err)
 	}
-	err = s.lives.drain(d, now, func() error { return s.rate.allow("drained statements", d.Server, drainsPerHour, now) })
+	err = s.lives.drain(d, now, func() error {
+		if err := s.rate.allow("drained statements", d.Server, drainsPerHour, now); err != nil {
+			return err
+		}
+		return s.orders.begin(b, asked, leave, r.Request, now)
+	})
 	if err != nil {
 		return signedFile{}, err
 	}

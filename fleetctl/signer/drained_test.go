@@ -39,7 +39,7 @@ func TestDrained(t *testing.T) {
 	}()
 	end := now.Add(30 * time.Minute)
 	ask := func(server string, epoch uint64, expires time.Time) error {
-		_, err := s.drained(drainedRequest{server, epoch, expires}, now)
+		_, err := s.drained(drainedRequest{Server: server, Epoch: epoch, Expires: expires}, now)
 		return err
 	}
 	begin := func(epoch uint64, at time.Time) error {
@@ -69,7 +69,7 @@ func TestDrained(t *testing.T) {
 	refuse("no name", ask("../se-1", 1, end), join.ServerUnknown)
 	refuse("too long", ask("se-1", 1, now.Add(statement.MaxDrained+time.Second)), join.LifetimeTooLong)
 	refuse("backwards", ask("se-1", 1, now), join.LifetimeTooLong)
-	if _, err := s.drained(drainedRequest{"se-1", 1, now.Add(90 * time.Minute)}, now.Add(40*time.Minute)); reason(err) != join.LifeOver {
+	if _, err := s.drained(drainedRequest{Server: "se-1", Epoch: 1, Expires: now.Add(90 * time.Minute)}, now.Add(40*time.Minute)); reason(err) != join.LifeOver {
 		t.Errorf("longer than the life: got %v", err)
 	}
 
@@ -78,7 +78,7 @@ func TestDrained(t *testing.T) {
 	if _, err := s.list(list, now); err != nil {
 		t.Fatal(err)
 	}
-	signed, err := s.drained(drainedRequest{"se-1", 1, end}, now)
+	signed, err := s.drained(drainedRequest{Server: "se-1", Epoch: 1, Expires: end}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func TestDrained(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = s.drained(drainedRequest{"se-1", 1, end.Add(10 * time.Minute)}, end)
+	_, err = s.drained(drainedRequest{Server: "se-1", Epoch: 1, Expires: end.Add(10 * time.Minute)}, end)
 	refuse("with a later life's ticket out", err, join.TicketAhead)
 	if _, err := s.admit(m.request(fresh.Data, fresh.Signature), end); err != nil {
 		t.Errorf("the next life, after the statement's end: %v", err)
@@ -149,11 +149,11 @@ func TestDrainedRate(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range drainsPerHour {
-		if _, err := s.drained(drainedRequest{"se-1", 1, now.Add(time.Minute)}, now); err != nil {
+		if _, err := s.drained(drainedRequest{Server: "se-1", Epoch: 1, Expires: now.Add(time.Minute)}, now); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := s.drained(drainedRequest{"se-1", 1, now.Add(time.Minute)}, now); reason(err) != join.RateLimited {
+	if _, err := s.drained(drainedRequest{Server: "se-1", Epoch: 1, Expires: now.Add(time.Minute)}, now); reason(err) != join.RateLimited {
 		t.Errorf("got %v, want %s", err, join.RateLimited)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"mayfly/internal/canonical"
 	"mayfly/internal/durable"
 	"mayfly/internal/hint"
+	"mayfly/policies/request"
 	"mayfly/policies/trust"
 )
 
@@ -85,12 +86,30 @@ func changeHostCAs(dir string, step func(HostCAs) (HostCAs, error)) (l HostCAs, 
 	return l, durable.WriteFile(filepath.Join(dir, keyDir, hostCAsFile), data, 0o600)
 }
 
+// CAOverlap is how long the next CA is public before it signs, where nothing is said: a day, in which every engineer has logged in, or
+// fetched a new known_hosts, once. Less overrides a promise.
+const CAOverlap = 24 * time.Hour
+
+// Leave is by whose leave a step of the CAs is taken.
+type Leave struct {
+	Request *request.Signed // nil: there is none
+	Without bool            // set where nobody had to be asked, in a test fleet
+}
+
+func (l *Leave) take(dir string, asked request.Order, now time.Time) (err error) {
+	l.Without, err = leaveForCA(dir, asked, l.Request, now)
+	return err
+}
+
 // NextHostCA makes the key of the next CA. publish is called with the list before the signer's own is saved, so that no CA can ever
 // sign that clients were not told of.
-func NextHostCA(dir, domain string, now time.Time, publish func(HostCAs) error) (HostCAs, error) {
+func NextHostCA(dir, domain string, leave *Leave, now time.Time, publish func(HostCAs) error) (HostCAs, error) {
 	return changeHostCAs(dir, func(l HostCAs) (HostCAs, error) {
 		if l.Find(CANext) >= 0 {
 			return HostCAs{}, errors.New("there is a next CA already") // before a key is made for nothing
+		}
+		if err := leave.take(dir, request.CARotate(request.NewCA), now); err != nil {
+			return HostCAs{}, err
 		}
 		file := fmt.Sprintf("%s-%s", hostCAFile, now.UTC().Format("20060102-150405.000000"))
 		key, err := newSSHKey(filepath.Join(dir, keyDir, file), hostCAFile+"@"+domain)
@@ -106,12 +125,34 @@ func NextHostCA(dir, domain string, now time.Time, publish func(HostCAs) error) 
 }
 
 // UseHostCA lets the next CA sign, once it has been public for the overlap. A running signer goes by it from the next certificate on.
-func UseHostCA(dir string, overlap time.Duration, now time.Time) (HostCAs, error) {
-	return changeHostCAs(dir, func(l HostCAs) (HostCAs, error) { return l.used(now, overlap) })
+func UseHostCA(dir string, overlap time.Duration, leave *Leave, now time.Time) (HostCAs, error) {
+	return changeHostCAs(dir, func(l HostCAs) (HostCAs, error) {
+		next, err := l.used(now, overlap)
+		if err != nil {
+			return HostCAs{}, err
+		}
+		return next, leave.take(dir, UseOrder(next.Current().Fingerprint(), overlap), now)
+	})
+}
+
+// UseOrder is the order to let the next CA sign.
+func UseOrder(fingerprint string, overlap time.Duration) request.Order {
+	if overlap < CAOverlap {
+		return request.CAHurry(fingerprint, overlap)
+	}
+	return request.CARotate(fingerprint)
+}
+
+// RetireOrder is the order to believe a CA no more.
+func RetireOrder(fingerprint string, compromised bool) request.Order {
+	if compromised {
+		return request.CACompromised(fingerprint)
+	}
+	return request.CARetire(fingerprint)
 }
 
 // RetireHostCA ends the belief in a CA and deletes its private key here.
-func RetireHostCA(dir, fingerprint string, compromised bool, now time.Time) (HostCAs, error) {
+func RetireHostCA(dir, fingerprint string, compromised bool, leave *Leave, now time.Time) (HostCAs, error) {
 	var files []string
 	l, err := changeHostCAs(dir, func(l HostCAs) (HostCAs, error) {
 		for _, c := range l.CAs {
@@ -119,7 +160,11 @@ func RetireHostCA(dir, fingerprint string, compromised bool, now time.Time) (Hos
 				files = append(files, c.File)
 			}
 		}
-		return l.retired(fingerprint, compromised, now)
+		next, err := l.retired(fingerprint, compromised, now)
+		if err != nil || len(files) == 0 { // retired before: nothing more is done
+			return next, err
+		}
+		return next, leave.take(dir, RetireOrder(fingerprint, compromised), now)
 	})
 	if err != nil {
 		return HostCAs{}, err

@@ -17,6 +17,7 @@ import (
 	"mayfly/internal/renewal"
 	"mayfly/inventory"
 	"mayfly/policies/bundle"
+	"mayfly/policies/request"
 	"mayfly/policies/trust"
 	"mayfly/rebuild/join"
 )
@@ -31,10 +32,13 @@ const maxBastionFile = 4 << 10
 type hostRequest struct {
 	Bastion string `json:"bastion"`
 	HostKey string `json:"host_key"`
+
+	Request *request.Signed `json:"request,omitempty"` // of a key that is not this bastion's yet
 }
 
 type hostAnswer struct {
 	Certificate string `json:"certificate"`
+	Without     bool   `json:"without_request,omitempty"` // a new key, and nobody had to be asked
 }
 
 // bastionKey says which host key is a bastion's. It is one file in signer/bastions, written when somebody with the signer's socket has
@@ -73,22 +77,41 @@ func (b *bastions) enrol(name, key string) error {
 	return durable.WriteFile(b.path(name), data, 0o600)
 }
 
+// has reports whether key is the bastion's already.
+func (b *bastions) has(name, key string) (bool, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	known, err := b.load(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && known.Bastion == name && known.HostKey == key, err
+}
+
+// load reads whose key is the bastion's. The caller holds mu.
+func (b *bastions) load(name string) (bastionKey, error) {
+	var known bastionKey
+	data, err := readBounded(b.path(name), maxBastionFile)
+	if err == nil {
+		err = canonical.Parse(data, maxBastionFile, &known)
+	}
+	if err != nil {
+		return bastionKey{}, fmt.Errorf("loading the key of %q: %w", name, err)
+	}
+	return known, nil
+}
+
 // renews says whether key may renew the certificate of a bastion with a request of this time. A request counts once: each has
 // to be later than the one before.
 func (b *bastions) renews(name, key string, at time.Time) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	data, err := readBounded(b.path(name), maxBastionFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return join.Refuse(join.HostUnknown, "no host key of %q was ever certified here", name)
-	}
-	var known bastionKey
-	if err == nil {
-		err = canonical.Parse(data, maxBastionFile, &known)
-	}
+	known, err := b.load(name)
 	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return join.Refuse(join.HostUnknown, "no host key of %q was ever certified here", name)
 	case err != nil:
-		return fmt.Errorf("loading the key of %q: %w", name, err)
+		return err
 	case known.Bastion != name || known.HostKey != key:
 		return join.Refuse(join.HostUnknown, "the host key certified for %q is another one", name)
 	case !at.After(b.last[name]):
@@ -98,8 +121,8 @@ func (b *bastions) renews(name, key string, at time.Time) error {
 	return nil
 }
 
-// host certifies the SSH host key of a bastion that the signed inventory names, and makes it that bastion's key. Who may ask is who
-// can open the signer's socket.
+// host certifies the SSH host key of a bastion that the signed inventory names, and makes it that bastion's key. For the key that is the
+// bastion's already, whoever can open the signer's socket may ask; another one takes the leave of people.
 func (s *server) host(r hostRequest, now time.Time) (hostAnswer, error) {
 	key, err := join.HostKey(r.HostKey)
 	if err != nil {
@@ -109,14 +132,30 @@ func (s *server) host(r hostRequest, now time.Time) (hostAnswer, error) {
 	if err != nil {
 		return hostAnswer{}, err
 	}
+	known, err := s.bastions.has(r.Bastion, r.HostKey)
+	if err != nil {
+		return hostAnswer{}, err
+	}
+	asked := request.Certify(r.Bastion, trust.FormatKey(key))
+	var leave request.Decision
+	if !known {
+		if leave, err = s.orders.decide(b, asked, r.Request, now); err != nil {
+			return hostAnswer{}, err
+		}
+	}
 	if err := s.rate.allow("host certificates", r.Bastion, hostsPerHour, now); err != nil {
 		return hostAnswer{}, err
 	}
-	if err := s.bastions.enrol(r.Bastion, r.HostKey); err != nil {
-		return hostAnswer{}, err
+	if !known {
+		if err := s.orders.begin(b, asked, leave, r.Request, now); err != nil {
+			return hostAnswer{}, err
+		}
+		if err := s.bastions.enrol(r.Bastion, r.HostKey); err != nil {
+			return hostAnswer{}, err
+		}
 	}
 	line, err := s.bastionCertificate("host", b, bastion, key, now)
-	return hostAnswer{Certificate: line}, err
+	return hostAnswer{Certificate: line, Without: !known && leave.Request == nil}, err
 }
 
 // renewHost goes on with a bastion's certificate: its evidence is a request signed by the key that was certified before.

@@ -31,6 +31,8 @@ const (
 	logDir        = "certificates" // the log of certificates, with its own key
 	livesDir      = "lives"
 	bastionsDir   = "bastions"
+	requestsDir   = "requests" // which requests were used
+	caLogDir      = "cas"      // the log of what `fleetctl ca` did, with its own key
 	versionFile   = "bundle-version"
 )
 

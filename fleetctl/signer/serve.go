@@ -46,6 +46,7 @@ type server struct {
 	rules    *rules
 	lives    *lives
 	bastions *bastions
+	orders   orders
 	rate     rate
 	log      *audit.Log
 	now      func() time.Time
@@ -102,11 +103,15 @@ func open(dir string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
+	u, err := openUsed(dir)
+	if err != nil {
+		return nil, err
+	}
 	a, err := audit.Open(audit.Options{Dir: filepath.Join(dir, keyDir, logDir), Name: audit.LogName("mayfly", r.trust.Fleet, "certificates")})
 	if err != nil {
 		return nil, fmt.Errorf("opening the log of certificates: %w", err)
 	}
-	return &server{keys: k, rules: r, lives: l, bastions: hosts, log: a, now: time.Now}, nil
+	return &server{keys: k, rules: r, lives: l, bastions: hosts, orders: orders{u, a}, log: a, now: time.Now}, nil
 }
 
 // listen makes the socket, 0600 from its first moment. The log's lock is held, so a socket that is there is a dead one's.
