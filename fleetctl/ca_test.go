@@ -180,7 +180,7 @@ func (f *caFleet) answer(conn net.Conn) {
 // certify renews the host's certificate, and returns it.
 func (f *caFleet) certify() ssh.Signer {
 	f.t.Helper()
-	line, err := signer.Dial(f.dir).Host(f.t.Context(), "gate", trust.FormatKey(f.host.PublicKey()))
+	line, _, err := signer.Dial(f.dir).Host(f.t.Context(), "gate", trust.FormatKey(f.host.PublicKey()), nil)
 	if err != nil {
 		f.t.Fatal(err)
 	}

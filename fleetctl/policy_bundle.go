@@ -51,6 +51,7 @@ func runPolicyBundle(ctx context.Context, c *command.Call) error {
 	if err != nil {
 		return err
 	}
+	noteOperators(c, f, p)
 	noteKeyless(c, p)
 	if err := noRejected(c, p); err != nil && !*keep {
 		return err

@@ -47,6 +47,7 @@ Example:
 			return err
 		}
 		noteOutside(c, p)
+		noteOperators(c, f, p)
 		noteKeyless(c, p)
 		if err := noRejected(c, p); err != nil {
 			return err
@@ -65,6 +66,13 @@ func noteOutside(c *command.Call, p policies.Policy) {
 			what = "LOCKED OUT: none of their addresses is in the list"
 		}
 		fmt.Fprintf(c.Stderr, "fleetctl: note: %s: allow has %s, which is outside ssh.allow: %s\n", o.User, o.Prefix, what)
+	}
+}
+
+// noteOperators says what nobody may have done.
+func noteOperators(c *command.Call, f inventory.Fleet, p policies.Policy) {
+	if len(p.Operators) == 0 && !f.Test {
+		fmt.Fprintln(c.Stderr, "fleetctl: note: no [[operator]]: `drain`, `ca` and the first certificate of a bastion's key are refused (docs/formats/request.md)")
 	}
 }
 

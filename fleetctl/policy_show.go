@@ -53,6 +53,11 @@ func showBundle(w io.Writer, path string, data []byte, b *bundle.Bundle) error {
 		lines = append(lines, fmt.Sprintf("break-glass %s, when as many people open it as sign this: %s, ports %s; %s", x.Name, shown(x.Servers, "no server"), shown(texts(x.Ports), "none"),
 			showEngineer(p, policies.Engineer{Name: x.Name, Keys: x.Keys})))
 	}
+	for _, o := range p.Operators {
+		for _, action := range o.Actions {
+			lines = append(lines, fmt.Sprintf("operators: %s, by %d of %s", action, o.Needs(action), shown(o.Engineers, "nobody")))
+		}
+	}
 	sections = append(sections, lines)
 	lines = nil
 	if p.Session.On() {

@@ -44,6 +44,7 @@ var fuzzTargets = []struct{ input, pkg, name string }{
 	{"FIDO2 authenticator data", "./bastion/hardkey", "FuzzAuthenticatorData"},
 	{"enrolment challenges", "./bastion/hardkey", "FuzzChallenge"},
 	{"enrolment requests", "./policies/enrolment", "FuzzEnrolment"},
+	{"operators' requests", "./policies/request", "FuzzRequest"},
 	{"agent: messages", "./bastion/agent", "FuzzAgentMessage"},
 	{"agent: session-bind@openssh.com", "./bastion/agent", "FuzzSessionBind"},
 	{"agent: login requests and files to sign", "./bastion/agent", "FuzzUserauthRequest"},

@@ -41,6 +41,7 @@ type fleet struct {
 	client *Client
 	store  *store.Store
 	people []ssh.Signer
+	change func(*policies.Policy) // of every policy that is signed
 
 	mu         sync.Mutex
 	data, sigs []byte
@@ -60,7 +61,11 @@ func newFleet(t *testing.T) *fleet {
 			t.Error(err)
 		}
 	})
-	f := &fleet{dir: dir, inv: testInventory(freePort(t), freePort(t))}
+	bootPort, joinPort := freePort(t), freePort(t)
+	for joinPort == bootPort { // the system may give a port back at once
+		joinPort = freePort(t)
+	}
+	f := &fleet{dir: dir, inv: testInventory(bootPort, joinPort)}
 	if f.public, err = Init(dir, f.inv.Domain, time.Now()); err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +149,11 @@ func (f *fleet) bundle() (data, sigs []byte) {
 // sign puts a policy of this version in force.
 func (f *fleet) sign(t *testing.T, version uint64) {
 	t.Helper()
-	data, err := bundle.Make(f.inv, testPolicy(version), time.Now())
+	p := testPolicy(version)
+	if f.change != nil {
+		f.change(&p)
+	}
+	data, err := bundle.Make(f.inv, p, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

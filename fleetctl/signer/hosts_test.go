@@ -164,9 +164,9 @@ func TestBastionRenews(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first, err := f.client.Host(t.Context(), "b1", trust.FormatKey(key.PublicKey()))
-	if err != nil {
-		t.Fatal(err)
+	first, without, err := f.client.Host(t.Context(), "b1", trust.FormatKey(key.PublicKey()), nil)
+	if err != nil || !without {
+		t.Fatalf("without a request: %t, %v", without, err)
 	}
 	write := func(name string, data []byte) string {
 		t.Helper()
