@@ -23,10 +23,13 @@ import (
 const requestLife = time.Hour
 
 // leaveFlags are by whose leave a verb acts.
-type leaveFlags struct{ file, key, reason *string }
+type leaveFlags struct {
+	file, key, reason *string
+	given             *request.Signed // what file holds
+}
 
-func leaveFlagsOf(fs *flag.FlagSet) leaveFlags {
-	return leaveFlags{
+func leaveFlagsOf(fs *flag.FlagSet) *leaveFlags {
+	return &leaveFlags{
 		file:   fs.String("request", "", "`file` of a request that people have signed (fleetctl request make)"),
 		key:    fs.String("sign", "", "`file` of your own public key in the agent: makes the request and signs it, where one person is enough"),
 		reason: reasonFlag(fs),
@@ -37,25 +40,23 @@ func reasonFlag(fs *flag.FlagSet) *string {
 	return fs.String("reason", "", "`text` that every record of it shows")
 }
 
-// check refuses flags that do not go together, before anything is read.
-func (l leaveFlags) check() error {
+// check refuses flags that do not go together, and reads the file: before root becomes the signer's user, who may not read it.
+func (l *leaveFlags) check() (err error) {
 	switch {
 	case *l.file != "" && *l.key != "":
 		return command.Usagef("--request or --sign, not both: `fleetctl request sign` adds a signature")
 	case *l.key != "" && *l.reason == "":
 		return command.Usagef("--sign needs --reason")
+	case *l.file != "":
+		l.given, err = readRequest(*l.file)
 	}
-	return nil
+	return err
 }
 
-// take returns the request that the flags give: one that was made before, one that is signed now, or none. A --sign that the signer would not take anyway
-// is refused before anybody touches a key.
-func (l leaveFlags) take(c *command.Call, b *bundle.Bundle, o request.Order, now time.Time) (*request.Signed, error) {
-	switch {
-	case *l.file != "":
-		return readRequest(*l.file)
-	case *l.key == "":
-		return nil, nil
+// take returns the request that the flags give: one that was made before, one that is signed now, or none.
+func (l *leaveFlags) take(c *command.Call, b *bundle.Bundle, o request.Order, now time.Time) (*request.Signed, error) {
+	if *l.key == "" {
+		return l.given, nil
 	}
 	r := request.New(b.Fleet, o, *l.reason, now, requestLife)
 	data, err := r.Marshal()
@@ -146,7 +147,7 @@ func tellLeave(c *command.Call, l *signer.Leave) {
 }
 
 // leave is what the steps of the CAs go by: they verify it themselves.
-func (d state) leave(ctx context.Context, c *command.Call, l leaveFlags, o request.Order, now time.Time) (*signer.Leave, error) {
+func (d state) leave(ctx context.Context, c *command.Call, l *leaveFlags, o request.Order, now time.Time) (*signer.Leave, error) {
 	_, b, err := d.decides(ctx, now)
 	if err != nil {
 		return nil, err

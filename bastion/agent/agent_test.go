@@ -238,6 +238,7 @@ func TestShownPurpose(t *testing.T) {
 			`log in as "anna at bastion.lab\u000a\u001b[2K"; where is not known (the client does not say)`},
 		{"commit", nil, fileData("git"), "sign a git commit or tag"},
 		{"bundle", nil, fileData("mayfly-policy"), "sign a mayfly-policy bundle"},
+		{"request", nil, fileData("mayfly-request"), "sign a mayfly-request, an operator's order to the fleet"},
 		{"namespace", nil, fileData("log in (as anna)"), `sign a file for the purpose "log in (as anna)"`},
 		{"anything", nil, []byte("anything"), "sign data that is neither a login nor a file"},
 	} {

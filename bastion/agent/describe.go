@@ -10,7 +10,7 @@ import (
 var namespaces = map[string]string{
 	"mayfly-policy":    "sign a mayfly-policy bundle",
 	"mayfly-release":   "sign a mayfly-release statement",
-	"mayfly-request":   "sign a mayfly-request to the fleet",
+	"mayfly-request":   "sign a mayfly-request, an operator's order to the fleet",
 	"mayfly-trust":     "sign a mayfly-trust policy",
 	"mayfly-statement": "sign a mayfly-statement (approval, break-glass)",
 	"mayfly-enrolment": "sign a mayfly-enrolment challenge",

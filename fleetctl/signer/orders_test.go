@@ -74,12 +74,15 @@ func records(t *testing.T, dir, log, event string) []map[string]any {
 	t.Helper()
 	var list []map[string]any
 	_, err := audit.Read(filepath.Join(dir, keyDir, log), 0, func(_ uint64, line []byte) error {
-		var r map[string]any
+		var r struct {
+			Event  string         `json:"event"`
+			Record map[string]any `json:"record"`
+		}
 		if err := json.Unmarshal(line, &r); err != nil {
 			return err
 		}
-		if r["event"] == event {
-			list = append(list, r)
+		if r.Event == event {
+			list = append(list, r.Record)
 		}
 		return nil
 	})
