@@ -72,25 +72,31 @@ func runDrain(ctx context.Context, c *command.Call) error {
 	if s, ok := b.Inventory.RebuiltServer(name); !ok || s.Role != inventory.RoleVPN {
 		return command.Refuse(hint.New(fmt.Errorf("no VPN server %q in the signed inventory", name), "fleetctl status lists the servers that are rebuilt; fleet.toml says which role each has"))
 	}
-	by, err := leave.take(c, b, request.Drain(name, *length), time.Now())
-	if err != nil {
-		return err
+	keys := &drainedBy{keys: signer.Dial(string(d)), span: *length}
+	asked := func() (err error) {
+		now, order := time.Now(), request.Drain(name, *length)
+		if keys.leave, err = leave.take(c, b, order, now); err != nil {
+			return err
+		}
+		// The signer is asked when the last user has left.
+		return foresee(c, b, order, keys.leave, now, now.Add(time.Duration(b.Policy.Rotation.DrainLimit)))
 	}
-	// The signer is asked when the last user has left.
-	now := time.Now()
-	if err := foresee(c, b, request.Drain(name, *length), by, now, now.Add(time.Duration(b.Policy.Rotation.DrainLimit))); err != nil {
-		return err
+	if *leave.key == "" {
+		if err := asked(); err != nil {
+			return err
+		}
+		asked = nil
 	}
 	s, err := d.openStore(ctx)
 	if err != nil {
 		return err
 	}
-	keys := drainedBy{signer.Dial(string(d)), *length, by}
-	err = errors.Join(d.drain(ctx, c, s, &rotate.Drainer{Store: s, Bundle: b, Signer: keys, Talk: c.Stderr}, name, *reason, *length, d.out(*out), *output), s.Close())
+	err = errors.Join(d.drain(ctx, c, s, asked, &rotate.Drainer{Store: s, Bundle: b, Signer: keys, Talk: c.Stderr}, name, *reason, *length, d.out(*out), *output), s.Close())
 	return refusedDrain(err)
 }
 
-func (d state) drain(ctx context.Context, c *command.Call, s *store.Store, r *rotate.Drainer, name, reason string, length time.Duration, out, output string) error {
+// drain asks for a touch, where asked does, when nothing else can refuse any more.
+func (d state) drain(ctx context.Context, c *command.Call, s *store.Store, asked func() error, r *rotate.Drainer, name, reason string, length time.Duration, out, output string) error {
 	if err := actUnder(ctx, s, r.Bundle); err != nil {
 		return err
 	}
@@ -114,6 +120,11 @@ func (d state) drain(ctx context.Context, c *command.Call, s *store.Store, r *ro
 	}
 	if err := conn.Close(); err != nil {
 		return err
+	}
+	if asked != nil {
+		if err := asked(); err != nil {
+			return err
+		}
 	}
 	got, err := r.Drain(ctx, name, reason, length)
 	if err != nil {
@@ -143,9 +154,9 @@ type drainedBy struct {
 	leave *request.Signed
 }
 
-var _ rotate.Statements = drainedBy{}
+var _ rotate.Statements = (*drainedBy)(nil)
 
-func (d drainedBy) Drained(ctx context.Context, server string, epoch uint64, expires time.Time) (data, sig []byte, err error) {
+func (d *drainedBy) Drained(ctx context.Context, server string, epoch uint64, expires time.Time) (data, sig []byte, err error) {
 	return d.keys.Drained(ctx, server, epoch, expires, d.span, d.leave)
 }
 

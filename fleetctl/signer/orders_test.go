@@ -173,6 +173,44 @@ func TestDrainedTakesPeople(t *testing.T) {
 	}
 }
 
+// TestRequestOverSocket: what people signed comes to the signer as they signed it.
+func TestRequestOverSocket(t *testing.T) {
+	o := newOperators(t)
+	o.start(t)
+	_, data, sig := o.begin(t)
+	m := newMachine(t)
+	if _, err := o.client.Admit(t.Context(), m.request(data, sig)); err != nil {
+		t.Fatal(err)
+	}
+	s, err := o.store.Server(t.Context(), testServer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().UTC()
+	drain := func(leave *request.Signed) error {
+		_, _, err := o.client.Drained(t.Context(), testServer, s.Epoch, now.Add(time.Minute), time.Minute, leave)
+		return err
+	}
+	key := trust.FormatKey(newSSHSigner(t).PublicKey())
+	host := func(leave *request.Signed) error {
+		_, _, err := o.client.Host(t.Context(), "b1", key, leave)
+		return err
+	}
+	drained, certified := o.order(t, "lab", request.Drain(testServer, time.Minute), now, "ana", "bo"), o.order(t, "lab", request.Certify("b1", key), now, "ana")
+	for _, tt := range []struct {
+		name string
+		err  error
+		want string
+	}{
+		{"drain, none", drain(nil), request.Missing}, {"drain, another's", drain(certified), request.Other}, {"drain", drain(drained), ""}, {"drain again", drain(drained), request.Used},
+		{"host, none", host(nil), request.Missing}, {"host, another's", host(drained), request.Other}, {"host", host(certified), ""}, {"host again", host(nil), ""},
+	} {
+		if reason(tt.err) != tt.want {
+			t.Errorf("%s: got %v, want %q", tt.name, tt.err, tt.want)
+		}
+	}
+}
+
 // TestCertifyTakesPeople: a bastion's key that was never certified takes a request, the same key again none.
 func TestCertifyTakesPeople(t *testing.T) {
 	o := newOperators(t)
@@ -294,6 +332,14 @@ func TestCATakesPeople(t *testing.T) {
 	refuse("the next one, by the request of the first", next(&Leave{Request: leave}), request.Used)
 	if got := records(t, o.dir, caLogDir, "request"); len(got) != 3 {
 		t.Errorf("got %d records of requests, want 3: %v", len(got), got)
+	}
+	log := filepath.Join(o.dir, keyDir, caLogDir)
+	key, err := audit.ReadVerifier(filepath.Join(log, audit.KeyName+".pub"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := audit.Verify(log, audit.Trusted{Log: key}); err != nil || r.Size < 3 || key.Name() != "mayfly/lab/cas" {
+		t.Errorf("the log of CAs, %s: %+v, %v", key.Name(), r, err)
 	}
 }
 
