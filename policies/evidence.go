@@ -23,8 +23,8 @@ const (
 // Types of keys that evidence can be about. A security key's type says by itself that hardware holds it; a card's does not, and counts
 // only beside its evidence.
 var (
-	securityKeyTypes = []string{skEd25519, skECDSA}
-	cardKeyTypes     = []string{ecdsa256, ecdsa384, edKey}
+	securityKeyTypes = hardkey.KeyTypes(hardkey.KindFIDO2)
+	cardKeyTypes     = hardkey.KeyTypes(hardkey.KindPIV)
 )
 
 // enrolled names a key of somebody.

@@ -1,8 +1,6 @@
 package policies
 
 import (
-	"crypto/x509"
-	"encoding/base64"
 	"fmt"
 	"regexp"
 	"slices"
@@ -17,24 +15,31 @@ import (
 
 // Bounds of [hardware] and of what is shown for a key.
 const (
+	maxSlots       = 32
+	maxPINPolicies = 8
 	maxSerials     = 4096
 	maxAAGUIDs     = 256
 	maxRevoked     = 4096
 	maxIssuers     = 16
-	maxIssuer      = 8 << 10 // characters of a certificate
 	maxAttestation = 4       // certificates or files of one key
 	maxShown       = 8 << 10 // characters of each, and of a signature
 )
 
 var (
-	slot        = regexp.MustCompile(`^(9[acde]|8[2-9a-f]|9[0-5])$`)
-	firmware    = regexp.MustCompile(`^(0|[1-9][0-9]{0,2})(\.(0|[1-9][0-9]{0,2})){2}$`)
-	aaguid      = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 	issuerName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9 ._()-]{0,62}$`)
 	fingerprint = regexp.MustCompile(`^SHA256:[A-Za-z0-9+/]{43}$`)
 )
 
-var pinPolicies = []string{"never", "once", "always", "match_once", "match_always"}
+// hardwareMends are hints for what package hardkey says of a value in [hardware].
+var hardwareMends = map[string]string{
+	"slots":        `"9a" and the retired slots "82" to "95" are the default`,
+	"pin_policies": "once, always, match_once, match_always are the default",
+	"min_firmware": `for example min_firmware = "5.7.0"`,
+	"aaguids":      `for example "d8522d9f-575b-4866-88a9-ba99fa02f35b", in small letters`,
+	"name":         "each issuer once",
+	"applet":       `applet = "fido2", or "piv" for a test issuer`,
+	"certificate":  "openssl x509 -in FILE -outform DER | base64 -w0",
+}
 
 func (p Policy) checkHardware() error {
 	h := p.Hardware
@@ -51,17 +56,11 @@ func (p Policy) checkHardware() error {
 		}
 	}
 	for _, l := range []struct {
-		key, what, mend string
-		list            []string
-		max             int
-		good            func(string) bool
-		mayBeEmpty      bool
-	}{
-		{"slots", "slot", `"9a" and the retired slots "82" to "95" are the default`, h.Slots, 32, slot.MatchString, false},
-		{"pin_policies", "PIN policy", strings.Join(pinPolicies[1:], ", ") + " are the default", h.PINPolicies, len(pinPolicies), func(s string) bool { return slices.Contains(pinPolicies, s) }, false},
-		{"aaguids", "AAGUID", `for example "d8522d9f-575b-4866-88a9-ba99fa02f35b", in small letters`, h.AAGUIDs, maxAAGUIDs, aaguid.MatchString, true},
-		{"revoked", "fingerprint", `as ssh-keygen -l prints it: "SHA256:…"`, h.Revoked, maxRevoked, fingerprint.MatchString, true},
-	} {
+		key        string
+		list       []string
+		max        int
+		mayBeEmpty bool
+	}{{"slots", h.Slots, maxSlots, false}, {"pin_policies", h.PINPolicies, maxPINPolicies, false}, {"aaguids", h.AAGUIDs, maxAAGUIDs, true}, {"revoked", h.Revoked, maxRevoked, true}} {
 		path := "hardware." + l.key
 		if l.list != nil && len(l.list) == 0 && !l.mayBeEmpty {
 			return tomlfile.At(path, "leave it out for the default", "%s is empty, which would mean the default", path)
@@ -70,30 +69,30 @@ func (p Policy) checkHardware() error {
 			return tomlfile.At(path, "remove those that are not used", "%s has %d: at most %d", path, len(l.list), l.max)
 		}
 		for i, s := range l.list {
-			switch {
-			case !l.good(s):
-				return tomlfile.At(at(path, i), l.mend, "%s has %q, which is no %s", path, s, l.what)
-			case slices.Contains(l.list[:i], s):
+			if slices.Contains(l.list[:i], s) {
 				return tomlfile.At(at(path, i), "each once", "%s has %q twice", path, s)
 			}
 		}
 	}
-	if h.MinFirmware != "" && !firmware.MatchString(h.MinFirmware) {
-		return tomlfile.At("hardware.min_firmware", `for example min_firmware = "5.7.0"`, "hardware.min_firmware %q is no version", h.MinFirmware)
+	for i, s := range h.Revoked {
+		if !fingerprint.MatchString(s) {
+			return tomlfile.At(at("hardware.revoked", i), `as ssh-keygen -l prints it: "SHA256:…"`, "hardware.revoked has %q, which is no fingerprint", s)
+		}
 	}
 	if err := h.checkSerials(); err != nil {
 		return err
 	}
-	if err := checkIssuers("hardware.fido2_issuer", h.FIDO2Issuers, hardkey.KindFIDO2); err != nil {
+	if err := checkIssuers("hardware.fido2_issuer", h.FIDO2Issuers); err != nil {
 		return err
 	}
-	if err := checkIssuers("hardware.test_issuer", h.TestIssuers, hardkey.KindPIV, hardkey.KindFIDO2); err != nil {
+	if err := checkIssuers("hardware.test_issuer", h.TestIssuers); err != nil {
 		return err
 	}
-	// Whatever else package hardkey could not apply is refused as well: it would reject every key.
+	// What the values have to be, package hardkey knows: with rules that it could not apply it would reject every key.
 	if err := p.rules(inventory.Fleet{}).Check(); err != nil {
 		field, _, _ := strings.Cut(err.Error(), ":")
-		return tomlfile.At("hardware."+field, "docs/formats/policy.md has each key of [hardware]", "hardware.%v", err)
+		key, _, _ := strings.Cut(field[strings.LastIndexByte(field, '.')+1:], "[")
+		return tomlfile.At("hardware."+field, hardwareMends[key], "hardware.%v", err)
 	}
 	return nil
 }
@@ -127,28 +126,14 @@ func (h Hardware) checkSerials() error {
 	return nil
 }
 
-// checkIssuers asks that each issuer is a certificate of an applet for which there may be any.
-func checkIssuers(path string, list []hardkey.Issuer, applets ...string) error {
+// checkIssuers asks that there are not too many, each by a name that may stand in records.
+func checkIssuers(path string, list []hardkey.Issuer) error {
 	if len(list) > maxIssuers {
 		return tomlfile.At(path, "remove those that are not used", "%d issuers: at most %d", len(list), maxIssuers)
 	}
 	for i, issuer := range list {
-		path := at(path, i)
 		if !issuerName.MatchString(issuer.Name) {
-			return tomlfile.At(path+".name", "letters, digits, spaces and hyphens: it stands in records", "issuer name %q is no name", issuer.Name)
-		}
-		if slices.ContainsFunc(list[:i], func(o hardkey.Issuer) bool { return o.Name == issuer.Name && o.Applet == issuer.Applet }) {
-			return tomlfile.At(path+".name", "each issuer once", "issuer %q is there twice", issuer.Name)
-		}
-		if !slices.Contains(applets, issuer.Applet) {
-			return tomlfile.At(path+".applet", "applet = \""+strings.Join(applets, "\" or \"")+"\"", "issuer %q has applet %q", issuer.Name, issuer.Applet)
-		}
-		data, err := base64.StdEncoding.Strict().DecodeString(issuer.Certificate)
-		if err == nil && len(issuer.Certificate) <= maxIssuer {
-			_, err = x509.ParseCertificate(data)
-		}
-		if err != nil || len(issuer.Certificate) > maxIssuer {
-			return tomlfile.At(path+".certificate", "openssl x509 -in FILE -outform DER | base64 -w0", "issuer %q: that is no certificate in base64", issuer.Name)
+			return tomlfile.At(at(path, i)+".name", "letters, digits, spaces and hyphens: it stands in records", "issuer name %q is no name", issuer.Name)
 		}
 	}
 	return nil

@@ -109,7 +109,7 @@ func (c *rules) add(field string, list []Issuer, test bool) error {
 		case slices.ContainsFunc(c.issuers, func(o issuer) bool { return o.name == is.Name && o.applet == is.Applet }):
 			return fmt.Errorf("%s[%d].name: %q is there twice", field, i, is.Name)
 		case is.Applet != KindFIDO2 && (is.Applet != KindPIV || !test):
-			return fmt.Errorf("%s[%d].applet: %q", field, i, clip(is.Applet))
+			return fmt.Errorf("%s[%d].applet: %q is of no applet for which there may be one", field, i, clip(is.Applet))
 		}
 		der, err := decode(is.Certificate, maxCertificate)
 		if err != nil {

@@ -7,13 +7,11 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/crypto/ssh"
-
 	"mayfly/bastion/hardkey"
 )
 
 // keyTypes that people's keys may have: what PIV cards and FIDO2 authenticators make. A software key of such a type has nothing to show.
-var keyTypes = []string{ssh.KeyAlgoSKED25519, ssh.KeyAlgoSKECDSA256, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoED25519}
+var keyTypes = slices.Concat(hardkey.KeyTypes(hardkey.KindFIDO2), hardkey.KeyTypes(hardkey.KindPIV))
 
 // Rules are what evidence is held against.
 func (t *Trust) Rules() hardkey.Rules {
