@@ -1,14 +1,11 @@
 package hardkey
 
 import (
-	"bytes"
-	"crypto/rsa"
 	"crypto/x509"
 	"embed"
 	"encoding/pem"
 	"slices"
 	"sync"
-	"time"
 )
 
 // Yubico's certificates, as it publishes them. piv.pem and fido2.pem hold only those that sign device certificates of that applet.
@@ -19,7 +16,13 @@ var issuerFiles embed.FS
 // otherApplet is what other.pem's certificates are for: OpenPGP, the Security Domain, and those that sign none but issuers.
 const otherApplet = "other"
 
-const minRSA = 2048
+// issuer of device certificates.
+type issuer struct {
+	name        string
+	applet      string
+	certificate *x509.Certificate
+	test        bool
+}
 
 // builtin returns the issuers that every fleet has. Their certificates are read once.
 var builtin = sync.OnceValue(func() []issuer {
@@ -44,27 +47,6 @@ var builtin = sync.OnceValue(func() []issuer {
 	return list
 })
 
-// signatureAlgorithms of certificates. Certificate.CheckSignature alone would take SHA-1.
-var signatureAlgorithms = []x509.SignatureAlgorithm{
-	x509.SHA256WithRSA, x509.SHA384WithRSA, x509.SHA512WithRSA,
-	x509.ECDSAWithSHA256, x509.ECDSAWithSHA384, x509.ECDSAWithSHA512,
-}
-
-// signed reports whether the parent's key signed the child and the child says so. It asks nothing of basic constraints: the
-// certificates of some YubiKeys have none, and who may be whose parent is settled here by position.
-func signed(parent, child *x509.Certificate) bool {
-	if !bytes.Equal(parent.RawSubject, child.RawIssuer) || !slices.Contains(signatureAlgorithms, child.SignatureAlgorithm) {
-		return false
-	}
-	if parent.KeyUsage != 0 && parent.KeyUsage&x509.KeyUsageCertSign == 0 {
-		return false
-	}
-	if k, ok := parent.PublicKey.(*rsa.PublicKey); ok && k.N.BitLen() < minRSA {
-		return false
-	}
-	return parent.CheckSignature(child.SignatureAlgorithm, child.RawTBSCertificate, child.Signature) == nil
-}
-
 // issuerOf finds who signed a device certificate of the applet, itself and directly.
 func (c rules) issuerOf(device *x509.Certificate, applet string) (issuer, *Rejection) {
 	i := slices.IndexFunc(c.issuers, func(is issuer) bool { return is.applet == applet && signed(is.certificate, device) })
@@ -85,16 +67,4 @@ func (c rules) issuerOf(device *x509.Certificate, applet string) (issuer, *Rejec
 		return issuer{}, reject(TestIssuer, "enrol a real key", "the key is a virtual card's (test issuer %q), which is software, and the fleet does not say test = true", is.name)
 	}
 	return is, nil
-}
-
-// current asks each certificate for its time.
-func current(now time.Time, certs ...*x509.Certificate) *Rejection {
-	for _, c := range certs {
-		if now.Before(c.NotBefore) || now.After(c.NotAfter) {
-			return reject(Expired, "compare the clock with the certificate's dates; a certificate that has ended needs a new key",
-				"the certificate of %q is good from %s to %s, and it is %s", clip(c.Subject.CommonName),
-				c.NotBefore.UTC().Format(time.DateTime), c.NotAfter.UTC().Format(time.DateTime), now.UTC().Format(time.DateTime))
-		}
-	}
-	return nil
 }

@@ -53,26 +53,6 @@ func (s Shown) certificates() (slot, device *x509.Certificate, rejection *Reject
 	return slot, device, rejection
 }
 
-func parseCertificate(field, text string) (*x509.Certificate, *Rejection) {
-	der, err := decode(text, maxCertificate)
-	if err != nil {
-		return nil, malformed(field, "%v", err)
-	}
-	return readCertificate(field, der)
-}
-
-// readCertificate refuses one with a critical extension that nobody here understands (RFC 5280, section 4.2).
-func readCertificate(field string, der []byte) (*x509.Certificate, *Rejection) {
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, malformed(field, "%v", err)
-	}
-	if len(cert.UnhandledCriticalExtensions) > 0 {
-		return nil, malformed(field, "the certificate has extension %s, which is critical and not understood", cert.UnhandledCriticalExtensions[0])
-	}
-	return cert, nil
-}
-
 // made asks that the device itself made the slot certificate. A device certificate is an authority's, or says nothing of it.
 func made(slot, device *x509.Certificate) *Rejection {
 	if device.BasicConstraintsValid && !device.IsCA {

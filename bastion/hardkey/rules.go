@@ -2,7 +2,6 @@ package hardkey
 
 import (
 	"crypto/x509"
-	"encoding/base64"
 	"fmt"
 	"regexp"
 	"slices"
@@ -39,14 +38,6 @@ var pinPolicies = map[byte]string{1: "never", 2: "once", 3: "always", 4: "match_
 var defaultPINPolicies = []string{"once", "always", "match_once", "match_always"}
 
 var aaguidForm = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
-
-// issuer of device certificates.
-type issuer struct {
-	name        string
-	applet      string
-	certificate *x509.Certificate
-	test        bool
-}
 
 // rules as they are applied.
 type rules struct {
@@ -141,22 +132,4 @@ func parseVersion(s string) (version, error) {
 		v[i] = byte(n)
 	}
 	return v, nil
-}
-
-// decode reads base64 of at most limit bytes, strictly.
-func decode(text string, limit int) ([]byte, error) {
-	if len(text) > base64.StdEncoding.EncodedLen(limit) {
-		return nil, fmt.Errorf("longer than %d bytes", limit)
-	}
-	if strings.ContainsAny(text, "\r\n") { // which the decoder skips
-		return nil, fmt.Errorf("base64 in more than one line")
-	}
-	data, err := base64.StdEncoding.Strict().DecodeString(text)
-	if err != nil {
-		return nil, fmt.Errorf("not base64: %w", err)
-	}
-	if len(data) == 0 {
-		return nil, fmt.Errorf("empty")
-	}
-	return data, nil
 }
