@@ -51,10 +51,20 @@ func Environ(env []string) []string {
 
 // Build builds a package of the module into a file, with the tags.
 func Build(ctx context.Context, module, out, pkg string, tags ...string) error {
+	return build(ctx, module, []string{"-o", out, pkg}, tags)
+}
+
+// Library builds a package of the module into a shared library for programs in C.
+func Library(ctx context.Context, module, out, pkg string, tags ...string) error {
+	return build(ctx, module, []string{"-buildmode=c-shared", "-o", out, pkg}, tags)
+}
+
+func build(ctx context.Context, module string, what, tags []string) error {
+	pkg := what[len(what)-1]
 	if missing := debian.Missing(Needs(tags...)); len(missing) > 0 {
 		return hint.New(fmt.Errorf("building %s with tags %q: not found: %s", pkg, tags, debian.Describe(missing)), "%s", debian.Line(missing))
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-tags="+strings.Join(tags, ","), "-o", out, pkg)
+	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-trimpath", "-buildvcs=false", "-tags=" + strings.Join(tags, ",")}, what...)...)
 	cmd.Dir, cmd.Env = module, Environ(nil)
 	said, err := cmd.CombinedOutput()
 	if ctx.Err() != nil {

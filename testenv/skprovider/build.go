@@ -4,13 +4,10 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
-	"mayfly/internal/hint"
 	"mayfly/testenv/cgobuild"
-	"mayfly/testenv/debian"
 )
 
 // Library is the file's name that Build makes.
@@ -28,14 +25,9 @@ func Build(ctx context.Context, dir string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("building the software security key: %w", err)
 	}
-	if missing := debian.Missing(cgobuild.Needs(Tag)); len(missing) > 0 {
-		return "", hint.New(fmt.Errorf("building the software security key: not found: %s", debian.Describe(missing)), "%s", debian.Line(missing))
-	}
 	path := filepath.Join(dir, Library)
-	cmd := exec.CommandContext(ctx, "go", "build", "-buildmode=c-shared", "-tags="+Tag, "-trimpath", "-buildvcs=false", "-o", path, librarySource)
-	cmd.Env = cgobuild.Environ(nil)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building the software security key: %w: %s", err, strings.TrimSpace(string(out)))
+	if err := cgobuild.Library(ctx, "", path, librarySource, Tag); err != nil {
+		return "", err
 	}
 	// The header is for C programs that link it; nobody does.
 	if err := os.Remove(strings.TrimSuffix(path, ".so") + ".h"); err != nil {
