@@ -62,7 +62,7 @@ func scriptAnswer(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 3 {
 		ts.Fatalf("usage: answer CARD CHALLENGE FILE")
 	}
-	c, err := enrolment.ParseChallenge(ts.ReadFile(args[1]))
+	c, err := hardkey.ParseChallenge(strings.TrimSuffix(ts.ReadFile(args[1]), "\n"))
 	ts.Check(err)
 	k := ts.Value("cards").(cards)[args[0]]
 	shown, err := k.Shown(c)

@@ -47,20 +47,8 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// Challenge is what a request answers.
-type Challenge = hardkey.Challenge
-
-// ParseChallenge reads the line that fleetctl key challenge wrote, with its newline or without.
-func ParseChallenge(line string) (Challenge, error) {
-	c, err := hardkey.ParseChallenge(strings.TrimSuffix(line, "\n"))
-	if err != nil {
-		return Challenge{}, hint.New(fmt.Errorf("challenge: %w", err), "get one with fleetctl key challenge NAME")
-	}
-	return c, nil
-}
-
 // Answer signs a challenge with a PIV key, for Shown.Signature.
-func Answer(signer ssh.Signer, c Challenge) (string, error) {
+func Answer(signer ssh.Signer, c hardkey.Challenge) (string, error) {
 	armored, err := sshsig.Sign(signer, hardkey.Namespace, c.Signed())
 	if err != nil {
 		return "", err
@@ -73,7 +61,7 @@ func Answer(signer ssh.Signer, c Challenge) (string, error) {
 }
 
 // New is a request that answers a challenge.
-func New(c Challenge, public string, shown hardkey.Shown) Request {
+func New(c hardkey.Challenge, public string, shown hardkey.Shown) Request {
 	return Request{Kind: Kind, Fleet: c.Fleet, Name: c.Name, Public: public, Shown: shown}
 }
 

@@ -176,18 +176,6 @@ func TestParseRefusesForms(t *testing.T) {
 	}
 }
 
-func TestParseChallenge(t *testing.T) {
-	c := hardkey.NewChallenge("lab", "anna", [hardkey.NonceBytes]byte{}, now)
-	for _, text := range []string{c.String(), string(c.Signed())} {
-		if got, err := ParseChallenge(text); err != nil || got != c {
-			t.Errorf("%q: got %v, %v", text, got, err)
-		}
-	}
-	if _, err := ParseChallenge(c.String() + "\n\n"); err == nil || hint.Of(err) == "" {
-		t.Errorf("two newlines: got %v, hint %q", err, hint.Of(err))
-	}
-}
-
 // docs/formats/enrolment.md has every field of a request, in its order, and no other.
 func TestRequestIsDocumented(t *testing.T) {
 	page, err := os.ReadFile("../../docs/formats/enrolment.md")
