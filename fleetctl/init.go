@@ -21,6 +21,7 @@ import (
 	"mayfly/internal/hint"
 	"mayfly/internal/tomlfile"
 	"mayfly/inventory"
+	"mayfly/policies"
 	"mayfly/policies/trust"
 	"mayfly/policies/trust/chain"
 	"mayfly/tunnel/checkin"
@@ -217,7 +218,7 @@ func sayTrust(c *command.Call, t *trust.Trust) {
 func sayPeople(c *command.Call, t *trust.Trust, people []trust.Person) {
 	for _, p := range people {
 		for i, key := range p.Keys {
-			fmt.Fprintf(c.Stdout, "  %s: %s: %s\n", p.Name, fingerprint(key), proves(t, p, i))
+			fmt.Fprintf(c.Stdout, "  %s: %s: %s\n", p.Name, policies.Fingerprint(key), proves(t, p, i))
 		}
 	}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -10,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"mayfly/internal/command"
 	"mayfly/internal/durable"
 	"mayfly/internal/hint"
 	"mayfly/inventory"
@@ -113,12 +111,4 @@ func nothing() (func() error, error) { return func() error { return nil }, nil }
 func hasKeys(p policies.Policy, name string) bool {
 	return slices.ContainsFunc(p.Engineers, func(e policies.Engineer) bool { return e.Name == name }) ||
 		slices.ContainsFunc(p.BreakGlass, func(b policies.BreakGlass) bool { return b.Name == name })
-}
-
-// oneArgument is the one word that a verb takes.
-func oneArgument(flags *flag.FlagSet, what string) (string, error) {
-	if flags.NArg() != 1 {
-		return "", command.Usagef("one word is needed: %s", what)
-	}
-	return flags.Arg(0), nil
 }

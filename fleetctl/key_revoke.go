@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/crypto/ssh"
-
 	"mayfly/internal/command"
 	"mayfly/policies"
 )
@@ -109,7 +107,7 @@ func (d state) noteApprover(c *command.Call, print string) {
 	}
 	for _, person := range t.Approvers {
 		for _, public := range person.Keys {
-			if key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(public)); err == nil && ssh.FingerprintSHA256(key) == print {
+			if policies.Fingerprint(public) == print {
 				fmt.Fprintf(c.Stderr, "fleetctl: note: the same key is one of approver %s in %s: a new trust policy takes it away there\n", person.Name, d.trustFile())
 			}
 		}

@@ -50,6 +50,14 @@ func noArguments(fs *flag.FlagSet) error {
 	return nil
 }
 
+// oneArgument is the one word that a verb takes.
+func oneArgument(flags *flag.FlagSet, what string) (string, error) {
+	if flags.NArg() != 1 {
+		return "", command.Usagef("one word is needed: %s", what)
+	}
+	return flags.Arg(0), nil
+}
+
 func dirFlag(fs *flag.FlagSet) *string {
 	return fs.String("dir", ".", "state `directory` of the fleet")
 }

@@ -8,6 +8,7 @@ import (
 
 	"mayfly/internal/command"
 	"mayfly/internal/hint"
+	"mayfly/policies"
 	"mayfly/policies/trust"
 )
 
@@ -102,14 +103,14 @@ func changes(old, next *trust.Trust) (lines []string) {
 		for _, p := range r.was {
 			for i, key := range p.Keys {
 				if !holds(r.now, p.Name, key) {
-					say("- %s %s loses %s (%s)", r.role, p.Name, fingerprint(key), proves(old, p, i))
+					say("- %s %s loses %s (%s)", r.role, p.Name, policies.Fingerprint(key), proves(old, p, i))
 				}
 			}
 		}
 		for _, p := range r.now {
 			for i, key := range p.Keys {
 				if !holds(r.was, p.Name, key) {
-					say("+ %s %s gets %s (%s)", r.role, p.Name, fingerprint(key), proves(next, p, i))
+					say("+ %s %s gets %s (%s)", r.role, p.Name, policies.Fingerprint(key), proves(next, p, i))
 				}
 			}
 		}

@@ -130,15 +130,6 @@ func (d state) allAnswered(all ...people) error {
 	return nil
 }
 
-// fingerprint is a key as people compare it.
-func fingerprint(line string) string {
-	key, err := trust.ParseKey(line)
-	if err != nil {
-		return line
-	}
-	return ssh.FingerprintSHA256(key)
-}
-
 // proves says in one line what was shown for a person's i-th key.
 func proves(t *trust.Trust, p trust.Person, i int) string {
 	if p.ShownFor(i).Kind == "" {

@@ -9,6 +9,7 @@ import (
 
 	"mayfly/bastion/hardkey"
 	"mayfly/internal/durable"
+	"mayfly/policies"
 	"mayfly/policies/trust"
 )
 
@@ -59,7 +60,7 @@ func trustRecord(t *trust.Trust, data []byte, how string, now time.Time) string 
 	line("WITNESSES: %d of %d confirm which policy is the newest", t.WitnessThreshold, len(t.Witnesses))
 	for _, w := range t.Witnesses {
 		for _, key := range w.Keys {
-			line("  %-16s %s", w.Name, fingerprint(key))
+			line("  %-16s %s", w.Name, policies.Fingerprint(key))
 		}
 	}
 	line("")
@@ -70,10 +71,10 @@ func trustRecord(t *trust.Trust, data []byte, how string, now time.Time) string 
 	line("")
 	line("KEYS OF THE SIGNER")
 	for _, key := range t.TicketKeys {
-		line("  %-16s %s", "tickets", fingerprint(key))
+		line("  %-16s %s", "tickets", policies.Fingerprint(key))
 	}
 	for _, key := range t.ListKeys {
-		line("  %-16s %s", "server lists", fingerprint(key))
+		line("  %-16s %s", "server lists", policies.Fingerprint(key))
 	}
 	line("")
 	line("SHA-256 OF trust.json, to be read aloud by one person and compared by all others:")
@@ -138,7 +139,7 @@ func recordPeople(line func(string, ...any), t *trust.Trust, people []trust.Pers
 		line("  %d. %s", n+1, p.Name)
 		for i, key := range p.Keys {
 			kind, _, _ := strings.Cut(key, " ")
-			line("     %s %s", fingerprint(key), kind)
+			line("     %s %s", policies.Fingerprint(key), kind)
 			line("       %s", proves(t, p, i))
 		}
 	}

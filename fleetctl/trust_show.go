@@ -12,6 +12,7 @@ import (
 
 	"mayfly/bastion/hardkey"
 	"mayfly/internal/command"
+	"mayfly/policies"
 	"mayfly/policies/trust"
 )
 
@@ -119,7 +120,7 @@ func shownKeys(t *trust.Trust) (keys []shownKey) {
 		for _, p := range r.people {
 			for i, line := range p.Keys {
 				kind, _, _ := strings.Cut(line, " ")
-				k := shownKey{Role: r.role, Name: p.Name, Fingerprint: fingerprint(line), Type: kind, Text: proves(t, p, i)}
+				k := shownKey{Role: r.role, Name: p.Name, Fingerprint: policies.Fingerprint(line), Type: kind, Text: proves(t, p, i)}
 				if r.role == "witness" {
 					k.Text = "a service signs with it"
 				}
