@@ -40,6 +40,10 @@ bench *flags:
 build:
     CGO_ENABLED=0 go build -trimpath -o bin/ ./fleetctl ./bastion/cmd/bastion ./tunnel/cmd/tunnel ./testenv
 
+# bastion-agent with cards, into bin/: gcc, pkg-config, libpcsclite-dev
+agent:
+    CGO_ENABLED=1 go build -trimpath -tags pcsc -o bin/ ./bastion/cmd/bastion-agent
+
 # what the compiler does not see
 check:
     go vet ./... && go tool staticcheck ./...

@@ -6,7 +6,8 @@
 // parsed and compared, and what a card claims about its key counts only as its attestation proves it (package hardkey).
 //
 // Read in this order: token.go (what a card can do), fault.go (why it did not), slot.go, key.go, secret.go (PIN and PUK), setup.go,
-// enroll.go, list.go, doctor.go.
+// evidence.go (what a key shows for itself), enroll.go, list.go, doctor.go; session.go (a card as the agent uses one) and confined.go (each
+// such use in a process of its own).
 //
 // It does not speak the agent's protocol and asks nobody anything by itself: see bastion/agent.
 package card

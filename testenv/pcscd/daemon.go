@@ -140,9 +140,6 @@ func (d *Daemon) Dial(ctx context.Context, reader int) (conn net.Conn, err error
 	return conn, err
 }
 
-// StartInside starts a command in the daemon's network namespace, where a card that is a program of its own reaches its reader.
-func (d *Daemon) StartInside(cmd *exec.Cmd) error { return d.network.Do(cmd.Start) }
-
 // Close ends the daemon and waits until it has ended. It is safe to repeat.
 func (d *Daemon) Close() error {
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
