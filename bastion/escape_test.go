@@ -2,7 +2,10 @@ package bastion
 
 import (
 	"strconv"
+	"strings"
 	"testing"
+
+	"mayfly/policies/bundle"
 )
 
 // TestEscape: what a client chose becomes printable ASCII, once, and can be told apart from what looks like it.
@@ -35,5 +38,16 @@ func TestEscape(t *testing.T) {
 		if got, err := strconv.Unquote(`"` + back + `"`); err != nil || got != text {
 			t.Errorf("%q does not come back: got %q, %v", text, got, err)
 		}
+	}
+}
+
+// TestRecordsEscapeEvidence: what the owner of a key chose for it is escaped and cut in records, however it came into the policy.
+func TestRecordsEscapeEvidence(t *testing.T) {
+	server := &Server{}
+	server.ruling.Store(&ruling{bundle: &bundle.Bundle{}})
+	v := &visit{server: server, credential: credential{evidence: "fido2, application \x1b[2J\n\xff" + strings.Repeat("x", 1000)}}
+	r := v.loginRecord()
+	if want := `fido2, application \x1b[2J\n\xffx`; !strings.HasPrefix(r.Evidence, want) || len(r.Evidence) > maxEvidence+16 || !strings.HasSuffix(r.Evidence, "x…") {
+		t.Errorf("got %q, want %q and a bound", r.Evidence, want)
 	}
 }

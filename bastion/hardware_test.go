@@ -312,7 +312,7 @@ func TestAuthenticatorLogin(t *testing.T) {
 	f.writeBundle(2)
 	f.start()
 	f.hangUp(f.login("anna", f.anna.Signer(softkey.Always)))
-	want := "fido2, aaguid " + softcard.AAGUID() + ", application ssh:, touch always, user verification not proven, by TEST softcard fido2 maker"
+	want := "fido2, aaguid " + softcard.AAGUID() + ", application \"ssh:\", touch always, user verification not proven, by TEST softcard fido2 maker"
 	if r := f.closing(); r.Outcome != "accepted" || r.Evidence != want || r.Test {
 		t.Errorf("got %+v, want evidence %q", r, want)
 	}

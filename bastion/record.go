@@ -29,10 +29,11 @@ const (
 
 // Bounds of one closing record. What exceeds them is counted.
 const (
-	maxTargets = 64
-	maxRefused = 16
-	maxText    = 64 // bytes of a name that a client chose
-	maxDetail  = 256
+	maxTargets  = 64
+	maxRefused  = 16
+	maxText     = 64 // bytes of a name that a client chose
+	maxDetail   = 256
+	maxEvidence = 512 // bytes of what a key proves in one line: its issuer and application have at most 64 each
 )
 
 // certificateRecord is the certificate that a key came in.
@@ -69,7 +70,7 @@ type loginRecord struct {
 func (v *visit) loginRecord() loginRecord {
 	return loginRecord{
 		Connection: v.id, Source: v.source.String(), Balancer: v.balancer(), User: escape(v.login.User, maxText), Identity: string(v.credential.identity),
-		Key: v.credential.fingerprint, KeyType: v.credential.kind, Evidence: v.credential.evidence, Test: v.credential.test,
+		Key: v.credential.fingerprint, KeyType: v.credential.kind, Evidence: escape(v.credential.evidence, maxEvidence), Test: v.credential.test,
 		Policy: v.server.ruling.Load().bundle.Version, Opening: v.credential.opening, Certificate: v.credential.certificateRecord(),
 	}
 }
@@ -222,7 +223,7 @@ func (v *visit) write(outcome string, why policies.Reason, detail string) {
 	r.Outcome, r.Reason, r.Detail = outcome, why, escape(detail, maxDetail)
 	r.Policy, r.Tries = v.ruling.bundle.Version, v.tried.total
 	r.Key, r.KeyType = v.credential.fingerprint, v.credential.kind
-	r.Evidence, r.Test = v.credential.evidence, v.credential.test
+	r.Evidence, r.Test = escape(v.credential.evidence, maxEvidence), v.credential.test
 	r.Identity, r.Certificate = string(v.credential.identity), v.credential.certificateRecord()
 	if why == keyNoTouch || why == badSignature {
 		r.ClaimedKey = v.claimed

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strconv"
 	"strings"
 	"text/tabwriter"
+	"unicode"
+	"unicode/utf8"
 
 	"mayfly/internal/command"
 )
@@ -27,11 +30,31 @@ func show(w io.Writer, format string, v any, header []string, rows [][]string) e
 	case "table":
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		for _, row := range append([][]string{header}, rows...) {
-			fmt.Fprintln(t, strings.TrimRight(strings.Join(row, "\t"), "\t"))
+			cells := make([]string, len(row))
+			for i, cell := range row {
+				cells[i] = visible(cell)
+			}
+			fmt.Fprintln(t, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
 		}
 		return t.Flush()
 	}
 	return checkFormat(format)
+}
+
+// visible is text of others on one line of a terminal or of paper: what is not printable, as Go escapes it.
+func visible(text string) string {
+	var b strings.Builder
+	for len(text) > 0 {
+		r, size := utf8.DecodeRuneInString(text)
+		if r == utf8.RuneError && size == 1 || !unicode.IsPrint(r) {
+			quoted := strconv.QuoteToASCII(text[:size])
+			b.WriteString(quoted[1 : len(quoted)-1])
+		} else {
+			b.WriteString(text[:size])
+		}
+		text = text[size:]
+	}
+	return b.String()
 }
 
 // checkFormat refuses an unknown format before any work is done.

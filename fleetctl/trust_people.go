@@ -137,7 +137,7 @@ func proves(t *trust.Trust, p trust.Person, i int) string {
 	}
 	proof, rejected := t.Prove(p, i)
 	if rejected != nil {
-		return rejected.Reason + ": " + rejected.Text
+		return visible(rejected.Reason + ": " + rejected.Text)
 	}
 	var words []string
 	switch proof.Kind {
@@ -148,7 +148,7 @@ func proves(t *trust.Trust, p trust.Person, i int) string {
 		}
 		words = append(words, "touch always, PIN "+proof.PINPolicy)
 	default:
-		words = append(words, fmt.Sprintf("FIDO2 authenticator, model %s, %s, touch always", proof.AAGUID, proof.Application))
+		words = append(words, fmt.Sprintf("FIDO2 authenticator, model %s, application %+q, touch always", proof.AAGUID, proof.Application))
 		if proof.UserVerification {
 			words = append(words, "PIN always")
 		}
@@ -158,5 +158,5 @@ func proves(t *trust.Trust, p trust.Person, i int) string {
 	if proof.Test {
 		text += "; SOFTWARE of a test"
 	}
-	return text
+	return visible(text)
 }

@@ -106,7 +106,7 @@ func hardwareRules(h trust.Hardware) (lines []string) {
 		{"serial numbers, no others", h.SerialsAllow, len(h.SerialsAllow) > 0}, {"serial numbers refused", h.SerialsDeny, len(h.SerialsDeny) > 0},
 		{"models of FIDO2 (AAGUID)", h.AAGUIDs, len(h.AAGUIDs) > 0}, {"PIN or biometry always", h.VerifyRequired, h.VerifyRequired}} {
 		if r.set {
-			lines = append(lines, fmt.Sprintf("%s: %v", r.name, r.value))
+			lines = append(lines, visible(fmt.Sprintf("%s: %v", r.name, r.value)))
 		}
 	}
 	for _, i := range h.FIDO2Issuers {
@@ -123,7 +123,7 @@ func hardwareRules(h trust.Hardware) (lines []string) {
 
 // issuerRecord names an issuer by its certificate, whose name anybody can choose.
 func issuerRecord(what string, i hardkey.Issuer) []string {
-	lines := []string{fmt.Sprintf("%s: %s, certificate sha256", what, i.Name)}
+	lines := []string{fmt.Sprintf("%s: %s, certificate sha256", visible(what), visible(i.Name))}
 	der, err := base64.StdEncoding.DecodeString(i.Certificate)
 	if err != nil {
 		return append(lines, "  (not readable)")

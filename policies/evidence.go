@@ -240,7 +240,7 @@ func EvidenceText(k Key, proof hardkey.Proof) string {
 		if proof.UserVerification {
 			verification = "required"
 		}
-		return fmt.Sprintf("fido2, aaguid %s, application %s, touch %s, user verification %s, by %s", proof.AAGUID, proof.Application, touchText(proof), verification, proof.Issuer)
+		return fmt.Sprintf("fido2, aaguid %s, application %+q, touch %s, user verification %s, by %s", proof.AAGUID, proof.Application, touchText(proof), verification, proof.Issuer)
 	}
 	return k.Evidence
 }

@@ -390,7 +390,9 @@ func TestEvidenceText(t *testing.T) {
 		{hardkey.Proof{Kind: "piv", Issuer: "Yubico PIV Root CA Serial 263751", Touch: true, PINPolicy: "once", Slot: "9a", Firmware: "5.7.1", Serial: 12345678},
 			"piv, serial 12345678, firmware 5.7.1, slot 9a, touch always, pin once, by Yubico PIV Root CA Serial 263751"},
 		{hardkey.Proof{Kind: "fido2", Issuer: "Yubico U2F Root", Touch: true, UserVerification: true, AAGUID: "d8522d9f-575b-4866-88a9-ba99fa02f35b", Application: "ssh:"},
-			"fido2, aaguid d8522d9f-575b-4866-88a9-ba99fa02f35b, application ssh:, touch always, user verification required, by Yubico U2F Root"},
+			`fido2, aaguid d8522d9f-575b-4866-88a9-ba99fa02f35b, application "ssh:", touch always, user verification required, by Yubico U2F Root`},
+		{hardkey.Proof{Kind: "fido2", Issuer: "x", Application: "ssh:, touch always, \x1b\u202e\xff\""},
+			`fido2, aaguid , application "ssh:, touch always, \x1b\u202e\xff\"", touch not proven, user verification not proven, by x`},
 		{hardkey.Proof{}, "test:x"},
 	} {
 		if got := EvidenceText(Key{Evidence: "test:x"}, tt.proof); got != tt.want {

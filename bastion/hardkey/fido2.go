@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/sha256"
 	"crypto/x509"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -25,6 +26,9 @@ const attestationUnit = "Authenticator Attestation"
 
 // ours begins the application of every key that OpenSSH makes for SSH.
 const ours = "ssh:"
+
+// applicationForm is what may follow: the person who enrols a key chooses it, and approvers read it in lists, records and on paper.
+var applicationForm = regexp.MustCompile(`^[!#-&(-+\--\[\]-_a-~]{0,60}$`) // printable ASCII without space, comma, quotation marks and backslash
 
 // skAttest is what ssh-keygen -O write-attestation wrote.
 type skAttest struct {
@@ -166,6 +170,8 @@ func (p *Proof) credential(k key, a authData, r rules) *Rejection {
 		return reject(KeyDiffers, "enrol the key and the attestation that one ssh-keygen wrote", "the attestation is of another key than the one to be enrolled")
 	case !strings.HasPrefix(k.application, ours):
 		return reject(RelyingParty, anew, "the key is for %q, not for SSH: its application must begin with %q", clip(k.application), ours)
+	case !applicationForm.MatchString(strings.TrimPrefix(k.application, ours)):
+		return reject(RelyingParty, anew, "the key is for %q: an application is %s and at most 60 printable ASCII characters without space, comma, quotation marks and backslash", clip(k.application), ours)
 	case hash != a.rpIDHash:
 		return reject(RelyingParty, anew, "the authenticator made the key for something else than %q", clip(k.application))
 	case a.flags&(flagBackupEligible|flagBackedUp) != 0:

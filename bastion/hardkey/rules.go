@@ -37,6 +37,9 @@ var pinPolicies = map[byte]string{1: "never", 2: "once", 3: "always", 4: "match_
 
 var defaultPINPolicies = []string{"once", "always", "match_once", "match_always"}
 
+// issuerName stands in records and on paper.
+var issuerName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9 ._()-]{0,62}$`)
+
 var aaguidForm = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
 
 // rules as they are applied.
@@ -95,8 +98,8 @@ func (r Rules) compile() (rules, error) {
 func (c *rules) add(field string, list []Issuer, test bool) error {
 	for i, is := range list {
 		switch {
-		case is.Name == "" || len(is.Name) > 63:
-			return fmt.Errorf("%s[%d].name: it must have 1 to 63 bytes", field, i)
+		case !issuerName.MatchString(is.Name):
+			return fmt.Errorf("%s[%d].name: %q is not 1 to 63 letters, digits, spaces and ._()-", field, i, clip(is.Name))
 		case slices.ContainsFunc(c.issuers, func(o issuer) bool { return o.name == is.Name && o.applet == is.Applet }):
 			return fmt.Errorf("%s[%d].name: %q is there twice", field, i, is.Name)
 		case is.Applet != KindFIDO2 && (is.Applet != KindPIV || !test):

@@ -41,6 +41,8 @@ func TestRulesCheck(t *testing.T) {
 		{"AAGUID of none", Rules{AAGUIDs: []string{noAAGUID}}, "aaguids[0]: "},
 		{"issuer without a name", Rules{FIDO2Issuers: []Issuer{{"", KindFIDO2, ca}}}, "fido2_issuer[0].name"},
 		{"issuer with a long name", Rules{FIDO2Issuers: []Issuer{{strings.Repeat("x", 64), KindFIDO2, ca}}}, "fido2_issuer[0].name"},
+		{"issuer that writes on a terminal", Rules{FIDO2Issuers: []Issuer{{"maker\x1b[2J", KindFIDO2, ca}}}, "fido2_issuer[0].name"},
+		{"issuer with a comma", Rules{FIDO2Issuers: []Issuer{{"maker, touch always", KindFIDO2, ca}}}, "fido2_issuer[0].name"},
 		{"issuer twice", Rules{FIDO2Issuers: []Issuer{{"a", KindFIDO2, ca}, {"a", KindFIDO2, ca}}}, "fido2_issuer[1].name"},
 		{"test issuer of a maker's name", Rules{FIDO2Issuers: []Issuer{{"a", KindFIDO2, ca}}, TestIssuers: []Issuer{{"a", KindFIDO2, ca}}}, "test_issuer[0].name"},
 		{"issuer of Yubico's name", Rules{TestIssuers: []Issuer{{"Yubico PIV Attestation B 1", KindPIV, ca}}}, "test_issuer[0].name"},
