@@ -73,7 +73,8 @@ func drained(t *testing.T, d *demo) {
 		t.Fatal(err)
 	}
 	text := strings.Replace(string(policy), "version = 1\n", "version = 2\n", 1)
-	text = strings.Replace(text, "[rotation]\n", "[[grant]]\nengineers = [\""+colleague+"\"]\nservers = [\"region:se\"]\nports = [22]\napproval = true\ndrained = true\n\n[rotation]\n", 1)
+	text = strings.Replace(text, "[rotation]\n", "[[grant]]\nengineers = [\""+colleague+"\"]\nservers = [\"region:se\"]\nports = [22]\napproval = true\ndrained = true\n\n"+
+		"[[operator]]\nengineers = [\""+engineer+"\", \""+colleague+"\"]\nactions = [\"drain\"]\n\n[rotation]\n", 1)
 	if err := os.WriteFile(d.e.fleet("policy.toml"), []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -85,14 +86,26 @@ func drained(t *testing.T, d *demo) {
 
 	before := server()
 	began := time.Now()
-	if out := fleetctl("drain", name, "--reason", "disk full", "--for", drainedFor.String()); !strings.Contains(out, "is drained until") {
-		t.Errorf("drain: got %q", out)
+	if said, err := d.refusedBy(ctx, "drain", name, "--reason", "disk full"); err != nil || !strings.Contains(said, "request_missing") {
+		t.Errorf("drain without a request: got %q, %v", said, err)
+	}
+	signed := d.e.command(ctx, d.e.bin("fleetctl"), "drain", name, "--reason", "disk full", "--for", drainedFor.String(), "--sign", d.e.path("keys", engineer)+".pub")
+	signed.Dir = d.e.fleet()
+	signed.Env = append(signed.Env, "SSH_AUTH_SOCK="+d.agentSocket(engineer))
+	if out, err := outputOf(signed, d.e.lab.Core.Start); err != nil || !strings.Contains(out, "is drained until") {
+		t.Fatalf("drain: got %q, %v", out, err)
 	}
 	t.Logf("drained in %s", time.Since(began).Round(time.Millisecond))
 	if s := server(); s.State != inventory.Draining || !s.Tainted || !s.Drained || s.Epoch != before.Epoch {
 		t.Errorf("drained: got %+v", s)
 	}
-	if said, err := d.refusedBy(ctx, "drain", "se-2", "--reason", "x"); err != nil || !strings.Contains(said, "under the floor") {
+	request := d.e.fleet("r.json") // a request to drain the next one as well
+	order := d.e.command(ctx, d.e.bin("fleetctl"), "request", "make", "drain", "se-2", "--reason", "x", "--out", request, "--key", d.e.path("keys", engineer)+".pub")
+	order.Dir, order.Env = d.e.fleet(), append(order.Env, "SSH_AUTH_SOCK="+d.agentSocket(engineer))
+	if _, err := outputOf(order, d.e.lab.Core.Start); err != nil {
+		t.Fatal(err)
+	}
+	if said, err := d.refusedBy(ctx, "drain", "se-2", "--reason", "x", "--request", request); err != nil || !strings.Contains(said, "under the floor") {
 		t.Errorf("the next one of the region: got %q, %v", said, err)
 	}
 	says("without an approval", "approval_missing")
