@@ -200,7 +200,7 @@ func (d *doctor) card(ctx context.Context, r Reader) bool {
 	} else {
 		d.ok("firmware", "%s", fw)
 	}
-	d.keys(t, serial)
+	guarded := d.keys(t, serial)
 	if err := t.Close(); err != nil {
 		d.fail("card", err)
 		return true
@@ -208,7 +208,7 @@ func (d *doctor) card(ctx context.Context, r Reader) bool {
 	if secrets, err := d.reach.Secrets(ctx, r.Name); err != nil {
 		d.closed(r, err)
 	} else {
-		d.secrets(secrets, serial)
+		d.secrets(secrets, serial, guarded)
 	}
 	return true
 }
@@ -235,8 +235,8 @@ func (d *doctor) closed(r Reader, err error) {
 	d.note("card", Fails, mends[Busy], "the card in %s is not to be had: %s %s", r.Name, who, how)
 }
 
-// secrets looks at PIN, PUK and management key.
-func (d *doctor) secrets(s Secrets, serial uint32) {
+// secrets looks at PIN, PUK and management key, and says what the keys in the slots that the PIN guards come to.
+func (d *doctor) secrets(s Secrets, serial uint32, guarded []Slot) {
 	if !s.Known {
 		d.note("pin", Warn, "take a card with firmware 5.3 or later", "card %d does not say whether its PIN is the factory's", serial)
 		return
@@ -245,14 +245,17 @@ func (d *doctor) secrets(s Secrets, serial uint32) {
 		check, name string
 		t           Tries
 		blocked     string
+		exposed     string
 	}{
-		{"pin", "PIN", s.PIN, mends[BlockedPIN]},
-		{"puk", "PUK", s.PUK, "while the PIN works nothing is lost; to have a PUK again all of PIV is reset: bastion-agent setup --reset-and-destroy-all-piv-keys"},
+		{"pin", "PIN", s.PIN, mends[BlockedPIN], exposed(guarded, true, false)},
+		{"puk", "PUK", s.PUK, "while the PIN works nothing is lost; to have a PUK again all of PIV is reset: bastion-agent setup --reset-and-destroy-all-piv-keys", exposed(guarded, false, true)},
 	} {
 		left := fmt.Sprintf("%d of %d tries left", secret.t.Left, secret.t.Total)
 		switch {
 		case secret.t.Left == 0:
 			d.note(secret.check, Fails, secret.blocked, "card %d: the %s is blocked", serial, secret.name)
+		case secret.t.Factory && secret.exposed != "":
+			d.note(secret.check, Fails, "bastion-agent setup sets one: at once", "card %d: the %s is the factory's: %s", serial, secret.name, secret.exposed)
 		case secret.t.Factory:
 			d.note(secret.check, Fails, "bastion-agent setup sets one", "card %d: the %s is the factory's, which everybody knows", serial, secret.name)
 		case secret.t.Left <= fewTries:
@@ -268,17 +271,23 @@ func (d *doctor) secrets(s Secrets, serial uint32) {
 	}
 }
 
-// keys looks at those that a fleet could take.
-func (d *doctor) keys(t Token, serial uint32) {
+// keys looks at those that a fleet could take, and returns the slots of all that the PIN guards.
+func (d *doctor) keys(t Token, serial uint32) (guarded []Slot) {
 	good := 0
-	for _, slot := range serving() {
+	for _, slot := range all() {
 		info, err := read(t, slot)
 		switch {
 		case FaultOf(err) == NoKey:
 			continue
 		case err != nil && !stays(err):
 			d.fail("key", err)
-			return
+			return guarded
+		case (err == nil || FaultOf(err) == Garbage) && info.takesPIN():
+			guarded = append(guarded, slot)
+		}
+		switch {
+		case !slot.Serves(): // it is another program's
+			continue
 		case err != nil:
 			d.note("key", Fails, hint.Of(err), "slot %s of card %d: %v", slot, serial, err)
 			continue
@@ -297,6 +306,7 @@ func (d *doctor) keys(t Token, serial uint32) {
 	if good == 0 {
 		d.note("key", Fails, mends[NoKey], "card %d has no key that a fleet would take", serial)
 	}
+	return guarded
 }
 
 // fault is what a fleet has against a key, or "".

@@ -88,6 +88,12 @@ func TestDoctorFinds(t *testing.T) {
 		{"blocked PIN", func(f *fake, _ *Machine) { f.tries[0].Left = 0 }, "pin", Fails, "the PIN is blocked", "unblock-pin"},
 		{"few tries", func(f *fake, _ *Machine) { f.tries[0].Left = 1 }, "pin", Warn, "1 of 5 tries left for the PIN", "the right one"},
 		{"factory PIN", func(f *fake, _ *Machine) { f.pin = factoryPIN }, "pin", Fails, "the PIN is the factory's", "bastion-agent setup"},
+		{"a key lies open", func(f *fake, _ *Machine) { f.pin = factoryPIN; f.put(SlotSignature, P256) }, "pin", Fails, "the keys in slots 9a, 9c can be used with the factory's PIN", "at once"},
+		{"a key without a PIN does not", func(f *fake, _ *Machine) {
+			f.pin = factoryPIN
+			f.put(SlotCard, P256).info.PINPolicy = Never
+		}, "pin", Fails, "the key in slot 9a can be used with the factory's PIN", "at once"},
+		{"a key behind the factory's PUK", func(f *fake, _ *Machine) { f.puk = factoryPUK }, "puk", Fails, "the key in slot 9a can be used with a PIN that the factory's PUK sets", "at once"},
 		{"blocked PUK", func(f *fake, _ *Machine) { f.tries[1].Left = 0 }, "puk", Fails, "the PUK is blocked", "while the PIN works nothing is lost"},
 		{"factory PUK", func(f *fake, _ *Machine) { f.puk = factoryPUK }, "puk", Fails, "the PUK is the factory's", "bastion-agent setup"},
 		{"factory management key", func(f *fake, _ *Machine) { f.manage = factoryManagement }, "management_key", Fails, "the management key is the factory's", "bastion-agent setup"},

@@ -76,8 +76,11 @@ type setup struct {
 	serial  uint32
 	secrets Secrets
 	keys    []Slot // that hold one
-	finish  bool   // an interrupted run made the key, and it lacks its certificate
-	renew   bool   // PIN, PUK and tries are set anew
+	guarded []Slot // those of them that take the PIN
+	finish  bool   // the key is made, and lacks its certificate
+	retries bool   // the tries are set, with PIN and PUK
+	renew   struct{ pin, puk bool }
+	factory struct{ pin, puk bool } // in force, as far as is known
 
 	pin            string // in force
 	newPIN, newPUK string
@@ -85,7 +88,8 @@ type setup struct {
 }
 
 // Setup makes a key on a card, and the card fit to keep it. The order is such that wherever it ends no key can be used with a PIN that
-// others know: the secrets are set before there is a key, and a second run goes on from any point.
+// others know that could not be before: the secrets are set before a key is made, and a second run goes on from any point. A key that lay
+// open when it began, and still does when it ends early, is named.
 func Setup(ctx context.Context, reach Reach, person Person, plan Plan, now time.Time) (Made, error) {
 	if plan.Algorithm == "" {
 		plan.Algorithm = DefaultAlgorithm
@@ -143,16 +147,46 @@ func (s *setup) look(ctx context.Context, reach Reach) error {
 		}
 	}
 	for _, slot := range all() {
-		switch _, err := read(s.token, slot); {
+		switch info, err := read(s.token, slot); {
 		case err == nil, FaultOf(err) == Garbage: // something is there
 			s.keys = append(s.keys, slot)
+			if info.takesPIN() {
+				s.guarded = append(s.guarded, slot)
+			}
 		case FaultOf(err) == NoKey:
 		default:
 			return err
 		}
 	}
-	s.renew = s.ResetAll || !s.secrets.Known || s.secrets.PIN.Factory || s.secrets.PUK.Factory
+	pin, puk := s.secrets.PIN.Factory, s.secrets.PUK.Factory
+	s.factory.pin, s.factory.puk = pin, puk
+	// To set the tries makes PIN and PUK the factory's for a moment. Where a key is there that opens only what both are already.
+	s.retries = s.ResetAll || pin && puk || (pin || puk) && len(s.guarded) == 0
+	s.renew.pin, s.renew.puk = s.retries || pin, s.retries || puk
 	return nil
+}
+
+// takesPIN reports whether a PIN stands before the key, as far as the card says.
+func (i Info) takesPIN() bool { return i.PINPolicy != Never }
+
+// exposed names the slots whose keys can be used by whoever has the card, and with what; "" where there are none.
+func exposed(slots []Slot, pin, puk bool) string {
+	if len(slots) == 0 || !pin && !puk {
+		return ""
+	}
+	with := "the factory's PIN"
+	if !pin {
+		with = "a PIN that the factory's PUK sets"
+	}
+	names := make([]string, len(slots))
+	for i, s := range slots {
+		names[i] = s.String()
+	}
+	what := "the key in slot "
+	if len(slots) > 1 {
+		what = "the keys in slots "
+	}
+	return what + strings.Join(names, ", ") + " can be used with " + with + ", which everybody knows"
 }
 
 // has reports whether there is a key in the slot.
@@ -201,7 +235,7 @@ func (s *setup) refuse() error {
 	switch {
 	case s.secrets.PIN.Left == 0:
 		return hint.New(errors.New("the PIN is blocked"), "%s; or start anew with --reset-and-destroy-all-piv-keys", mends[BlockedPIN])
-	case s.secrets.PUK.Left == 0 && !s.secrets.PUK.Factory:
+	case s.secrets.PUK.Left == 0 && !(s.retries && s.secrets.PUK.Factory):
 		return hint.New(errors.New("the PUK is blocked: a forgotten PIN could not be set anew"), "start anew with --reset-and-destroy-all-piv-keys")
 	}
 	return nil
@@ -214,13 +248,7 @@ func (s *setup) text() string {
 	if s.ResetAll {
 		fmt.Fprintf(&b, "  - DESTROYS all %d keys of its PIV applet, and their certificates (not those of FIDO or OpenPGP)\n", len(s.keys))
 	}
-	if s.renew {
-		fmt.Fprintf(&b, "  - gets a new PIN with %d tries and a new PUK with %d\n", pinTries, pukTries)
-		fmt.Fprintf(&b, "    After %d wrong PINs the PIN is blocked, and only the PUK sets a new one. After %d wrong PUKs nothing does: the card's keys are\n", pinTries, pukTries)
-		b.WriteString("    gone for good, and all that is left is to reset it and make new ones. Keep the PUK where the card is not.\n")
-	} else {
-		fmt.Fprintf(&b, "  - keeps its PIN (%d tries) and its PUK (%d tries), which are not the factory's\n", s.secrets.PIN.Total, s.secrets.PUK.Total)
-	}
+	s.secretsText(&b)
 	if s.secrets.Management || s.ResetAll {
 		b.WriteString("  - gets a random management key, which nobody needs to know: the card keeps it under the PIN\n")
 	}
@@ -236,6 +264,30 @@ func (s *setup) text() string {
 	return b.String()
 }
 
+// secretsText is what becomes of PIN and PUK.
+func (s *setup) secretsText(b *strings.Builder) {
+	pins, puks := s.secrets.PIN.Total, s.secrets.PUK.Total
+	if s.retries {
+		pins, puks = pinTries, pukTries
+	}
+	switch {
+	case s.renew.pin && s.renew.puk:
+		fmt.Fprintf(b, "  - gets a new PIN with %d tries and a new PUK with %d\n", pins, puks)
+	case s.renew.pin:
+		fmt.Fprintf(b, "  - gets a new PIN (%d tries) and keeps its PUK (%d tries), which is not the factory's\n", pins, puks)
+	case s.renew.puk:
+		fmt.Fprintf(b, "  - keeps its PIN (%d tries), which is not the factory's, and gets a new PUK (%d tries)\n", pins, puks)
+	default:
+		fmt.Fprintf(b, "  - keeps its PIN (%d tries) and its PUK (%d tries), which are not the factory's\n", pins, puks)
+		return
+	}
+	fmt.Fprintf(b, "    After %d wrong PINs the PIN is blocked, and only the PUK sets a new one. After %d wrong PUKs nothing does: the card's keys are\n", pins, puks)
+	b.WriteString("    gone for good, and all that is left is to reset it and make new ones. Keep the PUK where the card is not.\n")
+	if what := exposed(s.guarded, s.factory.pin, s.factory.puk); what != "" {
+		fmt.Fprintf(b, "    Until this is done %s.\n", what)
+	}
+}
+
 // ask asks for the secrets that are needed, before anything is changed.
 func (s *setup) ask(ctx context.Context) (err error) {
 	s.pin = factoryPIN
@@ -247,14 +299,18 @@ func (s *setup) ask(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if !s.renew {
+	if s.renew.pin {
+		if s.newPIN, err = s.person.Secret(ctx, Ask{Kind: "PIN", New: true, Text: fmt.Sprintf("new PIN for card %d, %d to %d characters", s.serial, minPIN, maxPIN)}); err != nil {
+			return err
+		}
+		if err := CheckPIN(s.newPIN); err != nil {
+			return err
+		}
+	} else {
+		s.newPIN = s.pin
+	}
+	if !s.renew.puk {
 		return nil
-	}
-	if s.newPIN, err = s.person.Secret(ctx, Ask{Kind: "PIN", New: true, Text: fmt.Sprintf("new PIN for card %d, %d to %d characters", s.serial, minPIN, maxPIN)}); err != nil {
-		return err
-	}
-	if err := CheckPIN(s.newPIN); err != nil {
-		return err
 	}
 	if s.newPUK, err = s.person.Secret(ctx, Ask{Kind: "PUK", New: true, Text: fmt.Sprintf("new PUK for card %d, %d characters", s.serial, lenPUK)}); err != nil {
 		return err
@@ -271,7 +327,7 @@ func (s *setup) make(ctx context.Context) (made Made, err error) {
 	}{
 		{s.ResetAll, s.reset},
 		{true, s.unlock},
-		{s.renew, s.secure},
+		{s.renew.pin || s.renew.puk, s.secure},
 		{s.secrets.Management || s.ResetAll, s.manage},
 		{true, func() error { public, err = s.key(); return err }},
 		{true, func() error { made, err = s.prove(public); return err }},
@@ -295,6 +351,7 @@ func (s *setup) reset() error {
 		return err
 	}
 	s.pin, s.secrets.Management = factoryPIN, true
+	s.guarded = nil
 	s.person.Say("all that was in the PIV applet is gone")
 	return nil
 }
@@ -317,20 +374,27 @@ func (s *setup) unlock() error {
 	return nil
 }
 
-// secure sets tries, PIN and PUK. Setting the tries makes PIN and PUK the factory's for a moment, so a card with other people's keys in
-// it gets here only if one of the two is the factory's anyway.
+// secure sets tries, PIN and PUK, or those of them that may and need be set.
 func (s *setup) secure() error {
-	if err := s.token.SetTries(s.management, s.pin, pinTries, pukTries); err != nil {
-		return err
+	if s.retries {
+		s.factory.pin, s.factory.puk = true, true
+		if err := s.token.SetTries(s.management, s.pin, pinTries, pukTries); err != nil {
+			return err
+		}
 	}
-	if err := s.token.SetPIN(factoryPIN, s.newPIN); err != nil {
-		return err
+	if s.renew.pin {
+		if err := s.token.SetPIN(factoryPIN, s.newPIN); err != nil {
+			return err
+		}
+		s.pin, s.factory.pin = s.newPIN, false
 	}
-	s.pin = s.newPIN
-	if err := s.token.SetPUK(factoryPUK, s.newPUK); err != nil {
-		return err
+	if s.renew.puk {
+		if err := s.token.SetPUK(factoryPUK, s.newPUK); err != nil {
+			return err
+		}
+		s.factory.puk = false
 	}
-	s.person.Say("PIN, PUK and their tries are set")
+	s.person.Say(map[bool]string{true: "PIN, PUK and their tries are set", false: "what was the factory's of PIN and PUK is set"}[s.retries])
 	return nil
 }
 
@@ -400,11 +464,14 @@ func (s *setup) prove(public crypto.PublicKey) (Made, error) {
 	}, nil
 }
 
-// interrupted says what an end in the middle leaves.
+// interrupted says what an end in the middle leaves, as far as is known: the card may have done the last thing it was asked.
 func (s *setup) interrupted(err error) error {
 	mend := hint.Of(err)
 	if mend != "" {
 		mend += "; "
+	}
+	if what := exposed(s.guarded, s.factory.pin, s.factory.puk); what != "" {
+		return hint.New(err, "%s%s, until it is done: run the same again at once, and it goes on from here", mend, what)
 	}
 	return hint.New(err, "%sno key on the card can be used with a PIN that others know: run the same again, and it goes on from here", mend)
 }

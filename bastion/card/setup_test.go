@@ -115,6 +115,10 @@ func TestSetupRefuses(t *testing.T) {
 		{"an imported key is there", func(f *fake, _ *Plan) { f.put(SlotAuthentication, P256).info.Origin = Imported }, "there is a key in slot 9a", "--destroy-key-in-slot-9a"},
 		{"nothing to destroy", func(_ *fake, p *Plan) { p.DestroyKey = true }, "no key in slot 9a to destroy", "leave --destroy-key-in-slot-9a out"},
 		{"blocked PIN", func(f *fake, _ *Plan) { f.pin, f.tries[0].Left = "777888", 0 }, "the PIN is blocked", "unblock-pin"},
+		{"blocked factory's PUK beside a key", func(f *fake, _ *Plan) {
+			f.pin, f.tries[1].Left = "777888", 0
+			f.put(SlotSignature, P256)
+		}, "the PUK is blocked", "--reset-and-destroy-all-piv-keys"},
 		{"blocked PUK", func(f *fake, _ *Plan) { f.puk, f.tries[1].Left = "77788811", 0 }, "the PUK is blocked", "--reset-and-destroy-all-piv-keys"},
 	} {
 		f, who := newFake(t), decided()
@@ -202,6 +206,77 @@ func TestSetupInterrupted(t *testing.T) {
 		}
 		if want := map[bool]int{false: 10, true: 11}[destructive]; steps != want {
 			t.Errorf("destructive %v: got %d steps, want %d", destructive, steps, want)
+		}
+	}
+}
+
+// A card on which another program keeps a key: no step opens that key, what lies open is named for as long as it does, and what is not
+// the factory's is kept.
+func TestSetupBesideAnotherKey(t *testing.T) {
+	const ownPIN, ownPUK = "735190", "73519064"
+	for _, tt := range []struct {
+		name     string
+		pin, puk string
+		agreed   []string
+		effects  []string // before the management key
+		pinTries int
+	}{
+		{"own PIN, factory's PUK", ownPIN, factoryPUK, []string{"keeps its PIN (3 tries)", "gets a new PUK (3 tries)", "the key in slot 9c can be used with a PIN that the factory's PUK sets"}, []string{"set puk"}, 3},
+		{"factory's PIN, own PUK", factoryPIN, ownPUK, []string{"gets a new PIN (3 tries)", "keeps its PUK (3 tries)", "the key in slot 9c can be used with the factory's PIN"}, []string{"set pin"}, 3},
+		{"both the factory's", factoryPIN, factoryPUK, []string{"a new PIN with 5 tries", "the key in slot 9c can be used with the factory's PIN"}, []string{"set tries", "set pin", "set puk"}, 5},
+		{"both own", ownPIN, ownPUK, []string{"keeps its PIN (3 tries) and its PUK (3 tries)"}, nil, 3},
+	} {
+		for n := 0; ; n++ {
+			f := newFake(t)
+			f.pin, f.puk = tt.pin, tt.puk
+			f.put(SlotSignature, P256)
+			begun, opened := 0, ""
+			f.fail = func(call string) error {
+				if f.pin == factoryPIN && tt.pin != factoryPIN || f.puk == factoryPUK && tt.puk != factoryPUK {
+					opened = call
+				}
+				if len(effects([]string{call})) == 0 && !strings.HasPrefix(call, "sign") {
+					return nil
+				}
+				if begun++; begun == n+1 {
+					return fault(Removed, errors.New("pulled before: "+call))
+				}
+				return nil
+			}
+			who := &scripted{pin: tt.pin, newPIN: goodPIN, puk: goodPUK}
+			_, err := Setup(t.Context(), f, who, f.plan(), now)
+			if opened != "" {
+				t.Errorf("%s, step %d: at %q a secret that was the person's own was the factory's", tt.name, n, opened)
+			}
+			for _, want := range tt.agreed {
+				if !strings.Contains(who.agreed, want) {
+					t.Errorf("%s: the person agreed to %q, want %q", tt.name, who.agreed, want)
+				}
+			}
+			if err == nil {
+				got := effects(f.calls)
+				if want := append(slices.Clone(tt.effects), "store management", "set management", "generate 9a", "set certificate 9a"); !slices.Equal(got, want) {
+					t.Errorf("%s: got effects %q, want %q", tt.name, got, want)
+				}
+				if f.tries[0].Total != tt.pinTries || f.pin == factoryPIN || f.puk == factoryPUK || tt.pin == ownPIN && f.pin != ownPIN || tt.puk == ownPUK && f.puk != ownPUK {
+					t.Errorf("%s: got PIN %q, PUK %q, tries %+v", tt.name, f.pin, f.puk, f.tries)
+				}
+				break
+			}
+			open := f.pin == factoryPIN || f.puk == factoryPUK
+			if says := strings.Contains(hint.Of(err), "the key in slot 9c can be used"); says != open {
+				t.Errorf("%s, step %d: PIN %q, PUK %q, and the hint is %q", tt.name, n, f.pin, f.puk, hint.Of(err))
+			}
+			if denies := strings.Contains(hint.Of(err), "no key on the card can be used with a PIN that others know"); denies == open {
+				t.Errorf("%s, step %d: PIN %q, PUK %q, and the hint is %q", tt.name, n, f.pin, f.puk, hint.Of(err))
+			}
+			f.fail = nil
+			if _, err := Setup(t.Context(), f, &scripted{pin: f.pin, newPIN: goodPIN, puk: goodPUK}, f.plan(), now); err != nil {
+				t.Errorf("%s, step %d: the second run: %v", tt.name, n, err)
+			}
+			if f.pin == factoryPIN || f.puk == factoryPUK || f.keys[SlotAuthentication].cert == nil || f.keys[SlotSignature] == nil {
+				t.Errorf("%s, step %d: the second run left PIN %q, PUK %q, %d keys", tt.name, n, f.pin, f.puk, len(f.keys))
+			}
 		}
 	}
 }

@@ -12,7 +12,8 @@ import (
 const setupHelp = `It makes a key on a PIV card (a YubiKey), and the card fit to keep it:
 
   - new PIN and PUK, with few tries: after 5 wrong PINs and 3 wrong PUKs nothing opens the card's keys again, and they are gone for good.
-    A PIN and a PUK that are not the factory's any more are kept, with their tries.
+    A PIN and a PUK that are not the factory's any more are kept, with their tries. Where a key is on the card already and one of the two
+    is the factory's, only that one is set: setting the tries would make the other the factory's for a moment.
   - a random management key, which the card keeps under the PIN
   - a key that the card makes itself and nobody can take out, in slot 9a: each signature takes a touch, and the PIN once
   - a certificate of the key by itself, so that other programs (OpenSC, ssh with PKCS11Provider) find it
@@ -27,7 +28,8 @@ A key that is there is never overwritten, unless a flag says what it destroys: -
 that one; --reset-and-destroy-all-piv-keys all keys, PIN and PUK of the PIV applet (FIDO and OpenPGP on the same card stay).
 
 It asks on the terminal. For scripts, --pin-file and --puk-file name files of mode 0600, and --yes agrees to what it shows. An interruption
-leaves no key that could be used with a PIN that others know; running it again goes on from there.
+leaves no key that could be used with a PIN that others know, but for one that could be before: that one is named. Running it again goes on
+from there.
 
   bastion-agent setup
   bastion-agent setup --type ed25519 --slot 82`

@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"encoding/binary"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -217,4 +218,40 @@ func TestOtherProgramsSeeTheKey(t *testing.T) {
 			t.Errorf("%q: got %v, %s, want %q", args, err, out, want)
 		}
 	}
+}
+
+// TestSetupBesideAnotherKey pulls a card with another program's key, whose PUK is the factory's, when its PUK is about to be set: the
+// key takes the person's PIN alone, and what lies open is named.
+func TestSetupBesideAnotherKey(t *testing.T) {
+	l := newLab(t, 1)
+	card := l.card(0, pivcard.Config{})
+	l.pull(0)
+	if _, err := card.Generate(pivcard.KeyPlan{Slot: "9c", Algorithm: "p256", PIN: "once", Touch: "never"}); err != nil {
+		t.Fatal(err)
+	}
+	send := func(ins, reference byte, secrets string) uint16 {
+		answer := card.Transmit(append([]byte{0, ins, 0, reference, byte(len(secrets))}, secrets...))
+		return binary.BigEndian.Uint16(answer[len(answer)-2:])
+	}
+	const selectPIV = "\xa0\x00\x00\x03\x08"
+	card.Transmit(append([]byte{0, 0xa4, 4, 0, byte(len(selectPIV))}, selectPIV...))
+	if status := send(0x24, 0x80, "123456\xff\xff"+goodPIN+"\xff\xff"); status != 0x9000 {
+		t.Fatalf("setting the PIN: %04x", status)
+	}
+	l.insert(0, hostile(func(apdu []byte) []byte {
+		if apdu[1] == 0x24 && apdu[3] == 0x81 { // the PUK's turn, or what comes in place of it
+			return []byte{0x6f, 0x00}
+		}
+		return card.Transmit(apdu)
+	}))
+	l.want(1, []string{"keeps its PIN (3 tries)", "gets a new PUK", "the key in slot 9c can be used with a PIN that the factory's PUK sets", "run the same again at once"}, l.setUp()...)
+	l.want(1, []string{"the PUK is the factory's: the key in slot 9c can be used", "bastion-agent setup sets one: at once"}, "doctor")
+	l.pull(0)
+	card.Transmit(append([]byte{0, 0xa4, 4, 0, byte(len(selectPIV))}, selectPIV...))
+	if status := send(0x20, 0x80, "123456\xff\xff"); status == 0x9000 {
+		t.Error("the factory's PIN opens the card")
+	}
+	l.insert(0, card.Serve)
+	l.want(0, []string{"the key is made"}, l.setUp()...)
+	l.want(0, []string{"failing: 0"}, "doctor")
 }
