@@ -23,7 +23,7 @@ var imageBuildVerb = command.Verb{
 	Args:    "--dir DIR --lock FILE --version N [--twice]",
 	Summary: "build our programs and the image into an unsigned release",
 	Help: `Builds the image's own programs from the source tree, and the image from the lock file and the package store, into
-DIR/public/releases/N, with the statement that people sign (release.json). Nothing is fetched.
+DIR/public/releases/N, with the statement that people sign (release.json). Nothing is fetched: Go modules have to be there, as go.sum says.
 
 Where the policy in force has [history], it builds the commit at the source's HEAD, and only if
 "fleetctl verify-history" passes; what lies beside what was committed is not built.

@@ -3,9 +3,11 @@ package image
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -18,7 +20,8 @@ var ourPrograms = map[string]string{
 }
 
 // Programs builds the image's own programs from the module in moduleDir into outDir, and returns their paths by name. The same
-// sources and toolchain give the same bytes, whatever the directory.
+// sources and toolchain give the same bytes, whatever the directory, the environment and Go's settings. Nothing is fetched: modules have to be
+// there, each as go.sum says.
 func Programs(ctx context.Context, moduleDir, outDir string) (map[string]string, error) {
 	return buildPrograms(ctx, moduleDir, outDir, ourPrograms)
 }
@@ -31,16 +34,49 @@ func buildPrograms(ctx context.Context, moduleDir, outDir string, packages map[s
 	if err := os.MkdirAll(outDir, 0o755); err != nil {
 		return nil, err
 	}
+	if err := checkModules(ctx, moduleDir, slices.Sorted(maps.Values(packages))); err != nil {
+		return nil, err
+	}
 	out := map[string]string{}
 	for name, pkg := range packages {
 		out[name] = filepath.Join(outDir, name)
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", out[name], pkg)
-		cmd.Dir = moduleDir
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOAMD64=v1", "GOFLAGS=", "GOEXPERIMENT=",
-			"GODEBUG=", "GOWORK=off", "GOTOOLCHAIN=local", "GOFIPS140=off")
-		if text, err := cmd.CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("building %s: %w\n%s", name, err, strings.TrimSpace(string(text)))
+		if _, err := runGo(ctx, moduleDir, "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", out[name], pkg); err != nil {
+			return nil, fmt.Errorf("building %s: %w", name, err)
 		}
 	}
 	return out, nil
+}
+
+// keptForGo is all that the build takes of the environment: where things lie and how many processors it may use, nothing that says what is built.
+// GOCACHE is shared with the operator's other builds, since compiling everything anew takes minutes: what lies in it is named by the hash
+// of all that went into it (sources, flags, compiler), so that another source or flag finds nothing there. Who can write into it otherwise writes as
+// the operator, and could replace the compiler.
+var keptForGo = []string{"PATH", "HOME", "XDG_CACHE_HOME", "TMPDIR", "GOCACHE", "GOMODCACHE", "GOPATH", "GOMAXPROCS"}
+
+// goSettings are the same for every build. An empty variable would be no setting: Go then takes what `go env -w` wrote, hence GOENV=off.
+// The index of the module cache (goindex) is left out: it is named by a directory, not by what is in it.
+var goSettings = []string{"GOENV=off", "GOFLAGS=-mod=readonly", "GOPROXY=off", "GOTOOLCHAIN=local", "GOWORK=off", "GODEBUG=goindex=0",
+	"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOAMD64=v1", "GOFIPS140=off", "LC_ALL=C"}
+
+func goEnvironment() []string {
+	var env []string
+	for _, name := range keptForGo {
+		if value, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+value)
+		}
+	}
+	return append(env, goSettings...)
+}
+
+// runGo runs go in moduleDir, and returns what it wrote.
+func runGo(ctx context.Context, moduleDir string, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir, cmd.Env = moduleDir, goEnvironment()
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	text, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("go %s: %w\n%s", args[0], err, strings.TrimSpace(stderr.String()))
+	}
+	return text, nil
 }
