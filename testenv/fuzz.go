@@ -23,6 +23,7 @@ var fuzzTargets = []struct{ input, pkg, name string }{
 	{"control socket", "./bastion", "FuzzControl"},
 	{"whole server, at each state of a connection", "./bastion", "FuzzServer"},
 	{"commit objects", "./rebuild/history", "FuzzParseCommit"},
+	{"tree objects", "./rebuild/history", "FuzzTree"},
 	{"notes of approvals", "./rebuild/history", "FuzzNote"},
 	{"audit entries", "./internal/audit", "FuzzEntry"},
 	{"audit bundles", "./internal/audit", "FuzzBundle"},

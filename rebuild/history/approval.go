@@ -29,19 +29,21 @@ func (c Change) Message() []byte {
 	return fmt.Appendf(nil, "mayfly-change/1\nfleet %s\ncommit %s\ncontent %s\n", c.Fleet, c.Commit, c.Content)
 }
 
-// approvals finds the notes: the id of the note's object by the commit's.
-func (r *Repository) approvals(ctx context.Context) (map[string]string, error) {
-	notes := map[string]string{}
+// approvals finds the notes: the ids of the notes' objects by the commit's. There can be several: git spreads many notes over directories.
+func (r *Repository) approvals(ctx context.Context) (map[string][]string, error) {
+	notes := map[string][]string{}
 	if _, err := r.run(ctx, nil, maxSaid, "rev-parse", "--verify", "--quiet", Notes); err != nil {
 		return notes, nil // nobody has approved anything
 	}
-	list, err := r.tree(ctx, Notes)
+	list, err := r.run(ctx, nil, maxTree, "ls-tree", "-r", "-z", "--full-tree", Notes)
 	if err != nil {
 		return nil, err
 	}
-	for _, e := range list {
-		if e.kind == "blob" {
-			notes[strings.ReplaceAll(e.path, "/", "")] = e.id // git spreads many notes over directories
+	for line := range strings.SplitSeq(strings.TrimSuffix(string(list), "\x00"), "\x00") {
+		about, path, _ := strings.Cut(line, "\t")
+		commit := strings.ReplaceAll(path, "/", "")
+		if parts := strings.Fields(about); len(parts) == 3 && parts[1] == "blob" && isID(commit) && len(notes[commit]) < maxNotes {
+			notes[commit] = append(notes[commit], parts[2])
 		}
 	}
 	return notes, nil

@@ -2,6 +2,7 @@ package history
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
@@ -27,6 +28,10 @@ type commit struct {
 // parseCommit reads a commit object: headers, one a line, continued by lines that begin with a space; an empty line; the message.
 func parseCommit(id string, data []byte) (*commit, error) {
 	c := &commit{id: id}
+	signature := "gpgsig"
+	if len(id) == 2*sha256.Size {
+		signature = "gpgsig-sha256"
+	}
 	head, message, ok := bytes.Cut(data, []byte("\n\n"))
 	if !ok {
 		return nil, errors.New("a commit without a message")
@@ -39,7 +44,7 @@ func parseCommit(id string, data []byte) (*commit, error) {
 			if name == "" {
 				return nil, errors.New("its first header is continued from nothing")
 			}
-			if strings.HasPrefix(name, "gpgsig") {
+			if name == signature {
 				c.sig = append(c.sig, line[1:]...)
 				continue
 			}
@@ -53,6 +58,9 @@ func parseCommit(id string, data []byte) (*commit, error) {
 		}
 		switch name {
 		case "gpgsig", "gpgsig-sha256":
+			if name != signature {
+				return nil, fmt.Errorf("a signature of another format of repository: header %s", name)
+			}
 			if c.sig != nil {
 				return nil, errors.New("two signatures in one commit")
 			}

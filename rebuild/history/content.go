@@ -1,7 +1,6 @@
 package history
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -10,25 +9,23 @@ import (
 
 // contents digests trees, and remembers the files that it has digested.
 type contents struct {
-	repository *Repository
-	objects    *objects
-	files      map[string][sha256.Size]byte // by object id
+	trees
+	files map[string][sha256.Size]byte // by object id
+}
+
+func newContents(o *objects) contents {
+	return contents{trees{o, map[string][]entry{}}, map[string][sha256.Size]byte{}}
 }
 
 // digest is the SHA-256, in hex, of a listing of all that a commit's tree holds: for each file, in the order of the paths' bytes, its mode, the
 // SHA-256 of its content in hex, and its path, with a space between and a zero byte after.
-func (c *contents) digest(ctx context.Context, commit *commit) (string, error) {
-	list, err := c.repository.tree(ctx, commit.tree)
+func (c *contents) digest(commit *commit) (string, error) {
+	list, err := c.list(commit.tree)
 	if err != nil {
 		return "", err
 	}
 	h := sha256.New()
 	for _, e := range list {
-		switch e.mode {
-		case modeFile, modeProgram, modeLink:
-		default:
-			return "", refuse(NotAFile, commit.id, "%q has mode %s: a submodule's content is not the commit's", e.path, e.mode)
-		}
 		sum, err := c.file(e.id)
 		if err != nil {
 			return "", err

@@ -10,7 +10,7 @@ import (
 )
 
 // Export writes the files of a commit, and nothing else, into an empty directory: what git ignores, and what its filters and attributes
-// would make of a file, is not there.
+// would make of a file, is not there. A tree with a link is refused: what stands where a link leads to is nothing that anybody approved.
 func (r *Repository) Export(ctx context.Context, commit, dir string) (err error) {
 	if !isID(commit) {
 		return fmt.Errorf("exporting %q: no id of a commit", commit)
@@ -20,15 +20,21 @@ func (r *Repository) Export(ctx context.Context, commit, dir string) (err error)
 		return fmt.Errorf("exporting %s: %w", short(commit), err)
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
-	list, err := r.tree(ctx, commit)
-	if err != nil {
-		return err
-	}
 	o, err := r.objects(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, o.close()) }()
+	c := newContents(o)
+	v := verifier{contents: c}
+	about, err := v.read(commit)
+	if err != nil {
+		return err
+	}
+	list, err := c.list(about.tree)
+	if err != nil {
+		return err
+	}
 	for _, e := range list {
 		if err := o.export(root, e); err != nil {
 			return fmt.Errorf("exporting %s of %s: %w", e.path, short(commit), err)
@@ -37,7 +43,7 @@ func (r *Repository) Export(ctx context.Context, commit, dir string) (err error)
 	return nil
 }
 
-// export writes one file where there was none. A link that leads out of the directory is made, as the commit has it, and never followed.
+// export writes one file where there was none.
 func (o *objects) export(root *os.Root, e entry) error {
 	if i := strings.LastIndexByte(e.path, '/'); i >= 0 {
 		if err := root.MkdirAll(e.path[:i], 0o755); err != nil {
@@ -50,11 +56,7 @@ func (o *objects) export(root *os.Root, e entry) error {
 	case modeProgram:
 		permissions = 0o755
 	case modeLink:
-		target, err := o.content(e.id, "blob", maxLink)
-		if err != nil {
-			return err
-		}
-		return root.Symlink(string(target), e.path)
+		return refuse(NotAFile, "", "it is a link")
 	default:
 		return fmt.Errorf("mode %s", e.mode)
 	}
@@ -68,6 +70,3 @@ func (o *objects) export(root *os.Root, e entry) error {
 	})
 	return errors.Join(err, f.Close())
 }
-
-// maxLink bounds where a link leads to, in bytes.
-const maxLink = 4096

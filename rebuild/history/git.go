@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"strconv"
 	"strings"
 
 	"mayfly/internal/hint"
@@ -16,13 +15,15 @@ import (
 
 // Implementation limits.
 const (
-	maxCommits = 100_000   // commits that are looked at
+	maxCommits = 1_000_000 // commits that are looked at
 	maxCommit  = 1 << 20   // bytes of a commit object
-	maxTree    = 256 << 20 // bytes of a listing
+	maxTree    = 256 << 20 // bytes of a tree, or of a listing of notes
 	maxSaid    = 8 << 10   // bytes of git's own complaint
 )
 
-// Repository is a git repository, read with nothing of the machine's or the user's configuration: no replaced objects, no grafts, no hooks.
+// Repository is a git repository, read with nothing of the machine's or the user's configuration: no replaced objects, no grafts, no hooks. Git is asked
+// for objects by their ids, and each is held against its id; which commits, trees and files there are is read from the objects, since git itself
+// believes files beside them (a commit-graph, say).
 type Repository struct{ dir string }
 
 // Open finds the repository whose work tree is at dir, or that is dir, bare.
@@ -44,7 +45,7 @@ func Open(ctx context.Context, dir string) (*Repository, error) {
 // command is git on this repository. The repository's own configuration is read, and none of it can run a program in what is called here.
 func (r *Repository) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "git", append([]string{"-C", r.dir, "-c", "safe.directory=*", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null",
-		"-c", "core.quotePath=false", "-c", "diff.renames=false", "-c", "log.showSignature=false", "--no-pager"}, args...)...)
+		"-c", "core.quotePath=false", "-c", "core.commitGraph=false", "--no-pager"}, args...)...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent", "LC_ALL=C", "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null",
 		"GIT_NO_REPLACE_OBJECTS=1", "GIT_GRAFT_FILE=/dev/null", "GIT_TERMINAL_PROMPT=0", "GIT_OPTIONAL_LOCKS=0", "GIT_NO_LAZY_FETCH=1"}
 	return cmd
@@ -110,24 +111,6 @@ func (r *Repository) Commit(ctx context.Context, revision string) (string, error
 		return "", hint.New(fmt.Errorf("no commit %q in %s", revision, r.dir), "give a branch, a tag or a commit's id; git fetch brings what is missing")
 	}
 	return id, nil
-}
-
-// commits lists the commits from (not with it) to, parents before children.
-func (r *Repository) commits(ctx context.Context, from, to string) ([]string, error) {
-	if from != to {
-		if _, err := r.run(ctx, nil, maxSaid, "merge-base", "--is-ancestor", from, to); err != nil {
-			return nil, refuse(NoAncestor, to, "commit %s, from which on the history is checked, is no ancestor of it", short(from))
-		}
-	}
-	out, err := r.run(ctx, nil, maxCommits*80, "rev-list", "--topo-order", "--reverse", "--max-count="+strconv.Itoa(maxCommits+1), to, "^"+from)
-	if err != nil {
-		return nil, err
-	}
-	ids := strings.Fields(string(out))
-	if len(ids) > maxCommits {
-		return nil, refuse(TooLong, to, "more than %d commits since %s", maxCommits, short(from))
-	}
-	return ids, nil
 }
 
 // isID reports whether a text is an object's whole id: SHA-1 or SHA-256 in small hex.

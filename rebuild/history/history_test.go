@@ -2,9 +2,11 @@ package history
 
 import (
 	"bytes"
+	"compress/zlib"
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -277,6 +279,57 @@ func TestVerify(t *testing.T) {
 			b.git("reset", "-q", "--hard", bad)
 			b.git("replace", bad, good)
 		}, Unsigned, "not signed"},
+		"deep by its name without a slash": {func(b *bench) {
+			b.rule.Deep = []string{"policies"}
+			b.approve(b.commit("anna", "policies/p.go", "1"), "bert")
+		}, DeepNotApproved, "policies/p.go"},
+		"a root commit beside": {func(b *bench) {
+			b.git("checkout", "-q", "--orphan", "side")
+			b.approve(b.commit("anna", "go.mod", "1"), "bert")
+			b.git("checkout", "-q", "main")
+			b.git("-c", "user.signingKey="+filepath.Join(b.dir, "anna.pub"), "merge", "-q", "-S", "--allow-unrelated-histories", "-m", "merge", "side")
+			b.approve(b.head(), "bert", "cleo")
+		}, DeepNotApproved, "go.mod"},
+		"a mode that changed after the approval": {func(b *bench) {
+			id := b.commit("anna", "a.txt", "1")
+			change, _, err := b.open().Change(b.t.Context(), b.rule.Fleet, id, b.rule.People)
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			if err := os.Chmod(filepath.Join(b.repo(), "a.txt"), 0o700); err != nil {
+				b.t.Fatal(err)
+			}
+			b.git("add", "-A")
+			b.git("-c", "user.signingKey="+filepath.Join(b.dir, "anna.pub"), "commit", "-q", "-S", "--amend", "-m", "again")
+			b.note(b.head(), b.approval("bert", Namespace, Change{change.Fleet, b.head(), change.Content}))
+		}, NotApproved, "does not match"},
+		"a long note": {func(b *bench) {
+			b.note(b.commit("anna", "a.txt", "1"), bytes.Repeat([]byte("x"), maxNote+1))
+		}, NotApproved, "too long"},
+		"junk under the commit's other name": {func(b *bench) {
+			id := b.commit("anna", "a.txt", "1")
+			b.approve(id, "bert")
+			tree := b.git("ls-tree", Notes)
+			junk := b.git("hash-object", "-w", "a.txt")
+			sub := b.mktree("100644 blob " + strings.Fields(strings.ReplaceAll(tree, "\t", " "))[2] + "\t" + id[2:] + "\n")
+			b.git("update-ref", Notes, b.git("commit-tree", "-m", "x", b.mktree("100644 blob "+junk+"\t"+id+"\n040000 tree "+sub+"\t"+id[:2]+"\n")))
+		}, "", ""},
+		"a long commit": {func(b *bench) {
+			if err := os.WriteFile(filepath.Join(b.dir, "long"), bytes.Repeat([]byte("long\n"), maxCommit/5+1), 0o600); err != nil {
+				b.t.Fatal(err)
+			}
+			b.git("commit", "-q", "--allow-empty", "-F", filepath.Join(b.dir, "long"))
+		}, Malformed, "too long"},
+		"a file called .git": {func(b *bench) {
+			blob := b.git("hash-object", "-w", "README")
+			b.git("update-ref", "HEAD", b.git("-c", "user.signingKey="+filepath.Join(b.dir, "anna.pub"), "commit-tree", "-S", "-p", "HEAD", "-m", "x", b.mktree("100644 blob "+blob+"\t.GIT\n")))
+		}, NotAFile, "no file's name"},
+		"a graft": {func(b *bench) {
+			bad := b.commit("", "policies/p.go", "1")
+			b.approve(b.commit("anna", "a.txt", "1"), "bert")
+			b.write(".git/info/grafts", b.head()+" "+b.rule.From+"\n")
+			_ = bad
+		}, Unsigned, "not signed"},
 		"another branch": {func(b *bench) {
 			b.git("checkout", "-q", "--orphan", "new")
 			b.approve(b.commit("anna", "a.txt", "1"), "bert")
@@ -301,6 +354,89 @@ func TestVerify(t *testing.T) {
 				t.Errorf("got %v, want %q in it", err, tt.text)
 			}
 		})
+	}
+}
+
+// mktree makes a tree of a listing.
+func (b *bench) mktree(listing string) string {
+	b.t.Helper()
+	cmd := exec.CommandContext(b.t.Context(), "git", "-C", b.repo(), "mktree")
+	cmd.Stdin = strings.NewReader(listing)
+	out, err := cmd.Output()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// TestCommitGraph: git believes a commit-graph about parents and trees; a lying one hides no commit.
+func TestCommitGraph(t *testing.T) {
+	b := newBench(t)
+	b.commit("", "policies/evil.go", "1")
+	top := b.commit("anna", "a.txt", "1")
+	b.approve(top, "bert")
+	object := filepath.Join(b.repo(), ".git", "objects", top[:2], top[2:])
+	kept, err := os.ReadFile(object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lie := strings.NewReplacer(b.git("rev-parse", "HEAD^"), b.rule.From, b.git("rev-parse", "HEAD^{tree}"), b.git("rev-parse", b.rule.From+"^{tree}")).Replace(b.git("cat-file", "commit", top) + "\n")
+	b.loose(object, lie)
+	b.git("-c", "core.commitGraph=true", "commit-graph", "write", "--reachable")
+	if err := os.WriteFile(object, kept, 0o400); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.git("-c", "core.commitGraph=true", "rev-list", "--count", "HEAD"); got != "2" {
+		t.Fatalf("git itself counts %s commits, so the test would prove nothing", got)
+	}
+	if report, got := b.verify(); got != Unsigned || len(report.Commits) != 2 || report.Commits[0].Deep == nil {
+		t.Errorf("got %q, %+v", got, report)
+	}
+	// An object that is not what its id says is nothing at all.
+	evil := b.git("rev-parse", "HEAD^")
+	b.loose(filepath.Join(b.repo(), ".git", "objects", evil[:2], evil[2:]), b.git("cat-file", "commit", b.rule.From)+"\n")
+	if _, got := b.verify(); got != Damaged {
+		t.Errorf("got %q, want %s", got, Damaged)
+	}
+}
+
+// loose writes a commit as a loose object where another one is.
+func (b *bench) loose(path, text string) {
+	b.t.Helper()
+	var packed bytes.Buffer
+	w := zlib.NewWriter(&packed)
+	fmt.Fprintf(w, "commit %d\x00%s", len(text), text)
+	if err := errors.Join(w.Close(), os.Remove(path), os.WriteFile(path, packed.Bytes(), 0o400)); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// TestParseTree: what git would never write is no tree.
+func TestParseTree(t *testing.T) {
+	e := func(mode, name string) string { return mode + " " + name + "\x00" + strings.Repeat("i", 20) }
+	for name, tt := range map[string]struct {
+		text string
+		ok   bool
+	}{
+		"empty":               {"", true},
+		"in order":            {e("100644", "a") + e("100755", "b") + e("120000", "c") + e("40000", "d"), true},
+		"a directory's order": {e("100644", "a-b") + e("40000", "a") + e("100644", "a0"), true},
+		"out of order":        {e("100644", "b") + e("100644", "a"), false},
+		"twice":               {e("100644", "a") + e("100644", "a"), false},
+		"file and directory":  {e("100644", "a") + e("100644", "a-b") + e("40000", "a"), false},
+		"submodule":           {e("160000", "a"), false},
+		"mode":                {e("100664", "a"), false},
+		"zero before a mode":  {e("040000", "a"), false},
+		"dots":                {e("100644", ".."), false},
+		"git":                 {e("40000", ".Git"), false},
+		"slash":               {e("100644", "a/b"), false},
+		"no name":             {e("100644", ""), false},
+		"cut":                 {e("100644", "a")[:20], false},
+		"no space":            {"100644\x00" + strings.Repeat("i", 20), false},
+	} {
+		if _, err := parseTree([]byte(tt.text), 20); (err == nil) != tt.ok {
+			t.Errorf("%s: got %v", name, err)
+		}
 	}
 }
 
@@ -392,9 +528,6 @@ func TestExport(t *testing.T) {
 	if err := os.Chmod(filepath.Join(b.repo(), "dir/run.sh"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink("/etc/passwd", filepath.Join(b.repo(), "link")); err != nil {
-		t.Fatal(err)
-	}
 	b.write(".gitattributes", "README export-ignore\n*.txt text eol=crlf\n")
 	b.write(".gitignore", "hidden.go\n")
 	id := b.commit("anna", "a.txt", "one\ntwo\n")
@@ -414,10 +547,6 @@ func TestExport(t *testing.T) {
 			return err
 		}
 		name, _ := filepath.Rel(dir, path)
-		if d.Type()&os.ModeSymlink != 0 {
-			got[name], err = os.Readlink(path)
-			return err
-		}
 		data, err := os.ReadFile(path)
 		got[name] = string(data)
 		if info.Mode()&0o100 != 0 {
@@ -425,7 +554,7 @@ func TestExport(t *testing.T) {
 		}
 		return err
 	})
-	want := map[string]string{"README": "hello", "a.txt": "one\ntwo\n", "dir/run.sh": "#!/bin/sh\n (program)", "link": "/etc/passwd",
+	want := map[string]string{"README": "hello", "a.txt": "one\ntwo\n", "dir/run.sh": "#!/bin/sh\n (program)",
 		".gitattributes": "README export-ignore\n*.txt text eol=crlf\n", ".gitignore": "hidden.go\n"}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %q, %v, want %q", got, err, want)
@@ -433,8 +562,18 @@ func TestExport(t *testing.T) {
 	if err := b.open().Export(t.Context(), id, dir); err == nil {
 		t.Error("what was there is overwritten")
 	}
+	if data, err := os.ReadFile(filepath.Join(dir, "README")); err != nil || string(data) != "hello" {
+		t.Errorf("README is %q now, %v", data, err)
+	}
 	if err := b.open().Export(t.Context(), "HEAD", t.TempDir()); err == nil {
 		t.Error("a name that moves is exported")
+	}
+	if err := os.Symlink("/tmp/elsewhere.go", filepath.Join(b.repo(), "main.go")); err != nil {
+		t.Fatal(err)
+	}
+	var refused *Refusal
+	if err := b.open().Export(t.Context(), b.commit("anna", "b.txt", "1"), t.TempDir()); !errors.As(err, &refused) || refused.Reason != NotAFile {
+		t.Errorf("a tree with a link: got %v", err)
 	}
 }
 
@@ -479,7 +618,8 @@ func TestParseCommit(t *testing.T) {
 		"continued nothing":  {" x\n" + tree + who + "\nx", "continued"},
 		"a header by itself": {tree + "alone\n" + who + "\nx", "header"},
 		"two signatures":     {tree + who + "gpgsig a\n b\ngpgsig c\n\nx", "two signatures"},
-		"two kinds":          {tree + who + "gpgsig a\n b\ngpgsig-sha256 c\n\nx", "two signatures"},
+		"two kinds":          {tree + who + "gpgsig a\n b\ngpgsig-sha256 c\n\nx", "another format"},
+		"the other kind":     {tree + who + "gpgsig-sha256 c\n\nx", "another format"},
 		"empty":              {"", "without"},
 	} {
 		c, err := parseCommit(id, []byte(tt.text))
@@ -535,6 +675,26 @@ func FuzzParseCommit(f *testing.F) {
 		}
 		if _, err := c.signer(People{}); err == nil {
 			t.Error("nobody signed it")
+		}
+	})
+}
+
+// FuzzTree: any tree object is read or refused, and what is read has each name once.
+func FuzzTree(f *testing.F) {
+	f.Add([]byte("100644 a\x00iiiiiiiiiiiiiiiiiiii40000 b\x00iiiiiiiiiiiiiiiiiiii"))
+	f.Add([]byte("160000 a\x00iiiiiiiiiiiiiiiiiiii"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		all, err := parseTree(data, 20)
+		if err != nil {
+			return
+		}
+		size, names := 0, map[string]bool{}
+		for _, e := range all {
+			size += len(e.mode) + 1 + len(e.path) + 1 + 20
+			names[e.path] = true
+		}
+		if size != len(data) || len(names) != len(all) {
+			t.Errorf("%d bytes of %d, %d names of %d", size, len(data), len(names), len(all))
 		}
 	})
 }

@@ -3,8 +3,12 @@ package history
 import (
 	"bufio"
 	"context"
+	"crypto/sha1"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"os/exec"
 	"strconv"
@@ -13,23 +17,28 @@ import (
 
 // objects reads many objects by one process. Each answer is given to use, which must read it within its limit.
 type objects struct {
-	cmd *exec.Cmd
-	in  io.WriteCloser
-	out *bufio.Reader
+	cmd  *exec.Cmd
+	stop context.CancelFunc
+	in   io.WriteCloser
+	out  *bufio.Reader
 }
 
 func (r *Repository) objects(ctx context.Context) (*objects, error) {
-	o := &objects{cmd: r.command(ctx, "cat-file", "--batch")}
+	ctx, stop := context.WithCancel(ctx)
+	o := &objects{cmd: r.command(ctx, "cat-file", "--batch"), stop: stop}
 	var err error
 	if o.in, err = o.cmd.StdinPipe(); err != nil {
+		stop()
 		return nil, err
 	}
 	stdout, err := o.cmd.StdoutPipe()
 	if err != nil {
+		stop()
 		return nil, err
 	}
 	o.out = bufio.NewReaderSize(stdout, 64<<10)
 	if err := o.cmd.Start(); err != nil {
+		stop()
 		return nil, fmt.Errorf("starting git cat-file: %w", err)
 	}
 	return o, nil
@@ -55,11 +64,11 @@ func (o *objects) read(id, kind string, use func(content io.Reader, size int64) 
 	if err != nil || size < 0 {
 		return fmt.Errorf("reading %s: git says %q", id, strings.TrimSpace(head))
 	}
-	content := &io.LimitedReader{R: o.out, N: size}
-	if err := use(content, size); err != nil {
-		return err
-	}
-	if _, err := io.Copy(io.Discard, content); err != nil {
+	h := newHash(id)
+	fmt.Fprintf(h, "%s %d\x00", kind, size)
+	content := &io.LimitedReader{R: io.TeeReader(o.out, h), N: size}
+	failed := use(content, size)
+	if _, err := io.Copy(io.Discard, content); err != nil { // the next answer begins after it
 		return fmt.Errorf("reading %s: %w", id, err)
 	}
 	if content.N > 0 {
@@ -68,14 +77,31 @@ func (o *objects) read(id, kind string, use func(content io.Reader, size int64) 
 	if end, err := o.out.ReadByte(); err != nil || end != '\n' {
 		return fmt.Errorf("reading %s: its end is missing", id)
 	}
+	if failed != nil {
+		return failed
+	}
+	if got := hex.EncodeToString(h.Sum(nil)); got != id {
+		return refuse(Damaged, "", "what the repository has as %s %s is %s", kind, id, got)
+	}
 	return nil
 }
+
+// newHash is what makes an object's id: of the repository's two formats the one that the id's length tells.
+func newHash(id string) hash.Hash {
+	if len(id) == 2*sha256.Size {
+		return sha256.New()
+	}
+	return sha1.New()
+}
+
+// errTooLong is of an object that is longer than is read.
+var errTooLong = errors.New("too long")
 
 // content returns the whole of an object of at most max bytes.
 func (o *objects) content(id, kind string, max int64) (data []byte, err error) {
 	err = o.read(id, kind, func(content io.Reader, size int64) error {
 		if size > max {
-			return fmt.Errorf("%s %s has %d bytes, more than %d", kind, id, size, max)
+			return fmt.Errorf("%s %s has %d bytes, more than %d: %w", kind, id, size, max, errTooLong)
 		}
 		var err error
 		data, err = io.ReadAll(content)
@@ -84,4 +110,10 @@ func (o *objects) content(id, kind string, max int64) (data []byte, err error) {
 	return data, err
 }
 
-func (o *objects) close() error { return errors.Join(o.in.Close(), o.cmd.Wait()) }
+// close ends the process, whatever it was about to say.
+func (o *objects) close() error {
+	err := o.in.Close()
+	o.stop()
+	_ = o.cmd.Wait() // it was ended
+	return err
+}

@@ -11,6 +11,7 @@ const (
 	NoAncestor      Reason = "history_no_ancestor"
 	TooLong         Reason = "history_too_long"
 	Malformed       Reason = "history_malformed"
+	Damaged         Reason = "history_damaged"
 	Unsigned        Reason = "history_unsigned"
 	BadSignature    Reason = "history_signature"
 	SignerUnknown   Reason = "history_signer_unknown"
@@ -20,7 +21,7 @@ const (
 )
 
 // Reasons are all of them.
-var Reasons = []Reason{Shallow, NoAncestor, TooLong, Malformed, Unsigned, BadSignature, SignerUnknown, NotAFile, NotApproved, DeepNotApproved}
+var Reasons = []Reason{Shallow, NoAncestor, TooLong, Malformed, Damaged, Unsigned, BadSignature, SignerUnknown, NotAFile, NotApproved, DeepNotApproved}
 
 // Refusal is one thing that does not pass.
 type Refusal struct {

@@ -18,8 +18,11 @@ const (
 	approvalsDeep  = 2
 )
 
-// maxNote bounds a note, in bytes.
-const maxNote = trust.MaxSignatureBytes
+// Implementation limits of approvals.
+const (
+	maxNote  = trust.MaxSignatureBytes // bytes of a note
+	maxNotes = 8                       // notes of one commit
+)
 
 // People are whose signatures count: the name by the key, "TYPE BASE64". A person with several keys is one person.
 type People map[string]string
@@ -34,12 +37,13 @@ type Rule struct {
 	Fleet  string
 	People People
 	From   string   // the commit that is believed: everything after it is checked
-	Deep   []string // paths that two others approve: a file, or a directory with its "/"
+	Deep   []string // paths that two others approve: files, and directories with all in them
 }
 
 func (r Rule) deep(path string) bool {
 	return slices.ContainsFunc(r.Deep, func(d string) bool {
-		return d != "" && (path == d || strings.HasSuffix(d, "/") && strings.HasPrefix(path, d))
+		d = strings.TrimSuffix(d, "/")
+		return d != "" && (path == d || strings.HasPrefix(path, d+"/"))
 	})
 }
 
@@ -74,10 +78,6 @@ func (r *Repository) Verify(ctx context.Context, rule Rule, revision string, pro
 	if report.To, err = r.Commit(ctx, revision); err != nil {
 		return report, err
 	}
-	ids, err := r.commits(ctx, report.From, report.To)
-	if err != nil {
-		return report, err
-	}
 	notes, err := r.approvals(ctx)
 	if err != nil {
 		return report, fmt.Errorf("reading the approvals: %w", err)
@@ -87,10 +87,14 @@ func (r *Repository) Verify(ctx context.Context, rule Rule, revision string, pro
 		return report, err
 	}
 	defer func() { err = errors.Join(err, o.close()) }()
-	v := verifier{rule: rule, contents: contents{repository: r, objects: o, files: map[string][32]byte{}}, notes: notes}
+	v := verifier{rule: rule, contents: newContents(o), notes: notes}
+	ids, err := v.between(ctx, report.From, report.To)
+	if err != nil {
+		return report, err
+	}
 	var first *Refusal
 	for i, id := range ids {
-		checked, refused, err := v.check(ctx, id)
+		checked, refused, err := v.check(id)
 		if err != nil {
 			return report, fmt.Errorf("checking commit %s: %w", short(id), err)
 		}
@@ -119,7 +123,7 @@ func (r *Repository) Change(ctx context.Context, fleet, id string, people People
 		return Change{}, "", err
 	}
 	defer func() { err = errors.Join(err, o.close()) }()
-	v := verifier{contents: contents{repository: r, objects: o, files: map[string][32]byte{}}}
+	v := verifier{contents: newContents(o)}
 	commit, err := v.read(id)
 	if err != nil {
 		return Change{}, "", err
@@ -127,7 +131,7 @@ func (r *Repository) Change(ctx context.Context, fleet, id string, people People
 	if signer, err = commit.signer(people); err != nil {
 		return Change{}, "", err
 	}
-	content, err := v.contents.digest(ctx, commit)
+	content, err := v.contents.digest(commit)
 	return Change{fleet, id, content}, signer, err
 }
 
@@ -135,11 +139,14 @@ func (r *Repository) Change(ctx context.Context, fleet, id string, people People
 type verifier struct {
 	rule     Rule
 	contents contents
-	notes    map[string]string
+	notes    map[string][]string
 }
 
 func (v *verifier) read(id string) (*commit, error) {
 	data, err := v.contents.objects.content(id, "commit", maxCommit)
+	if errors.Is(err, errTooLong) {
+		return nil, refuse(Malformed, id, "%v", err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -151,12 +158,12 @@ func (v *verifier) read(id string) (*commit, error) {
 }
 
 // check returns what it found, and a refusal if the commit does not pass; an error is about the repository.
-func (v *verifier) check(ctx context.Context, id string) (Checked, *Refusal, error) {
+func (v *verifier) check(id string) (Checked, *Refusal, error) {
 	found := Checked{Commit: id, Approvers: []string{}}
 	fail := func(err error) (Checked, *Refusal, error) {
 		var refused *Refusal
 		if errors.As(err, &refused) {
-			return found, refused, nil
+			return found, refuse(refused.Reason, id, "%s", refused.Text), nil
 		}
 		return found, nil, err
 	}
@@ -165,23 +172,20 @@ func (v *verifier) check(ctx context.Context, id string) (Checked, *Refusal, err
 		return fail(err)
 	}
 	found.Subject = c.subject
-	if found.Deep, err = v.deepPaths(ctx, id); err != nil {
+	if found.Deep, err = v.deepPaths(c); err != nil {
 		return fail(err)
 	}
 	if found.Signer, err = c.signer(v.rule.People); err != nil {
 		return fail(err)
 	}
-	content, err := v.contents.digest(ctx, c)
+	content, err := v.contents.digest(c)
 	if err != nil {
 		return fail(err)
 	}
-	var note []byte
-	if blob, ok := v.notes[id]; ok {
-		if note, err = v.contents.objects.content(blob, "blob", maxNote); err != nil {
-			return fail(err)
-		}
+	names, rejected, err := v.approvedBy(Change{v.rule.Fleet, id, content})
+	if err != nil {
+		return fail(err)
 	}
-	names, rejected := approvers(v.rule.People, Change{v.rule.Fleet, id, content}, note)
 	for _, name := range names {
 		if name != found.Signer { // nobody approves what is their own
 			found.Approvers = append(found.Approvers, name)
@@ -201,22 +205,56 @@ func (v *verifier) check(ctx context.Context, id string) (Checked, *Refusal, err
 	return found, nil, nil
 }
 
+// approvedBy reads a commit's notes. One that is too long adds nothing.
+func (v *verifier) approvedBy(c Change) (names, rejected []string, err error) {
+	for _, id := range v.notes[c.Commit] {
+		note, err := v.contents.objects.content(id, "blob", maxNote)
+		if errors.Is(err, errTooLong) {
+			rejected = append(rejected, err.Error())
+			continue
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		more, why := approvers(v.rule.People, c, note)
+		rejected = append(rejected, why...)
+		for _, name := range more {
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names, rejected, nil
+}
+
 // maxDeep is how many deep paths of a commit are named.
 const maxDeep = 16
 
 // deepPaths are the deep paths that a commit changes. What differs from any of a merge's parents is changed by the merge: a merge can undo, by
 // taking one side, as well as it can bring something new.
-func (v *verifier) deepPaths(ctx context.Context, id string) ([]string, error) {
-	out, err := v.contents.repository.run(ctx, nil, maxTree, "diff-tree", "-r", "-m", "-z", "--root", "--no-commit-id", "--name-only", "--no-renames", id)
-	if err != nil {
-		return nil, err
+func (v *verifier) deepPaths(c *commit) (deep []string, err error) {
+	if len(v.rule.Deep) == 0 {
+		return nil, nil
 	}
-	var deep []string
-	for path := range strings.SplitSeq(strings.TrimSuffix(string(out), "\x00"), "\x00") {
-		if v.rule.deep(path) && !slices.Contains(deep, path) {
-			if deep = append(deep, path); len(deep) == maxDeep {
-				break
+	before := []string{""} // of a commit without parents
+	if len(c.parents) > 0 {
+		before = nil
+	}
+	for _, id := range c.parents {
+		parent, err := v.read(id)
+		if err != nil {
+			return nil, err
+		}
+		before = append(before, parent.tree)
+	}
+	for _, tree := range before {
+		err := v.contents.changed(tree, c.tree, "", 0, func(path string) {
+			if len(deep) < maxDeep && v.rule.deep(path) && !slices.Contains(deep, path) {
+				deep = append(deep, path)
 			}
+		})
+		if err != nil {
+			return nil, err
 		}
 	}
 	return deep, nil
