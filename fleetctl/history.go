@@ -54,9 +54,13 @@ func historyHint(refused *history.Refusal, all int) error {
 	case history.Unsigned, history.BadSignature, history.SignerUnknown:
 		return hint.New(err, "sign commits with an enrolled key: git config gpg.format ssh, user.signingkey KEY.pub, commit.gpgSign true")
 	case history.NotApproved, history.DeepNotApproved:
-		return hint.New(err, "another engineer reviews it and runs `fleetctl approve-change COMMIT`; `git fetch origin %s:%[1]s` brings what others approved", history.Notes)
+		return hint.New(err, "another engineer reviews it and runs `fleetctl approve-change COMMIT`; docs/formats/history.md says how to fetch what others approved")
 	case history.Shallow:
 		return hint.New(err, "git fetch --unshallow")
+	case history.Damaged:
+		return hint.New(err, "git fsck says more; clone it again from elsewhere")
+	case history.NotAFile:
+		return hint.New(err, "commit files in place of it; no later commit mends the one that had it, so history.from has to come after")
 	case history.NoAncestor:
 		return hint.New(err, "history.from of the policy names a commit of another branch, or the branch was rewritten")
 	}
@@ -94,7 +98,9 @@ func (d state) passHistory(ctx context.Context, c *command.Call, source, work st
 	if err := os.Mkdir(copied, 0o700); err != nil {
 		return "", fmt.Errorf("exporting the source: %w", err)
 	}
-	if err := r.Export(ctx, report.To, copied); err != nil {
+	if err := r.Export(ctx, report.To, copied); errors.As(err, &refused) {
+		return "", historyHint(refused, 1)
+	} else if err != nil {
 		return "", err
 	}
 	fmt.Fprintf(c.Stderr, "fleetctl: building commit %s; %d commits since %s are signed and approved\n", report.To[:12], len(report.Commits), report.From[:12])
