@@ -89,13 +89,14 @@ func quorum(what string, given, of int) (int, error) {
 	return given, nil
 }
 
-// trust is the trust policy as far as it needs no keys of the signer, and the requests that it was made of.
-func (g genesis) trust(d state, f inventory.Fleet, now time.Time) (*trust.Trust, []people, error) {
-	approvers, err := d.readPeople("approver", *g.approvers, f.Name, f.Test, now)
+// trust is the trust policy as far as it needs no keys of the signer, and the challenges that were answered for it.
+func (g genesis) trust(d state, f inventory.Fleet, now time.Time) (*trust.Trust, []hardkey.Challenge, error) {
+	var met answered
+	approvers, err := d.readPeople("approver", *g.approvers, f.Name, f.Test, &met, now)
 	if err != nil {
 		return nil, nil, err
 	}
-	recovery, err := d.readPeople("recovery", *g.recovery, f.Name, f.Test, now)
+	recovery, err := d.readPeople("recovery", *g.recovery, f.Name, f.Test, &met, now)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -131,7 +132,7 @@ func (g genesis) trust(d state, f inventory.Fleet, now time.Time) (*trust.Trust,
 		}
 		return nil, nil, hint.New(fmt.Errorf("naming the people: %w", err), "give each person a name of letters, digits and -_.@, and keys and cards that nobody else has; nothing was made")
 	}
-	return t, []people{approvers, recovery}, nil
+	return t, met.list, nil
 }
 
 func runInit(ctx context.Context, c *command.Call) error {
@@ -143,12 +144,21 @@ func runInit(ctx context.Context, c *command.Call) error {
 	if err := noArguments(fs); err != nil {
 		return err
 	}
-	d, now := state(*g.dir), time.Now()
+	d := state(*g.dir)
 	f, err := d.fleet()
 	if err != nil {
 		return err
 	}
-	t, requests, err := g.trust(d, f, now)
+	unlock, err := lockDirectory(string(d))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.genesis(c, g, f, time.Now()), unlock())
+}
+
+// genesis makes all that a fleet begins with. The caller holds the directory.
+func (d state) genesis(c *command.Call, g genesis, f inventory.Fleet, now time.Time) error {
+	t, challenges, err := g.trust(d, f, now)
 	if err != nil {
 		return err
 	}
@@ -161,7 +171,7 @@ func runInit(ctx context.Context, c *command.Call) error {
 	if err := os.MkdirAll(d.releases(), 0o755); err != nil {
 		return fmt.Errorf("making the public directory: %w", err)
 	}
-	keys, err := signer.Init(*g.dir, f.Domain, now)
+	keys, err := signer.Init(string(d), f.Domain, now)
 	if err != nil {
 		return err
 	}
@@ -183,11 +193,12 @@ func runInit(ctx context.Context, c *command.Call) error {
 	if err != nil {
 		return err
 	}
-	if err := durable.WriteFile(d.trustFile(), data, 0o644); err != nil {
+	undo, err := d.answered(challenges...)
+	if err != nil {
 		return err
 	}
-	if err := d.allAnswered(requests...); err != nil {
-		return err
+	if err := durable.WriteFile(d.trustFile(), data, 0o644); err != nil {
+		return errors.Join(err, undo())
 	}
 	sayTrust(c, t)
 	fmt.Fprintf(c.Stdout, "record for paper: %s\n", record)

@@ -9,7 +9,6 @@ import (
 
 	"mayfly/bastion/hardkey"
 	"mayfly/internal/command"
-	"mayfly/internal/durable"
 	"mayfly/internal/hint"
 	"mayfly/policies"
 	"mayfly/policies/enrolment"
@@ -131,8 +130,7 @@ func (d state) burn(line string) (undo func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	undo = func() error { return durable.WriteFile(d.challengeFile(challenge), challenge.Signed(), 0o600) }
-	return undo, d.answered(challenge)
+	return d.answered(challenge)
 }
 
 // ownerOf finds whose key something is in a policy, robots included.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -79,7 +80,11 @@ func (d state) rewrite(now time.Time, change func(name string, data []byte) ([]b
 		return r, err
 	}
 	if err := durable.WriteFile(path, data, info.Mode().Perm()); err != nil {
-		return r, errors.Join(fmt.Errorf("writing %s: %w", path, err), undo())
+		err = fmt.Errorf("writing %s: %w", path, err)
+		if now, failed := read(path, ""); failed == nil && bytes.Equal(now, data) { // it is there, if perhaps not after a power cut
+			return r, err
+		}
+		return r, errors.Join(err, undo())
 	}
 	return r, nil
 }

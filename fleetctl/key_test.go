@@ -44,6 +44,9 @@ func scriptCard(ts *testscript.TestScript, neg bool, args []string) {
 		switch key, value, _ := strings.Cut(arg, "="); key {
 		case "touch":
 			plan.Touch = map[string]byte{"never": softcard.TouchNever, "cached": softcard.TouchCached}[value]
+		case "serial":
+			_, err := fmt.Sscan(value, &plan.Serial)
+			ts.Check(err)
 		case "firmware":
 			_, err := fmt.Sscanf(value, "%d.%d.%d", &plan.Firmware[0], &plan.Firmware[1], &plan.Firmware[2])
 			ts.Check(err)

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -20,15 +21,35 @@ import (
 type named struct {
 	name, file string
 	key        ssh.PublicKey
-	shown      hardkey.Shown     // zero for a bare public key
-	challenge  hardkey.Challenge // that it answers
+	shown      hardkey.Shown // zero for a bare public key
 }
 
 // people are NAME=FILE arguments of one role, in the order in which they were given.
 type people []named
 
+// answered are the challenges that requests of all roles have answered so far.
+type answered struct {
+	list     []hardkey.Challenge // to be used up
+	proposed []hardkey.Shown     // what the proposal that waits shows: its challenges are used up already, for these very keys
+}
+
+// take refuses a second answer to a challenge, whatever the role, and one to a challenge that is not outstanding.
+func (a *answered) take(d state, s hardkey.Shown, now time.Time) error {
+	c, err := d.outstanding(s.Challenge, now)
+	if slices.Contains(a.list, c) {
+		return command.Refuse(hint.New(fmt.Errorf("%s: two keys answer one challenge", hardkey.ChallengeDiffers), challengeHint, c.Name))
+	}
+	again := func(o hardkey.Shown) bool { return reflect.DeepEqual(o, s) }
+	if err != nil && slices.ContainsFunc(a.proposed, again) {
+		a.proposed = slices.DeleteFunc(a.proposed, again)
+		return nil
+	}
+	a.list = append(a.list, c)
+	return err
+}
+
 // readPeople reads NAME=FILE arguments: enrolment requests, each of which answers a challenge that is outstanding, and where test is true public keys as well.
-func (d state) readPeople(role string, args []string, fleet string, test bool, now time.Time) (people, error) {
+func (d state) readPeople(role string, args []string, fleet string, test bool, met *answered, now time.Time) (people, error) {
 	var all people
 	var bare []string
 	for _, arg := range args {
@@ -42,16 +63,13 @@ func (d state) readPeople(role string, args []string, fleet string, test bool, n
 		}
 		p := named{name: name, file: file}
 		if bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
-			p, err = d.readRequest(p, data, fleet, now)
+			p, err = d.readRequest(p, data, fleet, met, now)
 		} else {
 			p.key, err = readBare(role, p, data)
 			bare = append(bare, fmt.Sprintf("%s (%s)", file, keyType(p.key)))
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s %s: %w", role, name, err)
-		}
-		if slices.ContainsFunc(all, func(o named) bool { return o.shown.Challenge != "" && o.shown.Challenge == p.shown.Challenge }) {
-			return nil, command.Refuse(hint.New(fmt.Errorf("%s: %s %s: two keys answer one challenge", hardkey.ChallengeDiffers, role, name), challengeHint, name))
 		}
 		all = append(all, p)
 	}
@@ -70,7 +88,7 @@ func keyType(key ssh.PublicKey) string {
 }
 
 // readRequest takes an enrolment request of this person for this fleet. What it proves is verified with all the rest of the trust policy.
-func (d state) readRequest(p named, data []byte, fleet string, now time.Time) (named, error) {
+func (d state) readRequest(p named, data []byte, fleet string, met *answered, now time.Time) (named, error) {
 	r, err := enrolment.Parse(data)
 	if err != nil {
 		return p, hint.New(fmt.Errorf("%s: %w", p.file, err), "take back the file that `bastion-agent enroll` wrote")
@@ -78,7 +96,7 @@ func (d state) readRequest(p named, data []byte, fleet string, now time.Time) (n
 	if r.Fleet != fleet || r.Name != p.name {
 		return p, command.Refuse(hint.New(fmt.Errorf("%s is a request of %s for fleet %s", p.file, r.Name, r.Fleet), "give each person's own request, made for fleet %s", fleet))
 	}
-	if p.challenge, err = d.outstanding(r.Shown.Challenge, now); err != nil {
+	if err := met.take(d, r.Shown, now); err != nil {
 		return p, fmt.Errorf("%s: %w", p.file, err)
 	}
 	p.shown = r.Shown
@@ -113,21 +131,6 @@ func (ps people) join(all []trust.Person) []trust.Person {
 		}
 	}
 	return all
-}
-
-// answered forgets the challenges that were answered, once the answers are kept.
-func (d state) allAnswered(all ...people) error {
-	for _, ps := range all {
-		for _, p := range ps {
-			if p.shown.Challenge == "" {
-				continue
-			}
-			if err := d.answered(p.challenge); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // proves says in one line what was shown for a person's i-th key.

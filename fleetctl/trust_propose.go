@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"mayfly/bastion/hardkey"
 	"mayfly/internal/command"
 	"mayfly/internal/durable"
 	"mayfly/internal/hint"
@@ -34,7 +35,7 @@ Example:
 	Run: runTrustPropose,
 }
 
-func runTrustPropose(ctx context.Context, c *command.Call) error {
+func runTrustPropose(ctx context.Context, c *command.Call) (err error) {
 	flags := c.Flags()
 	dir := dirFlag(flags)
 	drop := map[string]*[]string{}
@@ -55,6 +56,11 @@ func runTrustPropose(ctx context.Context, c *command.Call) error {
 		return err
 	}
 	d, now := state(*dir), time.Now()
+	unlock, err := lockDirectory(string(d))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
 	old, data, err := d.trust()
 	if err != nil {
 		return err
@@ -64,11 +70,12 @@ func runTrustPropose(ctx context.Context, c *command.Call) error {
 		return err
 	}
 	next.Version, next.Previous = old.Version+1, trust.Sum(data)
-	approvers, err := d.readPeople("approver", *give["approver"], old.Fleet, old.Test, now)
+	met := answered{proposed: d.proposed(trust.Sum(data))}
+	approvers, err := d.readPeople("approver", *give["approver"], old.Fleet, old.Test, &met, now)
 	if err != nil {
 		return err
 	}
-	recovery, err := d.readPeople("recovery", *give["recovery"], old.Fleet, old.Test, now)
+	recovery, err := d.readPeople("recovery", *give["recovery"], old.Fleet, old.Test, &met, now)
 	if err != nil {
 		return err
 	}
@@ -109,7 +116,7 @@ func runTrustPropose(ctx context.Context, c *command.Call) error {
 	if err := trust.Follows(old, next, trust.ByApprovers); err != nil {
 		return command.Refuse(hint.New(err, "give people, keys, cards and thresholds that fit together; nothing was made"))
 	}
-	if err := d.writeNextTrust(next); err != nil {
+	if err := d.writeNextTrust(next, met.list); err != nil {
 		return err
 	}
 	fmt.Fprintf(c.Stdout, "%s: trust policy %d of fleet %s\n", d.nextTrustFile(), next.Version, next.Fleet)
@@ -125,20 +132,41 @@ func runTrustPropose(ctx context.Context, c *command.Call) error {
 	return nil
 }
 
-// writeNextTrust puts what is proposed in the place of what was, whose signatures count no more.
-func (d state) writeNextTrust(next *trust.Trust) error {
+// writeNextTrust puts what is proposed in the place of what was, whose signatures count no more, and uses up the challenges that were answered
+// for it. The caller holds the directory.
+func (d state) writeNextTrust(next *trust.Trust, challenges []hardkey.Challenge) error {
 	data, err := next.Marshal()
 	if err != nil {
 		return err
 	}
-	unlock, err := lockDirectory(string(d))
+	if err := remove(signatures(d.nextTrustFile())); err != nil {
+		return err
+	}
+	undo, err := d.answered(challenges...)
 	if err != nil {
 		return err
 	}
-	if err = remove(signatures(d.nextTrustFile())); err == nil {
-		err = durable.WriteFile(d.nextTrustFile(), data, 0o644)
+	if err := durable.WriteFile(d.nextTrustFile(), data, 0o644); err != nil {
+		return errors.Join(err, undo())
 	}
-	return errors.Join(err, unlock())
+	return nil
+}
+
+// proposed is all that is shown in the proposal that waits to follow a trust policy, nothing where none does: who proposes it anew, changed,
+// needs no new answers for the same keys.
+func (d state) proposed(follows string) (all []hardkey.Shown) {
+	data, err := readBounded(d.nextTrustFile(), "", trust.MaxSize)
+	if err != nil {
+		return nil
+	}
+	t, err := trust.Parse(data)
+	if err != nil || t.Previous != follows {
+		return nil
+	}
+	for _, p := range slices.Concat(t.Approvers, t.Recovery.People) {
+		all = append(all, p.Shown...)
+	}
+	return all
 }
 
 // without leaves out those who are named, each of whom has to be there.
