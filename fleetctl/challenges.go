@@ -39,7 +39,7 @@ func (d state) makeChallenge(fleet, name string, now time.Time) (c hardkey.Chall
 	rand.Read(nonce[:]) // never fails
 	c = hardkey.NewChallenge(fleet, name, nonce, now)
 	if _, err := hardkey.ParseChallenge(c.String()); err != nil {
-		return hardkey.Challenge{}, hint.New(fmt.Errorf("making a challenge: %w", err), "a person's name begins with a letter, and has letters in lower case, digits and - only")
+		return hardkey.Challenge{}, hint.New(fmt.Errorf("making a challenge: %w", err), hardkey.NameRule)
 	}
 	unlock, err := lockDirectory(string(d))
 	if err != nil {

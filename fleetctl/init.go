@@ -130,7 +130,7 @@ func (g genesis) trust(d state, f inventory.Fleet, now time.Time) (*trust.Trust,
 		if rejection := (*hardkey.Rejection)(nil); errors.As(err, &rejection) {
 			return nil, nil, command.Refuse(fmt.Errorf("naming the people: %w", err)) // which has its own mend
 		}
-		return nil, nil, hint.New(fmt.Errorf("naming the people: %w", err), "give each person a name of letters, digits and -_.@, and keys and cards that nobody else has; nothing was made")
+		return nil, nil, hint.New(fmt.Errorf("naming the people: %w", err), hardkey.NameRule+"; give each person keys and cards that nobody else has; nothing was made")
 	}
 	return t, met.list, nil
 }

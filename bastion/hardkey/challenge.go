@@ -30,6 +30,12 @@ var (
 	challengeNonce = regexp.MustCompile(`^[0-9a-f]{32}$`)
 )
 
+// IsName reports whether a fleet or a person can be called so: a challenge, the policy and trust.json take the same names.
+func IsName(name string) bool { return challengeWord.MatchString(name) }
+
+// NameRule says it to people.
+const NameRule = "a name begins with a letter, and has at most 63 letters in lower case, digits and hyphens"
+
 // NewChallenge makes one from random bytes.
 func NewChallenge(fleet, name string, nonce [NonceBytes]byte, now time.Time) Challenge {
 	return Challenge{Fleet: fleet, Name: name, Nonce: hex.EncodeToString(nonce[:]), Made: now.UTC().Truncate(time.Second)}

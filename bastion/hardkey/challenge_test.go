@@ -39,6 +39,11 @@ func TestChallengeRefuses(t *testing.T) {
 		"fleet that is two":   {with("lab", "lab\nx"), "is not a name"},
 		"name with a dot":     {with("anna", "an.na"), `name "an.na"`},
 		"name of a digit":     {with("anna", "1anna"), `name "1anna"`},
+		"name with a line":    {with("anna", "ana_b"), `name "ana_b"`},
+		"name in capitals":    {with("anna", "Ana"), `name "Ana"`},
+		"name as an address":  {with("anna", "ana@x"), `name "ana@x"`},
+		"long name":           {with("anna", strings.Repeat("a", 64)), "is not a name"},
+		"of 257 bytes":        {good + strings.Repeat(" ", 257-len(good)), "longer than 256 bytes"},
 		"short nonce":         {with("ab00", "ab0"), "nonce"},
 		"long nonce":          {with("ab00", "ab000"), "nonce"},
 		"nonce in capitals":   {with("ab00", "AB00"), "nonce"},
@@ -51,6 +56,20 @@ func TestChallengeRefuses(t *testing.T) {
 	} {
 		if c, err := ParseChallenge(tt.line); err == nil || !strings.Contains(err.Error(), tt.want) || c != (Challenge{}) {
 			t.Errorf("%s: got %+v, %v, want %q", name, c, err, tt.want)
+		}
+	}
+}
+
+// What can be called in a challenge can be called so elsewhere, and nothing else.
+func TestIsName(t *testing.T) {
+	for name, want := range map[string]bool{"a": true, "ana-2": true, strings.Repeat("a", 63): true, strings.Repeat("a", 64): false,
+		"": false, "-a": false, "1ana": false, "Ana": false, "ana_b": false, "ana.b": false, "ana@x": false, "ana b": false, "ana\n": false, "änna": false} {
+		if IsName(name) != want {
+			t.Errorf("%q: got %v", name, !want)
+		}
+		line := "mayfly-challenge/1 " + name + " " + name + " ab000000000000000000000000000001 2026-11-20T15:00:00Z"
+		if _, err := ParseChallenge(line); (err == nil) != want && len(line) <= MaxChallenge {
+			t.Errorf("%q: in a challenge: %v", name, err)
 		}
 	}
 }

@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"golang.org/x/crypto/ssh"
 
+	"mayfly/bastion/hardkey"
 	"mayfly/internal/canonical"
 	"mayfly/internal/hint"
 )
@@ -26,7 +26,6 @@ const (
 	MaxWitnesses = 16
 	MaxKeys      = 16   // of one person, of tickets, of lists
 	MaxSteps     = 4096 // of a chain: a change a day for eleven years
-	maxName      = 63
 )
 
 // Parse reads trust.json strictly: canonical JSON within bounds, at least two of anything that says two, no key that
@@ -192,14 +191,10 @@ func FormatKey(key ssh.PublicKey) string {
 	return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))
 }
 
+// checkName asks for a name that a challenge can have: whoever is named here is to enrol a key.
 func checkName(name string) error {
-	if name == "" || len(name) > maxName || !utf8.ValidString(name) {
-		return fmt.Errorf("name %q: it must have 1 to %d bytes", name, maxName)
-	}
-	for _, r := range name {
-		if !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.@", r)) {
-			return fmt.Errorf("name %q: letters, digits and -_.@ only", name)
-		}
+	if !hardkey.IsName(name) {
+		return fmt.Errorf("name %.80q: %s", name, hardkey.NameRule)
 	}
 	return nil
 }

@@ -232,6 +232,9 @@ func TestParse(t *testing.T) {
 		{"threshold negative", func(t *Trust) { t.Threshold = -1 }, "threshold is -1"},
 		{"threshold above people", func(t *Trust) { t.Threshold = 4 }, "threshold is 4 of 3"}, // four keys, three people
 		{"no name", func(t *Trust) { t.Approvers[0].Name = "" }, "name"},
+		{"approver whom no challenge can name", func(t *Trust) { t.Approvers[0].Name = "Ana.Smith" }, `name "Ana.Smith": a name begins with a letter`},
+		{"recovery person whom no challenge can name", func(t *Trust) { t.Recovery.People[0].Name = "1ana" }, `name "1ana"`},
+		{"long name", func(t *Trust) { t.Approvers[0].Name = strings.Repeat("a", 64) }, "at most 63"},
 		{"name twice", func(t *Trust) { t.Approvers[1].Name = "anna" }, "there twice"},
 		{"no key", func(t *Trust) { t.Approvers[1].Keys = nil }, "0 keys"},
 		{"too many keys", func(t *Trust) { t.Approvers[1].Keys = make([]string, MaxKeys+1) }, "17 keys"},
