@@ -371,7 +371,7 @@ func inBubble(t *testing.T) (*Agent, *fakeCards, *person, *screen) {
 }
 
 func (a *Agent) signFile(ctx context.Context, key ssh.PublicKey) *Refusal {
-	found, ok, refusal := a.keyring.find(ctx, key.Marshal())
+	found, ok, refusal := a.keyring.find(ctx, key.Marshal(), a.keyring.busy)
 	if !ok {
 		return refusal
 	}
@@ -479,6 +479,50 @@ func TestBusyCard(t *testing.T) {
 		}
 		if took := time.Since(began); took > busyTime || took < busyTime-2*busyLast {
 			t.Errorf("tried for %v", took)
+		}
+	})
+}
+
+// TestBusyCardKeepsItsKeys: a card that another program keeps when its keys are to be read again has those that it had, and is waited for
+// when one of them is to sign; one whose keys were never read is card_busy, and not unknown.
+func TestBusyCardKeepsItsKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, cards, _, _ := inBubble(t)
+		card := cards.plug(t, 1)
+		if _, refusal := a.keyring.list(t.Context()); refusal != nil {
+			t.Fatal(refusal)
+		}
+		time.Sleep(rememberFor)
+		card.set(func() { card.busy = 5 })
+		if all, refusal := a.keyring.list(t.Context()); refusal != nil || len(all) != 1 {
+			t.Errorf("got %v, %v, want the key that it had", all, refusal)
+		}
+		if card.busy != 4 {
+			t.Errorf("the card was tried %d times for a list", 5-card.busy)
+		}
+		if refusal := a.signFile(t.Context(), card.public()); refusal != nil {
+			t.Errorf("busy for a moment: %v", refusal)
+		}
+		time.Sleep(rememberFor)
+		card.set(func() { card.busy = 1 << 30 })
+		began := time.Now()
+		if refusal := a.signFile(t.Context(), card.public()); refusal == nil || refusal.Reason != ReasonCardBusy {
+			t.Errorf("got %v, want %s", refusal, ReasonCardBusy)
+		}
+		if took := time.Since(began); took > busyTime || took < busyTime-2*busyLast {
+			t.Errorf("tried for %v", took)
+		}
+
+		card.set(func() { card.info.State = "2" }) // another, perhaps: what is remembered is nothing
+		if all, refusal := a.keyring.list(t.Context()); refusal != nil || len(all) != 0 {
+			t.Errorf("a changed card: got %v, %v", all, refusal)
+		}
+		if refusal := a.signFile(t.Context(), card.public()); refusal == nil || refusal.Reason != ReasonCardBusy {
+			t.Errorf("a changed card: got %v, want %s", refusal, ReasonCardBusy)
+		}
+		card.set(func() { card.busy = 5 })
+		if all, refusal := a.keyring.list(t.Context()); refusal != nil || len(all) != 1 {
+			t.Errorf("a changed card that is busy for a moment: got %v, %v", all, refusal)
 		}
 	})
 }

@@ -181,11 +181,11 @@ func (c *client) sign(ctx context.Context, body []byte) (reply []byte, refusal *
 	if err := r.end(); err != nil {
 		return nil, refuse(ReasonMalformed, "a request to sign: %w", err), ""
 	}
-	key, found, refusal := c.agent.keyring.find(ctx, blob)
+	key, found, refusal := c.find(ctx, blob)
+	if refusal != nil {
+		return nil, refusal, "sign"
+	}
 	if !found {
-		if refusal != nil && (len(c.chain) == 0 || refusal.Reason == ReasonClientGone) {
-			return nil, refusal, "sign"
-		}
 		reply, refusal = c.passOn(ctx, blob, data, flags)
 		return reply, refusal, "sign"
 	}
@@ -202,25 +202,53 @@ func (c *client) sign(ctx context.Context, body []byte) (reply []byte, refusal *
 	return appendString([]byte{msgSignResponse}, ssh.Marshal(sig)), nil, purpose
 }
 
+// find says on which card a key is. With chained agents it is nobody's refusal that it is on none: one of them may have it. A card that another program
+// keeps is waited for only if none has.
+func (c *client) find(ctx context.Context, blob []byte) (placed, bool, *Refusal) {
+	patience := c.agent.keyring.busy
+	if len(c.chain) > 0 {
+		patience = listWait
+	}
+	key, found, refusal := c.agent.keyring.find(ctx, blob, patience)
+	if refusal == nil || len(c.chain) == 0 || refusal.Reason == ReasonClientGone {
+		return key, found, refusal
+	}
+	c.agent.log.Warn("cards left out", "reason", refusal.Reason, "error", refusal)
+	if _, has := c.chainWith(ctx, blob); has {
+		return placed{}, false, nil
+	}
+	if refusal.Reason == ReasonCardBusy {
+		return c.agent.keyring.find(ctx, blob, c.agent.keyring.busy)
+	}
+	return placed{}, false, refusal
+}
+
+// chainWith is the chained agent that lists a key.
+func (c *client) chainWith(ctx context.Context, blob []byte) (*chained, bool) {
+	for _, chain := range c.chain {
+		if keys, err := chain.list(ctx, c.binds); err == nil && has(keys, blob) {
+			return chain, true
+		}
+	}
+	return nil, false
+}
+
 // passOn asks the chained agent that lists the key.
 func (c *client) passOn(ctx context.Context, blob, data []byte, flags uint32) ([]byte, *Refusal) {
-	for _, chain := range c.chain {
-		keys, err := chain.list(ctx, c.binds)
-		if err != nil || !has(keys, blob) {
-			continue
-		}
-		sig, err := chain.sign(ctx, c.binds, blob, data, flags)
-		switch {
-		case ctx.Err() != nil:
-			return nil, refuse(ReasonClientGone, "%w", context.Cause(ctx))
-		case err != nil:
-			return nil, refuse(ReasonChain, "the agent at %s: %w", chain.socket, err)
-		}
-		c.agent.log.Info("signed by a chained agent", "socket", chain.socket, "client", c.who.String())
-		return appendString([]byte{msgSignResponse}, ssh.Marshal(sig)), nil
-	}
-	if ctx.Err() != nil {
+	chain, has := c.chainWith(ctx, blob)
+	switch {
+	case ctx.Err() != nil:
 		return nil, refuse(ReasonClientGone, "%w", context.Cause(ctx))
+	case !has:
+		return nil, refuse(ReasonUnknownKey, "a signature by a key that no plugged card has").hint("ssh-add -l lists the keys there are; plug the card in")
 	}
-	return nil, refuse(ReasonUnknownKey, "a signature by a key that no plugged card has").hint("ssh-add -l lists the keys there are; plug the card in")
+	sig, err := chain.sign(ctx, c.binds, blob, data, flags)
+	switch {
+	case ctx.Err() != nil:
+		return nil, refuse(ReasonClientGone, "%w", context.Cause(ctx))
+	case err != nil:
+		return nil, refuse(ReasonChain, "the agent at %s: %w", chain.socket, err)
+	}
+	c.agent.log.Info("signed by a chained agent", "socket", chain.socket, "client", c.who.String())
+	return appendString([]byte{msgSignResponse}, ssh.Marshal(sig)), nil
 }

@@ -64,7 +64,7 @@ func (a *Agent) sign(ctx context.Context, key placed, data []byte, purpose strin
 		t.watch(ctx, cancel)
 	}()
 	sig, err := answer(ctx, func(ctx context.Context) (sig *ssh.Signature, err error) {
-		card, err := a.keyring.open(ctx, key.card)
+		card, err := a.keyring.open(ctx, key.card, a.keyring.busy)
 		if err != nil {
 			return nil, err
 		}
