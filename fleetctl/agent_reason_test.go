@@ -25,6 +25,7 @@ func (c pulledCard) Cards(context.Context) ([]agent.CardInfo, error) {
 	return []agent.CardInfo{{Reader: "r", Name: "TEST card", Serial: 7, State: "1"}}, nil
 }
 func (c pulledCard) Open(context.Context, agent.CardInfo) (agent.Card, error) { return c, nil }
+func (c pulledCard) Serial() uint32                                           { return 0 }
 func (c pulledCard) Keys() ([]agent.Key, error)                               { return []agent.Key{c.key}, nil }
 func (c pulledCard) Close() error                                             { return nil }
 func (c pulledCard) Sign(context.Context, agent.Key, []byte, func(int) ([]byte, error)) (*ssh.Signature, error) {

@@ -22,7 +22,7 @@ type Cards interface {
 // CardInfo names a plugged card.
 type CardInfo struct {
 	Reader string // the reader's name, unique among those there are
-	Serial uint32 // 0: not known before it is opened
+	Serial uint32 // 0: not known before it is opened; it is what counts, then, in place of State
 	Name   string // what people call it, for prompts: "YubiKey 5 NFC"; "" if not known
 	State  string // changes whenever a card comes or goes in this reader; "" is never the same, so that nothing of the card is remembered
 }
@@ -41,12 +41,15 @@ func (c CardInfo) String() string {
 
 // Card is one open card, used by one goroutine.
 type Card interface {
+	// Serial is what the card itself says that it is; 0: it says nothing.
+	Serial() uint32
 	// Keys reads the keys that can sign for SSH. A card without any is an empty list.
 	Keys() ([]Key, error)
 	// Sign signs data, of which it takes the digest itself, with a key that Keys has listed. Where the card wants a PIN it calls pin with
 	// the tries that are left (negative: not known), and again if the card did not take the answer; an error of pin is returned as it is.
 	// The caller wipes the answer as soon as Sign returns: what needs it longer is not to exist. Sign may wait for a touch as long as the
 	// card does. When ctx ends it returns as soon as the card lets it.
+	// It asks for no PIN where the slot does not hold that key: the error wraps ErrGone.
 	// Errors wrap ErrGone, ErrBusy, ErrPINWrong, ErrPINBlocked or ErrNoTouch where one of these is the cause.
 	Sign(ctx context.Context, key Key, data []byte, pin func(tries int) (secret []byte, err error)) (*ssh.Signature, error)
 	Close() error

@@ -616,3 +616,31 @@ func TestRefusalsAreShown(t *testing.T) {
 		}
 	})
 }
+
+// TestOtherCard: a card whose serial number shows only when it is open is signed with under that number: another one in its reader is asked for no
+// PIN, and the prompt says which card wants which.
+func TestOtherCard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, cards, p, _ := inBubble(t)
+		card := cards.plug(t, 4711)
+		card.set(func() { card.info.Serial, card.pin = 0, "123456" })
+		p.answers = []string{"123456", "123456"}
+		if refusal := a.signFile(t.Context(), card.public()); refusal != nil {
+			t.Fatal(refusal)
+		}
+		if len(p.asked) != 1 || p.asked[0].Card != "TEST card 4711" {
+			t.Errorf("asked %+v", p.asked)
+		}
+		found, ok, refusal := a.keyring.find(t.Context(), card.public().Marshal(), busyTime)
+		if !ok {
+			t.Fatal(refusal)
+		}
+		card.set(func() { card.serial = 4712 })
+		if _, refusal := a.sign(t.Context(), found, fileData("git"), "sign"); refusal == nil || refusal.Reason != ReasonCardGone {
+			t.Errorf("got %v, want %s", refusal, ReasonCardGone)
+		}
+		if len(p.asked) != 1 {
+			t.Errorf("another card's PIN was asked for: %+v", p.asked)
+		}
+	})
+}

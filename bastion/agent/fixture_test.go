@@ -38,10 +38,11 @@ type fakeCards struct {
 
 // fakeCard is one of them.
 type fakeCard struct {
-	cards *fakeCards
-	info  CardInfo
-	keys  []Key
-	signs map[string]ssh.Signer // by slot
+	cards  *fakeCards
+	info   CardInfo
+	serial uint32 // as the card itself says
+	keys   []Key
+	signs  map[string]ssh.Signer // by slot
 
 	// guarded by cards.mu
 	pin    string // "": it wants none
@@ -95,7 +96,7 @@ func (c *fakeCards) plug(t testing.TB, serial uint32) *fakeCard {
 	t.Helper()
 	signer := newSigner(t)
 	card := &fakeCard{
-		cards: c, tries: 3,
+		cards: c, tries: 3, serial: serial,
 		info:  CardInfo{Reader: fmt.Sprintf("reader %d", serial), Serial: serial, Name: "TEST card", State: "1"},
 		keys:  []Key{{Public: signer.PublicKey(), Slot: "9a", Comment: fmt.Sprintf("test %d", serial)}},
 		signs: map[string]ssh.Signer{"9a": signer},
@@ -137,7 +138,7 @@ func (c *fakeCards) Open(_ context.Context, info CardInfo) (Card, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	i := slices.IndexFunc(c.list, func(f *fakeCard) bool { return f.info.Reader == info.Reader })
-	if i < 0 || c.list[i].info.Serial != info.Serial || c.list[i].gone {
+	if i < 0 || info.Serial != 0 && c.list[i].serial != info.Serial || c.list[i].gone {
 		return nil, fmt.Errorf("opening: %w", ErrGone)
 	}
 	f := c.list[i]
@@ -153,6 +154,8 @@ func (c *fakeCards) Open(_ context.Context, info CardInfo) (Card, error) {
 }
 
 type openCard struct{ *fakeCard }
+
+func (o *openCard) Serial() uint32 { return o.serial }
 
 func (o *openCard) Close() error {
 	o.cards.mu.Lock()

@@ -34,7 +34,7 @@ type slot struct {
 	keys  []placed
 }
 
-// placed is a key and the card it is on.
+// placed is a key and the card it is on, with the serial number that the card itself named: it is opened again with that one alone.
 type placed struct {
 	Key
 	card CardInfo
@@ -184,6 +184,9 @@ func (k *keyring) readKeys(info CardInfo, card Card) (all []placed, err error) {
 	if len(keys) > maxKeys {
 		k.log.Warn("more keys than are looked at", "card", info.String(), "keys", len(keys), "most", maxKeys)
 		keys = keys[:maxKeys]
+	}
+	if info.Serial == 0 {
+		info.Serial = card.Serial()
 	}
 	for _, key := range keys {
 		if key.Public != nil {

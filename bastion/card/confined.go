@@ -40,6 +40,7 @@ type question struct {
 	Do     string `json:"do"` // "open", "keys", "sign"
 	Reader string `json:"reader,omitempty"`
 	Serial uint32 `json:"serial,omitempty"`
+	State  string `json:"state,omitempty"`
 	Slot   string `json:"slot,omitempty"`
 	Public []byte `json:"public,omitempty"`
 	Data   []byte `json:"data,omitempty"`
@@ -50,10 +51,11 @@ type question struct {
 
 // answer is a line from the process.
 type answer struct {
-	Ask   bool      `json:"ask,omitempty"` // for the PIN
-	Tries int       `json:"tries,omitempty"`
-	Keys  []sentKey `json:"keys,omitempty"`
-	Sig   []byte    `json:"signature,omitempty"`
+	Ask    bool      `json:"ask,omitempty"` // for the PIN
+	Tries  int       `json:"tries,omitempty"`
+	Serial uint32    `json:"serial,omitempty"` // of the card that is open
+	Keys   []sentKey `json:"keys,omitempty"`
+	Sig    []byte    `json:"signature,omitempty"`
 
 	Fault Fault  `json:"fault,omitempty"`
 	Left  int    `json:"left,omitempty"`
@@ -121,7 +123,9 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, reach Reach) error 
 		)
 		switch {
 		case q.Do == "open" && s == nil:
-			s, err = open(ctx, reach, agent.CardInfo{Reader: q.Reader, Serial: q.Serial})
+			if s, err = open(ctx, reach, agent.CardInfo{Reader: q.Reader, Serial: q.Serial, State: q.State}); err == nil {
+				a.Serial = s.Serial()
+			}
 		case q.Do == "keys" && s != nil:
 			var keys []agent.Key
 			keys, err = s.Keys()
@@ -211,10 +215,15 @@ func (c Confined) Open(ctx context.Context, info agent.CardInfo) (agent.Card, er
 		return nil, fmt.Errorf("starting what reaches the card: %w", err)
 	}
 	p := &process{cmd: cmd, end: end, in: in, lines: newLines(out, in)}
-	if _, err := p.ask(ctx, question{Do: "open", Reader: info.Reader, Serial: info.Serial}, nil); err != nil {
+	a, err := p.ask(ctx, question{Do: "open", Reader: info.Reader, Serial: info.Serial, State: info.State}, nil)
+	if err == nil && info.Serial != 0 && a.Serial != info.Serial {
+		err = fault(Garbage, fmt.Errorf("what reaches the card opened card %d and not %d", a.Serial, info.Serial))
+	}
+	if err != nil {
 		p.Close()
 		return nil, err
 	}
+	p.serial = a.Serial
 	return p, nil
 }
 
@@ -224,6 +233,7 @@ type process struct {
 	end    context.CancelFunc
 	in     io.Closer
 	lines  *lines
+	serial uint32
 	closed sync.Once
 }
 
@@ -275,6 +285,8 @@ func (a answer) err() error {
 	}
 	return cause(&Error{Fault: a.Fault, Left: a.Left, Err: errors.New(text)})
 }
+
+func (p *process) Serial() uint32 { return p.serial }
 
 func (p *process) Keys() ([]agent.Key, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), limitKeys)

@@ -174,6 +174,48 @@ func TestConfinedOtherCard(t *testing.T) {
 	}
 }
 
+// A reader whose state is another than when it was listed is not opened, as long as the card's number is not known; the number counts, when it is.
+func TestConfinedOtherState(t *testing.T) {
+	for state, want := range map[string]error{"1": nil, "0": agent.ErrGone} {
+		p := connected(t, newFake(t))
+		a, err := p.ask(t.Context(), question{Do: "open", Reader: reader, State: state}, nil)
+		if !errors.Is(err, want) || want == nil && a.Serial != 4711 {
+			t.Errorf("state %s: got %+v, %v, want %v", state, a, err, want)
+		}
+		p = connected(t, newFake(t))
+		if _, err := p.ask(t.Context(), question{Do: "open", Reader: reader, State: state, Serial: 4711}, nil); err != nil {
+			t.Errorf("state %s, with its number: %v", state, err)
+		}
+	}
+}
+
+// A slot that holds another key, or none, is signed with by nobody, and no PIN is asked for.
+func TestConfinedOtherKey(t *testing.T) {
+	for name, change := range map[string]func(*fake){
+		"another key": func(f *fake) { f.put(SlotAuthentication, P256) },
+		"no key":      func(f *fake) { delete(f.keys, SlotAuthentication) },
+	} {
+		f := newFake(t)
+		f.pin = goodPIN
+		public, err := SSHKey(f.put(SlotAuthentication, P256).info.Public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := connected(t, f)
+		if _, err := p.ask(t.Context(), question{Do: "open", Reader: reader}, nil); err != nil {
+			t.Fatal(err)
+		}
+		change(f)
+		_, err = p.Sign(t.Context(), agent.Key{Public: public, Slot: "9a"}, []byte("data"), func(int) ([]byte, error) {
+			t.Errorf("%s: asked for a PIN", name)
+			return []byte(goodPIN), nil
+		})
+		if !errors.Is(err, agent.ErrGone) {
+			t.Errorf("%s: got %v, want %v", name, err, agent.ErrGone)
+		}
+	}
+}
+
 // What the process says is not believed: whatever it is, there is an error and no more.
 func TestConfinedNonsense(t *testing.T) {
 	for name, lines := range map[string][]string{

@@ -1,6 +1,7 @@
 package card
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,21 +22,56 @@ type session struct {
 
 var _ agent.Card = (*session)(nil)
 
-// open opens the card that info names, and no other.
+// open opens the card that info names, and no other: by its serial number, or as long as that is not known by the reader's state.
 func open(ctx context.Context, reach Reach, info agent.CardInfo) (*session, error) {
 	t, err := reach.Open(ctx, info.Reader)
 	if err != nil {
 		return nil, cause(err)
 	}
 	serial, err := t.Serial()
-	if err == nil && info.Serial != 0 && serial != info.Serial {
-		err = fmt.Errorf("%s holds card %d by now, not %d: %w", info.Reader, serial, info.Serial, agent.ErrGone)
+	switch {
+	case err != nil:
+	case info.Serial != 0 && serial != info.Serial:
+		err = fmt.Errorf("%q holds card %d by now, not %d: %w", info.Reader, serial, info.Serial, agent.ErrGone)
+	case info.Serial == 0 && info.State != "":
+		err = unchanged(ctx, reach, info)
 	}
 	if err != nil {
 		t.Close()
 		return nil, cause(err)
 	}
 	return &session{token: t, serial: serial}, nil
+}
+
+// unchanged is an error where a card came or went in the reader since info was read.
+func unchanged(ctx context.Context, reach Reach, info agent.CardInfo) error {
+	readers, err := reach.Readers(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range readers {
+		if r.Name == info.Reader && r.State == info.State {
+			return nil
+		}
+	}
+	return fmt.Errorf("%q holds another card by now: %w", info.Reader, agent.ErrGone)
+}
+
+func (s *session) Serial() uint32 { return s.serial }
+
+// holds is an error where the slot does not hold the key: a PIN is not asked for then, since it would be another card's.
+func (s *session) holds(slot Slot, public ssh.PublicKey) error {
+	info, err := read(s.token, slot)
+	switch {
+	case FaultOf(err) == NoKey:
+		return fmt.Errorf("slot %s holds no key by now: %w", slot, agent.ErrGone)
+	case err != nil:
+		return cause(err)
+	}
+	if is, err := SSHKey(info.Public); err != nil || !bytes.Equal(is.Marshal(), public.Marshal()) {
+		return fmt.Errorf("slot %s holds another key by now: %w", slot, agent.ErrGone)
+	}
+	return nil
 }
 
 // Keys lists those that a fleet may take: the others are of no use to SSH.
@@ -66,6 +102,9 @@ func (s *session) Sign(_ context.Context, key agent.Key, data []byte, pin func(t
 	public, ok := key.Public.(ssh.CryptoPublicKey)
 	if !ok {
 		return nil, fmt.Errorf("slot %s: %s is no key of a card", slot, key.Public.Type())
+	}
+	if err := s.holds(slot, key.Public); err != nil {
+		return nil, err
 	}
 	var refused error // by the person who was asked
 	for range maxPINs {

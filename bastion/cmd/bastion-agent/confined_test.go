@@ -41,8 +41,10 @@ func givePIN(int) ([]byte, error) { return []byte(goodPIN), nil }
 // cards for itself no longer than it is open.
 func TestAgentSigns(t *testing.T) {
 	l := newLab(t, 2)
+	var serials []uint32
 	for reader := range 2 {
 		c := l.card(reader, pivcard.Config{})
+		serials = append(serials, c.Serial())
 		serial := []string{"--serial", fmt.Sprint(c.Serial())}
 		l.want(0, nil, l.setUp(serial...)...)
 		l.want(0, nil, l.setUp(append(serial, "--type", "p384", "--slot", "82")...)...)
@@ -53,6 +55,9 @@ func TestAgentSigns(t *testing.T) {
 		c, err := cards.Open(l.ctx, l.info(reader))
 		if err != nil {
 			t.Fatal(err)
+		}
+		if want := serials[reader]; c.Serial() != want {
+			t.Errorf("got card %d, want %d", c.Serial(), want)
 		}
 		if _, err := cards.Open(l.ctx, l.info(reader)); !errors.Is(err, agent.ErrBusy) {
 			t.Errorf("opening it twice: got %v, want %v", err, agent.ErrBusy)
