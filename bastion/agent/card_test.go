@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"mayfly/internal/hint"
 )
 
 // signing asks for a signature of a file and returns its refusal.
@@ -641,6 +643,41 @@ func TestOtherCard(t *testing.T) {
 		}
 		if len(p.asked) != 1 {
 			t.Errorf("another card's PIN was asked for: %+v", p.asked)
+		}
+	})
+}
+
+// TestGivenUp: a card that waits for the touch of a login that was cancelled is there for the next one when it has stopped; where it does not
+// stop, nobody else is blamed for it.
+func TestGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, cards, _, _ := inBubble(t)
+		card := cards.plug(t, 1).withTouch()
+		cancelled := func(keeps time.Duration) {
+			t.Helper()
+			ctx, cancel := context.WithCancelCause(t.Context())
+			go func() {
+				<-card.waiting
+				card.set(func() { card.until = time.Now().Add(keeps) })
+				cancel(errClientGone)
+			}()
+			if refusal := a.signFile(ctx, card.public()); refusal == nil || refusal.Reason != ReasonClientGone {
+				t.Fatalf("cancelled: got %v", refusal)
+			}
+		}
+		cancelled(touchWindow)
+		go func() { <-card.waiting; card.touch <- nil }()
+		if refusal := a.signFile(t.Context(), card.public()); refusal != nil {
+			t.Errorf("after it was cancelled: %v", refusal)
+		}
+		for _, late := range []time.Duration{0, touchWindow} {
+			cancelled(time.Hour)
+			time.Sleep(late)
+			refusal := a.signFile(t.Context(), card.public())
+			if refusal == nil || refusal.Reason != ReasonCardBusy || strings.Contains(refusal.Error(), "given up") != (late == 0) || strings.Contains(hint.Of(refusal), "gpg") != (late > 0) {
+				t.Errorf("%v after it was cancelled: got %v (%s)", late, refusal, hint.Of(refusal))
+			}
+			card.set(func() { card.until = time.Time{} })
 		}
 	})
 }

@@ -58,8 +58,9 @@ const (
 const (
 	messageTime  = 30 * time.Second // from a message's first byte to its last
 	writeTime    = 10 * time.Second
-	dialTime     = 2 * time.Second // to a chained agent
-	busyTime     = 10 * time.Second
+	dialTime     = 2 * time.Second  // to a chained agent
+	touchWindow  = 15 * time.Second // for which a card waits by itself, also when nobody wants its signature any more
+	busyTime     = touchWindow + 2*time.Second
 	busyFirst    = 50 * time.Millisecond // between tries to open a busy card; doubles
 	busyLast     = time.Second
 	listWait     = 5 * time.Second // for a card that is in use, when keys are listed

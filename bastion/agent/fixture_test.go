@@ -47,8 +47,9 @@ type fakeCard struct {
 	// guarded by cards.mu
 	pin    string // "": it wants none
 	tries  int
-	busy   int  // so many times it is kept by another program
-	gone   bool // it was pulled, and is listed still
+	busy   int       // so many times it is kept by another program
+	until  time.Time // it is kept until then
+	gone   bool      // it was pulled, and is listed still
 	open   int
 	opened int
 	wrong  ssh.Signer // signs in place of the key
@@ -142,6 +143,9 @@ func (c *fakeCards) Open(_ context.Context, info CardInfo) (Card, error) {
 		return nil, fmt.Errorf("opening: %w", ErrGone)
 	}
 	f := c.list[i]
+	if time.Now().Before(f.until) {
+		return nil, fmt.Errorf("opening: %w", ErrBusy)
+	}
 	if f.busy > 0 {
 		f.busy--
 		return nil, fmt.Errorf("opening: %w", ErrBusy)

@@ -28,6 +28,8 @@ type slot struct {
 	turn    chan struct{} // holds a token while nobody uses the card
 	waiting int           // of keyring.mu: who waits for the token or has it
 
+	gaveUp time.Time // of keyring.mu: when a use of ours was given up last while the card was at work
+
 	known bool      // of keyring.mu: keys are those of info
 	read  time.Time // of keyring.mu: when
 	info  CardInfo
@@ -269,6 +271,20 @@ func (k *keyring) open(ctx context.Context, info CardInfo, patience time.Duratio
 		case <-time.After(pause):
 		}
 	}
+}
+
+// givenUp remembers that a use of a card was given up, which the card does not notice before its time for a touch is over.
+func (k *keyring) givenUp(s *slot) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s.gaveUp = time.Now()
+}
+
+// ourOwn is whether a card that was busy from then on was so with a use of ours that had been given up.
+func (k *keyring) ourOwn(s *slot, from time.Time) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return !s.gaveUp.IsZero() && from.Sub(s.gaveUp) < touchWindow
 }
 
 // find says on which plugged card a key is. What is remembered of an unchanged card is enough for that: it is the card that signs. Where it is on none,

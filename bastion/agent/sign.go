@@ -47,14 +47,16 @@ type attempt struct {
 
 	mu     sync.Mutex
 	prompt error // why the person gave no PIN: the cause, whatever the card makes of it
+	atWork bool  // the card is open
 }
 
 // sign makes one signature by a card, with the person's PIN and touch where the card wants them.
 func (a *Agent) sign(ctx context.Context, key placed, data []byte, purpose string) (*ssh.Signature, *Refusal) {
-	_, release, refusal := a.keyring.take(ctx, key.card)
+	slot, release, refusal := a.keyring.take(ctx, key.card)
 	if refusal != nil {
 		return nil, refusal
 	}
+	began := time.Now()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	t := &attempt{agent: a, key: key, purpose: purpose, asking: make(chan bool)}
@@ -85,10 +87,17 @@ func (a *Agent) sign(ctx context.Context, key placed, data []byte, purpose strin
 			a.keyring.forget(nil)
 		}
 	}
+	if cause != nil && t.hadCard() {
+		a.keyring.givenUp(slot)
+	}
 	t.outcome(err, cause, cancel)
 	<-watched
 	if refusal == nil && err != nil {
 		refusal = refusalOf(key.card, err, cause)
+		if refusal.Reason == ReasonCardBusy && a.keyring.ourOwn(slot, began) {
+			refusal = refuse(ReasonCardBusy, "%s: it still waits for the touch of a request that was given up: %w", key.card, err).
+				hint("wait until it stops blinking, and try again; if it does not, plug it out and in")
+		}
 		if refusal.Reason == ReasonCardGone || refusal.Reason == ReasonCardFailed {
 			a.keyring.forget(nil)
 		}
@@ -113,7 +122,18 @@ func (t *attempt) outcome(err, cause error, cancel context.CancelCauseFunc) {
 }
 
 // opened says that the card is at work: from here a touch is waited for, unless a PIN is asked for first.
-func (t *attempt) opened(ctx context.Context) { t.say(ctx, false) }
+func (t *attempt) opened(ctx context.Context) {
+	t.mu.Lock()
+	t.atWork = true
+	t.mu.Unlock()
+	t.say(ctx, false)
+}
+
+func (t *attempt) hadCard() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.atWork
+}
 
 func (t *attempt) say(ctx context.Context, asking bool) {
 	select {
