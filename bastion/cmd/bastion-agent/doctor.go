@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -89,7 +90,7 @@ const (
 var pcscdPrograms = []string{"/usr/sbin/pcscd", "/usr/local/sbin/pcscd", "/sbin/pcscd"}
 
 // keepers are programs that are known to keep cards.
-var keepers = []string{"scdaemon", "gpg-agent", "yubikey-agent", "ykman", "pivy-agent", "opensc-notify", "authenticator"}
+var keepers = []string{"scdaemon", "gpg-agent", "yubikey-agent", "ykman", "pivy-agent", "opensc-notify", "authenticator", "bastion-agent"}
 
 // machine is this one.
 func machine() card.Machine {
@@ -135,6 +136,9 @@ func running(proc string, names []string) []string {
 	}
 	var found []string
 	for _, path := range paths {
+		if filepath.Base(filepath.Dir(path)) == strconv.Itoa(os.Getpid()) {
+			continue
+		}
 		data, err := durable.ReadFile(path, maxComm)
 		if err != nil {
 			continue

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -83,7 +84,7 @@ func TestAgree(t *testing.T) {
 
 func TestRunning(t *testing.T) {
 	proc := t.TempDir()
-	for pid, name := range map[string]string{"1": "init", "20": "scdaemon", "21": "scdaemon", "300": "gpg-agent", "self": "ykman", "31": strings.Repeat("x", 100), "32": ""} {
+	for pid, name := range map[string]string{"1": "init", "20": "scdaemon", "21": "scdaemon", "300": "gpg-agent", "self": "ykman", "31": strings.Repeat("x", 100), "32": "", strconv.Itoa(os.Getpid()): "bastion-agent"} {
 		if err := os.Mkdir(filepath.Join(proc, pid), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -92,6 +93,12 @@ func TestRunning(t *testing.T) {
 		}
 	}
 	if got, want := running(proc, keepers), []string{"gpg-agent", "scdaemon"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if err := os.WriteFile(filepath.Join(proc, "1", "comm"), []byte("bastion-agent\n"), 0o644); err != nil { // not this process
+		t.Fatal(err)
+	}
+	if got, want := running(proc, keepers), []string{"bastion-agent", "gpg-agent", "scdaemon"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
