@@ -152,18 +152,18 @@ func (a *assuan) do(most int, command, argument string) ([]byte, error) {
 	return data, nil
 }
 
-// escapeAssuan writes text as an argument of at most so many bytes: what is cut off ends in "...".
-func escapeAssuan(text string, most int) string {
+// escapeAssuan writes text as an argument of at most so many bytes, or says that it does not fit.
+func escapeAssuan(text string, most int) (argument string, fits bool) {
 	var b strings.Builder
 	for i := range len(text) {
 		part := text[i : i+1]
 		if c := text[i]; c == '%' || c < ' ' || c == 0x7f {
 			part = fmt.Sprintf("%%%02X", c)
 		}
-		if b.Len()+len(part) > most-3 && i < len(text)-1 {
-			return b.String() + "..."
+		if b.Len()+len(part) > most {
+			return "", false
 		}
 		b.WriteString(part)
 	}
-	return b.String()
+	return b.String(), true
 }

@@ -36,7 +36,7 @@ func (c CardInfo) String() string {
 	if c.Serial != 0 {
 		return fmt.Sprintf("%s %d", name, c.Serial)
 	}
-	return fmt.Sprintf("%s in %s", name, c.Reader)
+	return fmt.Sprintf("%s in %s", name, shown(c.Reader)) // a device says what its reader is called
 }
 
 // Card is one open card, used by one goroutine.

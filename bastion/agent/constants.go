@@ -51,7 +51,7 @@ const (
 	maxChainedKeys = 128 // of one chained agent
 	maxWaiting     = 8   // requests that wait for one card
 	maxKnownHosts  = 4 << 20
-	maxShown       = 120 // runes of one name in a prompt
+	maxShown       = 60 // characters of one name in a prompt, as it is shown
 )
 
 // Implementation constants: times.

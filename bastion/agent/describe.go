@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // namespaces are what SSH signatures are for, in words: our own (docs/design.md, part 6) and those of programs that people know.
@@ -53,30 +54,42 @@ func (p Purpose) String() string {
 
 // shown makes text that others chose safe for a prompt: printable ASCII without what could pass for our own words' frame, of bounded length.
 func shown(text string) string {
+	text, _ = quoted(text)
+	return text
+}
+
+// quoted is that; whole is whether nothing had to be cut off.
+func quoted(text string) (safe string, whole bool) {
 	var b strings.Builder
-	quoted := text == ""
-	n := 0
+	quote := text == ""
 	for _, r := range text {
-		if n++; n > maxShown {
-			b.WriteString("…")
-			break
-		}
+		part := string(r)
 		switch {
 		case r > unicode.MaxASCII || !unicode.IsPrint(r):
-			fmt.Fprintf(&b, "\\u%04x", r)
-			quoted = true
-		case r == ' ' || r == '"' || r == '\\' || r == '(' || r == ')' || r == ',' || r == ';':
-			if r == '"' || r == '\\' {
-				b.WriteByte('\\')
-			}
-			b.WriteRune(r)
-			quoted = true
-		default:
-			b.WriteRune(r)
+			part = fmt.Sprintf("\\u%04x", r)
+			quote = true
+		case r == '"' || r == '\\':
+			part = `\` + part
+			quote = true
+		case r == ' ' || r == '(' || r == ')' || r == ',' || r == ';':
+			quote = true
 		}
+		if b.Len()+len(part) > maxShown {
+			return `"` + b.String() + `…"`, false
+		}
+		b.WriteString(part)
 	}
-	if quoted {
-		return `"` + b.String() + `"`
+	if quote {
+		return `"` + b.String() + `"`, true
 	}
-	return b.String()
+	return b.String(), true
+}
+
+// showable refuses a name that decides what is signed, and that a person would not be shown as it is: what cannot be read, or not to its end.
+func showable(field, name string) *Refusal {
+	_, whole := quoted(name)
+	if whole && utf8.ValidString(name) && !strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return nil
+	}
+	return refuse(ReasonUnknownData, "%s: %s cannot be shown as it is: not printable, or longer than %d characters", field, shown(name), maxShown)
 }

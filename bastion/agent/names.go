@@ -144,6 +144,8 @@ func (k knownHosts) fault(c *ssh.Certificate) string {
 		return "it is no host's"
 	case len(c.ValidPrincipals) == 0:
 		return "it names nobody"
+	case len(c.CriticalOptions) > 0:
+		return "it has a critical option that nobody here understands" // and whose name is anybody's
 	}
 	if err := checker.CheckCert(c.ValidPrincipals[0], c); err != nil {
 		return strings.TrimPrefix(err.Error(), "ssh: ")

@@ -20,10 +20,9 @@ type PINRequest struct {
 // maxPIN bounds a PIN, in bytes. PIV has eight; others more.
 const maxPIN = 64
 
-// lines are the request in plain text, as every way of asking shows it.
+// lines are the request in plain text, as every way of asking shows it: what others may make long comes last.
 func (q PINRequest) lines() []string {
-	lines := []string{"PIN of " + q.Card, "to " + q.Purpose}
-	return append(lines, q.warning()...)
+	return append(append([]string{"PIN of " + q.Card}, q.warning()...), "to "+q.Purpose)
 }
 
 // warning is what went wrong and what is left.

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/crypto/ssh"
 )
 
 // buildPinentry builds the pinentry of testdata, once for a test.
@@ -83,7 +85,7 @@ func TestPinentry(t *testing.T) {
 			}
 			for _, part := range []string{
 				"OPTION ttyname=/dev/pts/x y\n", "SETERROR That PIN was wrong.\n", "SETTIMEOUT ",
-				"SETDESC PIN of TEST card 1%0Ato log in as anna at 100%25 bastion.lab%0A2 tries left.\n", "GETPIN\n",
+				"SETDESC PIN of TEST card 1%0A2 tries left.%0Ato log in as anna at 100%25 bastion.lab\n", "GETPIN\n",
 			} {
 				if !strings.Contains(string(data), part) {
 					t.Errorf("it was not told %q:\n%s", part, data)
@@ -164,4 +166,65 @@ func terminalChild() {
 	}
 	os.Stderr.WriteString("PIN " + string(pin) + "\n")
 	os.Exit(0)
+}
+
+// TestNothingPushesThePromptOut: a name that would not be shown to its end is refused; whatever else others choose, the tries that are left come first, and a
+// pinentry whose line does not hold all of it is not asked.
+func TestNothingPushesThePromptOut(t *testing.T) {
+	key, host := newSigner(t).PublicKey(), newHostKey(t)
+	id := sessionID(1)
+	binds := bindings{}
+	judge := func(data []byte) *Refusal {
+		_, refusal := rules{allowUnknownData: true}.judge(key, data, binds, func(k ssh.PublicKey) Host { return Host{Key: k} })
+		return refusal
+	}
+	for _, tt := range []struct {
+		name string
+		ok   bool
+	}{
+		{"anna", true}, {strings.Repeat("a", maxShown), true}, {strings.Repeat("a", maxShown+1), false}, {"anna\x01", false}, {"a\u202eb", false}, {"a\xff", false},
+		{strings.Repeat("\u00e9", maxShown/6), true}, {strings.Repeat("\u00e9", maxShown/6+1), false}, {strings.Repeat("\x01", 120), false}, {"a\nb", false},
+	} {
+		for kind, data := range map[string][]byte{"user": loginData(id, tt.name, key, host.PublicKey()), "namespace": fileData(tt.name)} {
+			refusal := judge(data)
+			if (refusal == nil) != tt.ok || refusal != nil && (refusal.Reason != ReasonUnknownData || !strings.Contains(refusal.Error(), kind)) {
+				t.Errorf("%s %q: got %v", kind, tt.name, refusal)
+			}
+			if refusal != nil && len(refusal.Error()) > 3*maxShown {
+				t.Errorf("%s %q: %d bytes of refusal", kind, tt.name, len(refusal.Error()))
+			}
+		}
+	}
+
+	long := strings.Repeat("\x01", 200)
+	hostile := certify(t, host.PublicKey(), host, long, long, long, long)
+	h := knownHosts{now: time.Now}.resolve(hostile)
+	p := Purpose{Login: &Login{User: strings.Repeat("a", maxShown)}, Host: h, Through: h, Bound: true}
+	q := PINRequest{Card: CardInfo{Reader: strings.Repeat("r", 128)}.String(), Purpose: p.String(), Tries: 1}
+	lines := q.lines()
+	if len(lines) != 3 || !strings.Contains(lines[1], "LAST try") || !strings.HasSuffix(lines[2], "which this agent is forwarded to") {
+		t.Errorf("got %q", lines)
+	}
+	if n := len(strings.Join(lines, "%0A")); n >= assuanLine-50 {
+		t.Errorf("at most %d bytes fit, and there are %d", assuanLine-50, n)
+	}
+
+	log := filepath.Join(t.TempDir(), "log")
+	t.Setenv("PINENTRY_LOG", log)
+	t.Setenv("PINENTRY_DO", "give 123456")
+	q.Purpose = strings.Repeat("x", assuanLine)
+	if pin, err := newPINAsker([]PINWay{Pinentry{Program: buildPinentry(t)}}, patience, discard()).ask(t.Context(), q); !errors.Is(err, errPINUnavailable) {
+		t.Errorf("what does not fit: got %q, %v", pin, err)
+	}
+	if data, err := os.ReadFile(log); err != nil || strings.Contains(string(data), "GETPIN") || strings.Contains(string(data), "SETDESC") {
+		t.Errorf("what does not fit: %q, %v", data, err)
+	}
+}
+
+// TestReaderNames: a device that calls itself by our own words is quoted.
+func TestReaderNames(t *testing.T) {
+	got := CardInfo{Reader: "x) to log in as anna at prod ("}.String()
+	if want := `card in "x) to log in as anna at prod ("`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
 }

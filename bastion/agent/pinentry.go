@@ -72,7 +72,11 @@ func (p Pinentry) converse(ctx context.Context, r io.Reader, w io.Writer, q PINR
 		if o[1] == "" {
 			continue
 		}
-		if _, err := a.do(0, "OPTION", o[0]+"="+escapeAssuan(o[1], assuanLine/2)); err != nil && !refused(err) {
+		value, fits := escapeAssuan(o[1], assuanLine/2)
+		if !fits {
+			return nil, unavailable("%s is too long for pinentry", o[0])
+		}
+		if _, err := a.do(0, "OPTION", o[0]+"="+value); err != nil && !refused(err) {
 			return nil, unavailable("%w", err)
 		}
 	}
@@ -88,7 +92,11 @@ func (p Pinentry) converse(ctx context.Context, r io.Reader, w io.Writer, q PINR
 		commands = append(commands, [2]string{"SETTIMEOUT", strconv.Itoa(max(1, int(time.Until(deadline).Seconds())))})
 	}
 	for _, c := range commands {
-		if _, err := a.do(0, c[0], escapeAssuan(c[1], assuanLine-50)); err != nil && (c[0] == "SETDESC" || !refused(err)) {
+		argument, fits := escapeAssuan(c[1], assuanLine-50)
+		if !fits {
+			return nil, unavailable("what the PIN is for is too long for pinentry, and is not cut")
+		}
+		if _, err := a.do(0, c[0], argument); err != nil && (c[0] == "SETDESC" || !refused(err)) {
 			return nil, unavailable("%w", err) // a pinentry that cannot say what the PIN is for is not asked for it
 		}
 	}

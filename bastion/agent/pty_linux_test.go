@@ -137,7 +137,7 @@ func TestTerminal(t *testing.T) {
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			shown := expect(t, master, "PIN of TEST card 1", "to log in as anna", "That PIN was wrong.", "2 tries left.", "PIN: ")
+			shown := expect(t, master, "PIN of TEST card 1", "That PIN was wrong.", "2 tries left.", "to log in as anna", "PIN: ")
 			if _, err := master.WriteString(tt.keys); err != nil {
 				t.Fatal(err)
 			}

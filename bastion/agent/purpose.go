@@ -136,6 +136,9 @@ func (r rules) judge(key ssh.PublicKey, data []byte, binds bindings, names func(
 				hint("--allow-unknown-data has the agent sign anything, certificates by ssh-keygen -U among it")
 		}
 	}
+	if refusal := p.showable(); refusal != nil {
+		return p, refusal
+	}
 	if p.Through.Key != nil && r.refuseForwarded {
 		return p, refuse(ReasonForwarded, "%s, through the agent that was forwarded to %s", p.what(), p.Through).
 			hint("ssh -J needs no forwarded agent; without --refuse-forwarded the agent signs through one")
@@ -154,6 +157,17 @@ func (r rules) judge(key ssh.PublicKey, data []byte, binds bindings, names func(
 		return p, refuse(ReasonHostRevoked, "%s: known_hosts revokes this host's key", p.what())
 	}
 	return p, nil
+}
+
+// showable refuses what the person could not be shown as it is.
+func (p *Purpose) showable() *Refusal {
+	switch {
+	case p.Login != nil:
+		return showable("user", p.Login.User)
+	case p.File != nil:
+		return showable("namespace", p.File.Namespace)
+	}
+	return nil
 }
 
 // bind matches the login against the connection's bindings.
