@@ -164,6 +164,10 @@ func (d state) genesis(c *command.Call, g genesis, f inventory.Fleet, now time.T
 	}
 	for _, path := range []string{d.trustFile(), d.path("signer"), d.caFile(), d.clientFile(), d.knownHostsFile(), d.chainDir(), d.recordsDir()} {
 		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+			if _, err := os.Lstat(d.trustFile()); errors.Is(err, os.ErrNotExist) {
+				return hint.New(fmt.Errorf("%s is there already, and %s is not: an earlier `fleetctl init` did not get to its end, or the trust policy was lost", path, d.trustFile()),
+					"if no fleet was ever run from here: remove signer, public, records, tls-ca.pem and ssh-host-cas.json of %s, and begin anew; if one was, put its trust.json back: public/trust has it", *g.dir)
+			}
 			return hint.New(fmt.Errorf("%s is there already: a fleet's trust is made once", path),
 				"use another --dir for another fleet; `fleetctl trust propose` changes whom this one trusts")
 		}

@@ -18,6 +18,7 @@ import (
 	"mayfly/policies"
 	"mayfly/policies/bundle"
 	"mayfly/policies/trust"
+	"mayfly/policies/trust/chain"
 )
 
 // maxFile bounds the files of a state directory that are read whole.
@@ -74,7 +75,28 @@ func (d state) policy(f inventory.Fleet) (policies.Policy, error) {
 	return p.Verified(f, time.Now()), nil
 }
 
+// trust reads the trust policy in force. One that another has followed is refused: it was put back, or `fleetctl trust apply` has yet to end.
 func (d state) trust() (*trust.Trust, []byte, error) {
+	t, data, err := d.trustAsItIs()
+	if err != nil {
+		return nil, nil, err
+	}
+	next, sigs, err := chain.Step(d.chainDir(), t.Version+1)
+	if err != nil {
+		return nil, nil, fmt.Errorf("looking for what follows %s: %w", d.trustFile(), err)
+	}
+	if next == nil {
+		return t, data, nil
+	}
+	if _, err := trust.Advance(t, next, sigs); err != nil {
+		return t, data, nil // junk, which `fleetctl trust apply` and `trust verify` name: it stops nobody else
+	}
+	return nil, nil, command.Refuse(hint.New(fmt.Errorf("%s: %s: version %d was in force, and %s follows it", d.trustFile(), trust.Older, t.Version, chain.File(d.chainDir(), t.Version+1)),
+		"`fleetctl trust apply` takes the steps that are there; if it was not you who stopped halfway, somebody put an older trust policy back: find out who"))
+}
+
+// trustAsItIs reads trust.json, whatever has followed it.
+func (d state) trustAsItIs() (*trust.Trust, []byte, error) {
 	data, err := readBounded(d.trustFile(), "`fleetctl init` makes it, once; `fleetctl trust apply` changes it", trust.MaxSize)
 	if err != nil {
 		return nil, nil, err

@@ -57,13 +57,13 @@ func runTrustApply(ctx context.Context, c *command.Call) error {
 
 // applyTrust finishes what was begun, or takes the step that waits. The caller holds the directory.
 func (d state) applyTrust(c *command.Call, now time.Time) error {
-	old, oldData, err := d.trust()
+	old, oldData, err := d.trustAsItIs()
 	if err != nil {
 		return err
 	}
 	_, steps, err := chain.Follow(old, d.chainDir())
 	if err != nil {
-		return command.Refuse(err)
+		return command.Refuse(hint.New(err, "`fleetctl trust apply` did not put it there: see what it is and who did, and take it away; what is in force is not touched"))
 	}
 	if len(steps) > 0 { // it stopped after the step was published
 		for _, s := range steps {

@@ -8,7 +8,6 @@ import (
 
 	"mayfly/internal/command"
 	"mayfly/internal/hint"
-	"mayfly/policies"
 	"mayfly/policies/trust"
 )
 
@@ -91,54 +90,6 @@ func (n *nextTrust) standing() []string {
 		lines = append(lines, line("or recovery", n.bySafe, n.old.Recovery.Threshold))
 	}
 	return append(lines, line("and new approvers", n.byNew, n.next.Threshold))
-}
-
-// changes says in a line each what a trust policy changes of the one before.
-func changes(old, next *trust.Trust) (lines []string) {
-	say := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
-	for _, r := range []struct {
-		role     string
-		was, now []trust.Person
-	}{{"approver", old.Approvers, next.Approvers}, {"recovery", old.Recovery.People, next.Recovery.People}, {"witness", old.Witnesses, next.Witnesses}} {
-		for _, p := range r.was {
-			for i, key := range p.Keys {
-				if !holds(r.now, p.Name, key) {
-					say("- %s %s loses %s (%s)", r.role, p.Name, policies.Fingerprint(key), proves(old, p, i))
-				}
-			}
-		}
-		for _, p := range r.now {
-			for i, key := range p.Keys {
-				if !holds(r.was, p.Name, key) {
-					say("+ %s %s gets %s (%s)", r.role, p.Name, policies.Fingerprint(key), proves(next, p, i))
-				}
-			}
-		}
-	}
-	for _, f := range []struct {
-		name     string
-		was, now int
-	}{{"threshold", old.Threshold, next.Threshold}, {"recovery threshold", old.Recovery.Threshold, next.Recovery.Threshold}, {"witness threshold", old.WitnessThreshold, next.WitnessThreshold}} {
-		if f.was != f.now {
-			say("! %s %d becomes %d", f.name, f.was, f.now)
-		}
-	}
-	if old.MinRelease != next.MinRelease {
-		say("! min_release %d becomes %d", old.MinRelease, next.MinRelease)
-	}
-	for _, f := range []struct {
-		name     string
-		was, now any
-	}{{"rules for hardware", old.Hardware, next.Hardware}, {"keys for tickets", old.TicketKeys, next.TicketKeys}, {"keys for server lists", old.ListKeys, next.ListKeys}} {
-		if was, now := fmt.Sprintf("%+v", f.was), fmt.Sprintf("%+v", f.now); was != now {
-			say("! %s change: %.400s becomes %.400s", f.name, was, now)
-		}
-	}
-	return lines
-}
-
-func holds(people []trust.Person, name, key string) bool {
-	return slices.ContainsFunc(people, func(p trust.Person) bool { return p.Name == name && slices.Contains(p.Keys, key) })
 }
 
 // toCome follows the name of an approver whom the trust policy that waits would make one.

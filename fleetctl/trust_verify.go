@@ -81,5 +81,11 @@ func runTrustVerify(ctx context.Context, c *command.Call) error {
 		rows = append(rows, []string{strconv.FormatUint(s.Trust.Version, 10), s.How, strings.Join(s.Old, " "), strings.Join(s.New, " "), s.Trust.Sum()})
 		t = s.Trust
 	}
+	if data, sigs, err := chain.Step(d.chainDir(), t.Version+1); err != nil || data != nil { // trust() has looked: it does not follow
+		if err == nil {
+			_, err = trust.Advance(t, data, sigs)
+		}
+		fmt.Fprintf(c.Stderr, "fleetctl: warning: %s lies behind what is in force, and does not follow it: %v\n", chain.File(d.chainDir(), t.Version+1), err)
+	}
 	return show(c.Stdout, *form, list, []string{"VERSION", "HOW", "OLD", "NEW", "SHA256"}, rows)
 }

@@ -2,6 +2,7 @@ package trust
 
 import (
 	"crypto/rand"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -145,6 +146,70 @@ func TestAdvanceEvidence(t *testing.T) {
 		if _, err := Advance(p.Trust, data, sigs); tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.HasPrefix(err.Error(), tt.want)) {
 			t.Errorf("%s: got %v, want %q", name, err, tt.want)
 		}
+	}
+}
+
+// Rules for hardware are looked at where nobody shows anything as well: the name of an issuer stands in the record that is printed.
+func TestHardwareRules(t *testing.T) {
+	issuer := maker(t, hardkey.KindFIDO2).Issuer()
+	for _, tt := range []struct {
+		name   string
+		change func(*Hardware)
+		want   string
+	}{
+		{"none", func(*Hardware) {}, ""},
+		{"an issuer", func(h *Hardware) { h.FIDO2Issuers = []hardkey.Issuer{issuer} }, ""},
+		{"an issuer whose name writes lines", func(h *Hardware) {
+			issuer := issuer
+			issuer.Name = "x\nKEYS OF THE SIGNER\n  tickets SHA256:AAAA"
+			h.FIDO2Issuers = []hardkey.Issuer{issuer}
+		}, "hardware: fido2_issuer[0].name: "},
+		{"a test issuer whose name writes on a terminal", func(h *Hardware) {
+			issuer := issuer
+			issuer.Name = "x\x1b[2J"
+			h.TestIssuers = []hardkey.Issuer{issuer}
+		}, "hardware: test_issuer[0].name: "},
+		{"an unknown slot", func(h *Hardware) { h.Slots = []string{"f9"} }, "hardware: slots[0]: "},
+		{"an unknown PIN policy", func(h *Hardware) { h.PINPolicies = []string{"sometimes"} }, "hardware: pin_policies[0]: "},
+	} {
+		p := newPeople(t)
+		tt.change(&p.Hardware)
+		if err := p.Check(); tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.HasPrefix(err.Error(), tt.want)) {
+			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
+		}
+	}
+}
+
+// A fleet that is no test never becomes one, where software keys would count, though all its approvers sign.
+func TestAdvanceTest(t *testing.T) {
+	p := newPeople(t)
+	m := maker(t, hardkey.KindFIDO2)
+	real := earnest(t, p)
+	real.Hardware.FIDO2Issuers = []hardkey.Issuer{m.Issuer()}
+	real.Recovery.People = []Person{withSecurityKey(t, m, "rosa")}
+	var by []ssh.Signer
+	real.Approvers = nil
+	for _, name := range []string{"anna", "bert"} {
+		key, err := softkey.New(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		shown, err := m.ShowFIDO2(key.Public(), challenge(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		by = append(by, key.Signer(softkey.Always))
+		real.Approvers = append(real.Approvers, Person{Name: name, Keys: []string{FormatKey(key.Public())}, Shown: []hardkey.Shown{shown}})
+	}
+	p.Trust = real
+	data, sigs := signed(t, p.next(t, nil), by...)
+	if _, err := Advance(real, data, sigs); err != nil {
+		t.Fatalf("as it is: %v", err)
+	}
+	data, sigs = signed(t, p.next(t, func(t *Trust) { t.Test = true }), by...)
+	var r *Refusal
+	if c, err := Advance(real, data, sigs); !errors.As(err, &r) || r.Reason != OtherFleet || c != nil {
+		t.Errorf("got %v, %v, want %s", c, err, OtherFleet)
 	}
 }
 

@@ -99,6 +99,9 @@ func (t *Trust) checkPeople() (map[string]string, error) {
 	if len(t.Hardware.TestIssuers) > 0 && !t.Test {
 		return nil, errors.New("hardware: issuers of test cards, and test is false")
 	}
+	if err := t.Rules().Check(); err != nil { // here too where no key shows anything: they are printed, signed, and hold for the next key
+		return nil, fmt.Errorf("hardware: %w", err)
+	}
 	owners, met := map[string]string{}, cards{}
 	if err := t.checkNamed(t.Approvers, "approver", owners, met); err != nil {
 		return nil, err
