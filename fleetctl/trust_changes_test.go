@@ -43,7 +43,9 @@ func TestChangesOfEachField(t *testing.T) {
 	fields := map[string]func(*trust.Trust){
 		"Approvers": func(x *trust.Trust) { x.Approvers = person("bo", "key bo") }, "Threshold": func(x *trust.Trust) { x.Threshold++ },
 		"Recovery": func(x *trust.Trust) { x.Recovery = trust.Recovery{People: person("safe", "key safe"), Threshold: 1} },
-		"TicketKeys": func(x *trust.Trust) { x.TicketKeys = []string{"sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29tAAAAIAEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAAAABHNzaDo="} },
+		"TicketKeys": func(x *trust.Trust) {
+			x.TicketKeys = []string{"sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29tAAAAIAEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAAAABHNzaDo="}
+		},
 		"ListKeys": func(x *trust.Trust) { x.ListKeys = []string{"unreadable"} }, "MinRelease": func(x *trust.Trust) { x.MinRelease++ },
 		"Witnesses": func(x *trust.Trust) { x.Witnesses = person("ida", "key ida") }, "WitnessThreshold": func(x *trust.Trust) { x.WitnessThreshold++ },
 		"Hardware.Slots": func(x *trust.Trust) { x.Hardware.Slots = []string{"82"} }, "Hardware.PINPolicies": func(x *trust.Trust) { x.Hardware.PINPolicies = []string{"never"} },
