@@ -118,6 +118,9 @@ func (d state) addKey(r enrolment.Request, now time.Time) (keyReport, rewritten,
 			}
 			return refuseKey(v.Reason, mend, "%s", v.Detail)
 		}
+		if other, shared := p.OnCardOf(r.Name, k); shared {
+			return refuseKey(policies.KeyCardShared, "enrol a key of a card that nobody else has, or take "+other+"'s keys on this one away first", "%s has a key on the same card", other)
+		}
 		report = reportKey(p, r.Name, kindOf(p, r.Name), k)
 		return nil
 	}, func() (func() error, error) { return d.burn(r.Challenge) })

@@ -39,16 +39,23 @@ type verified struct {
 
 // Verified is the policy with the evidence of all its keys verified for this fleet at a time. That is done once, when a policy is loaded, so
 // that no login waits for it and none shows by its time who is enrolled. In a policy that was not verified, only test roots prove anything.
-// It never fails: a key whose evidence is rejected keeps its owner out, and the others go on.
+// A PIV card is one person's: grants, approvals and openings count people, and one who holds the cards of two would be two. Who comes first in
+// the policy has it. It never fails: a key whose evidence is rejected keeps its owner out, and the others go on.
 func (p Policy) Verified(f inventory.Fleet, now time.Time) Policy {
 	rules := p.rules(f)
 	proven := map[enrolled]verified{}
+	cards := map[uint32]string{} // whose each serial number is
 	p.eachKey(func(name string, k Key) {
 		if k.kind() == KindTest {
 			return
 		}
 		v := verified{shown: k.Shown()}
 		v.proof, v.rejected = hardkey.Verify(f.Name, name, k.Public, v.shown, rules, now)
+		if owner, ok := cards[v.proof.Serial]; ok && v.rejected == nil && v.proof.Serial != 0 && owner != name {
+			v.rejected = cardShared(v.proof.Serial, owner)
+		} else if v.rejected == nil {
+			cards[v.proof.Serial] = name
+		}
 		proven[enrolled{name, k.Public}] = v
 	})
 	p.proven = nil
@@ -56,6 +63,22 @@ func (p Policy) Verified(f inventory.Fleet, now time.Time) Policy {
 		p.proven = proven
 	}
 	return p
+}
+
+// OnCardOf says who else has a key on the card that an enrolled key of somebody is on, whichever of them the card counts for.
+func (p Policy) OnCardOf(name string, k Key) (other string, shared bool) {
+	serial := p.proven[enrolled{name, k.Public}].proof.Serial
+	for e, v := range p.proven {
+		if serial != 0 && v.proof.Serial == serial && e.name != name && (!shared || e.name < other) {
+			other, shared = e.name, true
+		}
+	}
+	return other, shared
+}
+
+func cardShared(serial uint32, owner string) *hardkey.Rejection {
+	return &hardkey.Rejection{Reason: string(KeyCardShared), Text: fmt.Sprintf("the card with serial number %d is %s's", serial, owner),
+		Mend: "enrol a key of a card that nobody else has, or take " + owner + "'s keys on this one away first"}
 }
 
 // rules is what the policy asks of keys in hardware.

@@ -234,7 +234,7 @@ func TestCardsAndUserVerification(t *testing.T) {
 	m, _ := maker()
 	p.Hardware.TestIssuers = []hardkey.Issuer{m.Issuer()}
 	p.SSH.VerifyRequired = true
-	anna, bert := enrol(t, card(t, softcard.Plan{}), "lab", "anna"), enrol(t, card(t, softcard.Plan{Type: ssh.KeyAlgoECDSA384}), "lab", "bert")
+	anna, bert := enrol(t, card(t, softcard.Plan{}), "lab", "anna"), enrol(t, card(t, softcard.Plan{Type: ssh.KeyAlgoECDSA384, Serial: 2}), "lab", "bert")
 	p.Engineers[0].Keys, p.Engineers[1].Keys = []Key{anna}, []Key{bert}
 	p.Grants[0].Approval = true
 	if err := Check(p, f); err != nil {
@@ -255,7 +255,7 @@ func TestCardsAndUserVerification(t *testing.T) {
 	check(t, "no more", p.Verified(f, now).DecideTarget(login, Target{"se-1", 22}, f, Statements{Approvals: []Approval{approval}}, now), AttestationFirmware)
 	p.Hardware.MinFirmware = ""
 
-	glass := enrol(t, card(t, softcard.Plan{}), "lab", "glass")
+	glass := enrol(t, card(t, softcard.Plan{Serial: 3}), "lab", "glass")
 	p.BreakGlass = []BreakGlass{{Name: "glass", Keys: []Key{glass}, Servers: []string{"*"}, Ports: []uint16{22}}}
 	p = p.Verified(f, now)
 	open := Statements{Openings: []Opening{{ID: "o1", Name: "glass", Expires: now.Add(time.Hour)}}}
@@ -379,6 +379,52 @@ func BenchmarkVerified(b *testing.B) {
 		if len(p.Verified(f, now).Rejected()) != 0 {
 			b.Fatal("rejected")
 		}
+	}
+}
+
+// A card is one person's: who holds it is not two of the people that approvals and openings count. Its owner may have several keys on it.
+func TestOneCardOnePerson(t *testing.T) {
+	f, p := deskFleet(t), withAuthority(t)
+	m, _ := maker()
+	p.Hardware.TestIssuers = []hardkey.Issuer{m.Issuer()}
+	on := func(serial uint32, name string) Key {
+		return enrol(t, card(t, softcard.Plan{Serial: serial}), "lab", name)
+	}
+	p.Engineers[0].Keys = []Key{on(1, "anna"), on(1, "anna")}
+	p.Engineers[1].Keys = []Key{on(1, "bert"), on(2, "bert")}
+	p.BreakGlass = []BreakGlass{{Name: "glass", Keys: []Key{on(2, "glass"), on(3, "glass")}, Servers: []string{"*"}, Ports: []uint16{22}}}
+	if err := Check(p, f); err != nil {
+		t.Fatal(err)
+	}
+	p = p.Verified(f, now)
+	for i, tt := range []struct {
+		name string
+		key  Key
+		want Reason
+	}{
+		{"anna", p.Engineers[0].Keys[0], Allowed},
+		{"anna", p.Engineers[0].Keys[1], Allowed},
+		{"bert", p.Engineers[1].Keys[0], KeyCardShared},
+		{"bert", p.Engineers[1].Keys[1], Allowed},
+		{"glass", p.BreakGlass[0].Keys[0], KeyCardShared},
+		{"glass", p.BreakGlass[0].Keys[1], Allowed},
+	} {
+		if v := p.Accept(tt.name, tt.key); v.Reason != tt.want || v.Allow != (tt.want == Allowed) || !v.Allow && p.Mend(tt.name, tt.key) == "" {
+			t.Errorf("%d, of %s: got %+v, want %s", i, tt.name, v, tt.want)
+		}
+	}
+	if list := p.Rejected(); len(list) != 2 || !strings.Contains(list[0].Detail, "the card with serial number 1 is anna's") || list[1].Name != "glass" {
+		t.Errorf("got %+v", list)
+	}
+	if other, shared := p.OnCardOf("anna", p.Engineers[0].Keys[0]); other != "bert" || !shared {
+		t.Errorf("on anna's card: %q, %v", other, shared)
+	}
+	if other, shared := p.OnCardOf("glass", p.BreakGlass[0].Keys[1]); shared {
+		t.Errorf("on a card of its own: %q", other)
+	}
+	p.Engineers[0].Keys = nil // then it is bert's
+	if v := p.Verified(f, now).Accept("bert", p.Engineers[1].Keys[0]); !v.Allow {
+		t.Errorf("alone: got %+v", v)
 	}
 }
 

@@ -23,6 +23,8 @@ const (
 
 	KeyNoUserVerification Reason = "key_no_user_verification" // PIN or biometry is asked for, and not proven
 
+	KeyCardShared Reason = "key_card_shared" // the PIV card is somebody else's already
+
 	// The evidence of an enrolled key is rejected: package bastion/hardkey says why.
 	AttestationMissing          Reason = hardkey.Missing
 	AttestationMalformed        Reason = hardkey.Malformed
@@ -80,7 +82,7 @@ const (
 // Reasons are all of them, for who counts by reason. A test holds the list to the constants.
 var Reasons = []Reason{
 	Allowed, PolicyExpired, AddressNotListed, UserRoot, UserReserved, UserUnknown, KeyUnknown,
-	KeyNotHardware, KeyNoEvidence, KeyRevoked, KeyNoUserVerification,
+	KeyNotHardware, KeyNoEvidence, KeyRevoked, KeyNoUserVerification, KeyCardShared,
 	AttestationMissing, AttestationMalformed, AttestationChain, AttestationOtherApplet, AttestationKeyDiffers, AttestationKeyType,
 	AttestationExtensionMissing, AttestationSlot, AttestationImported, AttestationTouchNever, AttestationTouchCached, AttestationPINPolicy,
 	AttestationFirmware, AttestationSerialDenied, AttestationSerialNotListed, AttestationExpired, AttestationChallenge, AttestationSignature,

@@ -39,6 +39,9 @@ func (t *Trust) Prove(p Person, i int) (hardkey.Proof, *hardkey.Rejection) {
 	return hardkey.Verify(t.Fleet, p.Name, p.Keys[i], shown, t.Rules(), made)
 }
 
+// cardShared is the reason that package policies has as well.
+const cardShared = "key_card_shared"
+
 // cards are the PIV cards that were met, by serial number, and whose they are.
 type cards map[uint32]string
 
@@ -54,11 +57,11 @@ func (t *Trust) checkEvidence(p Person, role string, met cards) error {
 	for i, line := range p.Keys {
 		where := fmt.Sprintf("%s %s, key %d", role, p.Name, i+1)
 		if kind, _, _ := strings.Cut(line, " "); !slices.Contains(keyTypes, kind) {
-			return fmt.Errorf("%s: no PIV card or FIDO2 authenticator makes a key of type %s", where, kind)
+			return fmt.Errorf("%s: %s: no PIV card or FIDO2 authenticator makes a key of type %s", where, hardkey.KeyType, kind)
 		}
 		if t.Test && p.ShownFor(i).Kind == "" {
 			if isShown(p.ShownFor(i)) {
-				return fmt.Errorf("%s: evidence of no kind", where)
+				return fmt.Errorf("%s: %s: evidence of no kind", where, hardkey.Kind)
 			}
 			continue
 		}
@@ -73,7 +76,7 @@ func (t *Trust) checkEvidence(p Person, role string, met cards) error {
 			return fmt.Errorf("%s: %s: its evidence is of software, and test is false", where, hardkey.TestIssuer)
 		}
 		if owner, ok := met[proof.Serial]; ok && proof.Serial != 0 && owner != role+" "+p.Name {
-			return fmt.Errorf("%s: the card with serial number %d is also %s's", where, proof.Serial, owner)
+			return fmt.Errorf("%s: %s: the card with serial number %d is also %s's", where, cardShared, proof.Serial, owner)
 		}
 		met[proof.Serial] = role + " " + p.Name
 	}
