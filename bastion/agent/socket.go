@@ -67,6 +67,11 @@ func Listen(path string) (*net.UnixListener, error) {
 		return nil, hint.New(fmt.Errorf("the socket's directory %s is open to others (mode %v)", dir, info.Mode().Perm()),
 			"chmod 700 it, or name a directory of your own with --socket")
 	}
+	free, err := alone(path + ".lock")
+	if err != nil {
+		return nil, err
+	}
+	defer free()
 	if err := clearWay(path); err != nil {
 		return nil, err
 	}
@@ -78,6 +83,24 @@ func Listen(path string) (*net.UnixListener, error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
+}
+
+// alone waits until no other agent is on its way to this path: of two that find a dead one's socket, the second would take the first's away. Who listens
+// needs it no more: it is found to live, and takes its path away before it stops listening.
+func alone(path string) (free func(), err error) {
+	lock, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("the socket's lock: %w", err)
+	}
+	for {
+		err := unix.Flock(int(lock.Fd()), unix.LOCK_EX)
+		if err == nil {
+			return func() { lock.Close() }, nil
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return nil, errors.Join(fmt.Errorf("the socket's lock %s: %w", path, err), lock.Close())
+		}
+	}
 }
 
 // clearWay removes a socket that nobody listens on.

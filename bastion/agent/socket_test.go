@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	sshagent "golang.org/x/crypto/ssh/agent"
@@ -50,6 +51,53 @@ func TestListen(t *testing.T) {
 	}
 	if _, err := Listen(filepath.Join(open, "agent.sock")); err == nil || !strings.Contains(err.Error(), "open to others") {
 		t.Errorf("in a directory that is open to others: %v", err)
+	}
+}
+
+// TestListenOnce: of many agents that start at once where a dead one left its socket, one listens, and is reached; its end leaves nothing of it.
+func TestListenOnce(t *testing.T) {
+	path := filepath.Join(socketDir(t), "agent.sock")
+	for range 20 {
+		dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		dead.SetUnlinkOnClose(false)
+		dead.Close()
+		var (
+			starting sync.WaitGroup
+			mu       sync.Mutex
+			living   []*net.UnixListener
+		)
+		begin := make(chan struct{})
+		for range 16 {
+			starting.Go(func() {
+				<-begin
+				l, err := Listen(path)
+				mu.Lock()
+				defer mu.Unlock()
+				switch {
+				case err == nil:
+					living = append(living, l)
+				case !strings.Contains(err.Error(), "listens on"):
+					t.Error(err)
+				}
+			})
+		}
+		close(begin)
+		starting.Wait()
+		if len(living) != 1 {
+			t.Fatalf("%d agents listen on one path", len(living))
+		}
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+		living[0].Close()
+		if _, err := os.Lstat(path); !os.IsNotExist(err) {
+			t.Fatalf("what it leaves: %v", err)
+		}
 	}
 }
 
