@@ -3,6 +3,7 @@ package card
 import (
 	"bufio"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,9 +45,6 @@ type question struct {
 	Slot   string `json:"slot,omitempty"`
 	Public []byte `json:"public,omitempty"`
 	Data   []byte `json:"data,omitempty"`
-
-	PIN  []byte `json:"pin,omitempty"` // the answer to what the process asked
-	None bool   `json:"none,omitempty"`
 }
 
 // answer is a line from the process.
@@ -87,17 +85,51 @@ func (l *lines) send(v any) error {
 	if err != nil {
 		return err
 	}
-	data = append(data, '\n')
-	defer clear(data) // it may hold a PIN
-	_, err = l.out.Write(data)
+	_, err = l.out.Write(append(data, '\n'))
 	return err
+}
+
+// How the line begins that answers a process that asks for a PIN. It is no JSON: encoding/json keeps the buffers that it has used.
+const (
+	linePIN   = '=' // and the PIN, in hex
+	lineNoPIN = '-'
+)
+
+// sendPIN answers what asks for a PIN, and keeps nothing of it.
+func (l *lines) sendPIN(secret []byte, given bool) error {
+	line := make([]byte, 0, 2*len(secret)+2)
+	defer clear(line[:cap(line)])
+	if given {
+		line = hex.AppendEncode(append(line, linePIN), secret)
+	} else {
+		line = append(line, lineNoPIN)
+	}
+	_, err := l.out.Write(append(line, '\n'))
+	return err
+}
+
+// receivePIN is the other end of sendPIN.
+func (l *lines) receivePIN() ([]byte, error) {
+	if !l.in.Scan() {
+		return nil, errors.Join(io.ErrUnexpectedEOF, l.in.Err())
+	}
+	line := l.in.Bytes()
+	defer clear(line)
+	if len(line) == 0 || line[0] != linePIN {
+		return nil, errors.New("no PIN was given")
+	}
+	secret := make([]byte, hex.DecodedLen(len(line)-1))
+	if _, err := hex.Decode(secret, line[1:]); err != nil {
+		clear(secret)
+		return nil, errors.New("what was given is no PIN")
+	}
+	return secret, nil
 }
 
 func (l *lines) receive(v any) error {
 	if !l.in.Scan() {
 		return errors.Join(io.ErrUnexpectedEOF, l.in.Err())
 	}
-	defer clear(l.in.Bytes())
 	return json.Unmarshal(l.in.Bytes(), v)
 }
 
@@ -158,14 +190,7 @@ func (s *session) serveSign(ctx context.Context, l *lines, q question) ([]byte, 
 		if err := l.send(answer{Ask: true, Tries: tries}); err != nil {
 			return nil, err
 		}
-		var back question
-		if err := l.receive(&back); err != nil {
-			return nil, err
-		}
-		if back.None {
-			return nil, errors.New("no PIN was given")
-		}
-		return back.PIN, nil
+		return l.receivePIN()
 	})
 	if err != nil {
 		return nil, err
@@ -243,9 +268,9 @@ var _ agent.Card = (*process)(nil)
 func (p *process) ask(ctx context.Context, q question, pin func(tries int) ([]byte, error)) (answer, error) {
 	defer context.AfterFunc(ctx, p.end)()
 	var refused error
+	send := func() error { return p.lines.send(q) }
 	for {
-		err := p.lines.send(q)
-		clear(q.PIN)
+		err := send()
 		var a answer
 		if err == nil {
 			err = p.lines.receive(&a)
@@ -256,9 +281,12 @@ func (p *process) ask(ctx context.Context, q question, pin func(tries int) ([]by
 		case err != nil:
 			return answer{}, fault(Garbage, fmt.Errorf("what reaches the card has ended: %w", err))
 		case a.Ask && pin != nil && refused == nil:
-			secret, err := pin(a.Tries)
-			q = question{PIN: secret, None: err != nil}
-			refused = err
+			var secret []byte
+			secret, refused = pin(a.Tries)
+			send = func() error {
+				defer clear(secret)
+				return p.lines.sendPIN(secret, refused == nil)
+			}
 		case refused != nil:
 			return answer{}, refused
 		case a.Ask:

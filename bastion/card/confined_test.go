@@ -2,7 +2,6 @@ package card
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -300,15 +299,28 @@ func TestConfinedCards(t *testing.T) {
 // The PIN goes to the process in a line of its own, and is not kept in the buffers of either side.
 func TestLinesWipe(t *testing.T) {
 	var kept []byte
+	var said string
 	l := newLines(strings.NewReader(""), writerFunc(func(b []byte) (int, error) {
-		kept = b
+		kept, said = b, string(b)
 		return len(b), nil
 	}))
-	if err := l.send(question{PIN: []byte(goodPIN)}); err != nil {
+	if err := l.sendPIN([]byte(goodPIN), true); err != nil {
 		t.Fatal(err)
 	}
-	if json.Valid(kept) {
+	if strings.Trim(string(kept), "\x00") != "" {
 		t.Errorf("the line is still there: %q", kept)
+	}
+	back := newLines(strings.NewReader(said), nil)
+	if pin, err := back.receivePIN(); err != nil || string(pin) != goodPIN {
+		t.Errorf("got %q, %v", pin, err)
+	}
+	if line := back.in.Bytes(); strings.Trim(string(line), "\x00") != "" {
+		t.Errorf("the line is still there: %q", line)
+	}
+	for _, line := range []string{"-\n", "\n", "", "=0\n", "=zz\n", "{}\n"} {
+		if pin, err := newLines(strings.NewReader(line), nil).receivePIN(); err == nil {
+			t.Errorf("%q: got the PIN %q", line, pin)
+		}
 	}
 }
 

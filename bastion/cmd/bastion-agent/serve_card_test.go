@@ -2,6 +2,9 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -160,9 +163,46 @@ func TestServeSigns(t *testing.T) {
 	}
 	l.insert(0, card.Serve)
 	touched()
+	remembers(t, serve.Process.Pid, goodPIN)
 	for _, secret := range []string{goodPIN, "111111"} {
 		if strings.Contains(log.String(), secret) {
 			t.Error("the log has a PIN")
 		}
+	}
+}
+
+// remembers is an error where a process has a PIN in its memory, or what it becomes on its way to the card.
+func remembers(t *testing.T, pid int, pin string) {
+	t.Helper()
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	memory, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer memory.Close()
+	read := 0
+	for line := range strings.Lines(string(maps)) {
+		var from, to int64
+		var mode string
+		if _, err := fmt.Sscanf(line, "%x-%x %s", &from, &to, &mode); err != nil || !strings.HasPrefix(mode, "rw") || to-from > 256<<20 {
+			continue
+		}
+		part := make([]byte, to-from)
+		n, err := memory.ReadAt(part, from)
+		if n == 0 && err != nil {
+			continue // one that no process reads
+		}
+		read += n
+		for _, text := range []string{pin, hex.EncodeToString([]byte(pin)), base64.StdEncoding.EncodeToString([]byte(pin))} {
+			if i := bytes.Index(part[:n], []byte(text)); i >= 0 {
+				t.Errorf("the agent still has the PIN (%s) in %s: %q", text, strings.TrimSpace(line), part[max(i-32, 0):min(i+32, n)])
+			}
+		}
+	}
+	if read == 0 {
+		t.Error("no memory was read")
 	}
 }
