@@ -44,7 +44,7 @@ func runApproveChange(ctx context.Context, c *command.Call) error {
 	if *key == "" || fs.NArg() == 0 {
 		return command.Usagef("--key and a COMMIT are needed")
 	}
-	rule, err := state(*dir).historyRule(time.Now())
+	rule, err := state(*dir).historyRule(ctx, time.Now())
 	if err != nil {
 		return err
 	}

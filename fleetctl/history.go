@@ -15,12 +15,16 @@ import (
 )
 
 // historyRule is what a history has to keep under the policy in force.
-func (d state) historyRule(now time.Time) (history.Rule, error) {
+func (d state) historyRule(ctx context.Context, now time.Time) (history.Rule, error) {
 	t, _, err := d.trust()
 	if err != nil {
 		return history.Rule{}, err
 	}
-	b, err := d.bundle(t, 0, now)
+	seen, err := d.policySeen(ctx)
+	if err != nil {
+		return history.Rule{}, err
+	}
+	b, err := d.bundle(t, seen, now) // an older one may ask less, or believe who has left
 	if err != nil {
 		return history.Rule{}, err
 	}
@@ -67,14 +71,35 @@ func historyHint(refused *history.Refusal, all int) error {
 	return err
 }
 
+// mayGoUnchecked refuses to build where no policy says what the history has to keep, but in a test fleet that never had one: else whoever removes a file
+// removes the check.
+func (d state) mayGoUnchecked(ctx context.Context, c *command.Call) error {
+	t, _, err := d.trust()
+	if err != nil {
+		return err
+	}
+	seen, err := d.policySeen(ctx)
+	if err != nil {
+		return err
+	}
+	switch {
+	case seen > 0:
+		return command.Refuse(hint.New(fmt.Errorf("%s is not there, and policy %d was in force: nothing says what the history of the source has to keep", d.bundleFile(), seen), "put the bundle and its signatures back"))
+	case !t.Test:
+		return command.Refuse(hint.New(fmt.Errorf("%s is not there: nothing says what the history of the source has to keep", d.bundleFile()),
+			"`fleetctl policy bundle` makes the policy, and `fleetctl policy sign` puts it in force, before the first image; without [history] it asks for nothing"))
+	}
+	fmt.Fprintln(c.Stderr, "fleetctl: warning: no policy is in force: the history of the source was not checked")
+	return nil
+}
+
 // passHistory returns the directory to build from. Where the policy in force has [history] that is a copy, below work, of the commit at the source's
 // HEAD, whose history has passed; where it has none, the source as it is, with a warning.
 func (d state) passHistory(ctx context.Context, c *command.Call, source, work string) (string, error) {
-	if _, err := os.Stat(d.bundleFile()); errors.Is(err, os.ErrNotExist) {
-		fmt.Fprintln(c.Stderr, "fleetctl: warning: no policy is in force: the history of the source was not checked")
-		return source, nil
+	if _, err := os.Lstat(d.bundleFile()); errors.Is(err, os.ErrNotExist) {
+		return source, d.mayGoUnchecked(ctx, c)
 	}
-	rule, err := d.historyRule(time.Now())
+	rule, err := d.historyRule(ctx, time.Now())
 	if err != nil {
 		return "", err
 	}

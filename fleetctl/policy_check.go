@@ -49,6 +49,9 @@ Example:
 		noteOutside(c, p)
 		noteOperators(c, f, p)
 		noteKeyless(c, p)
+		if err := d.noteHistory(c, p); err != nil {
+			return err
+		}
 		if err := noRejected(c, p); err != nil {
 			return err
 		}

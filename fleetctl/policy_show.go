@@ -22,14 +22,15 @@ const (
 	maxShownLine  = 4096
 )
 
-// showBundle writes what a person is about to sign: who gets where, from where, and what holds the fleet up.
-func showBundle(w io.Writer, path string, data []byte, b *bundle.Bundle) error {
+// showBundle writes what a person is about to sign: who gets where, from where, and what holds the fleet up. was is the bundle that it would follow,
+// nil if there is none.
+func showBundle(w io.Writer, path string, data []byte, b, was *bundle.Bundle) error {
 	p, f := b.Policy.Verified(b.Inventory, b.Made), b.Inventory
 	sections := [][]string{{
 		fmt.Sprintf("policy %d of fleet %s, made %s, until %s", b.Version, b.Fleet, b.Made.Format(time.RFC3339), b.Expires.Format(time.RFC3339)),
 		fmt.Sprintf("test: %t", f.Test),
 		fmt.Sprintf("ssh level %s; test roots: %s", p.SSH.Level, shown(p.Hardware.TestRoots, "none")),
-	}, showHardware(p.Hardware)}
+	}, showHistory(p, was), showHardware(p.Hardware)}
 	var lines []string
 	for _, prefix := range p.SSH.Allow {
 		lines = append(lines, "allow "+prefix.String())

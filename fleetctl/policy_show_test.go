@@ -28,7 +28,7 @@ func TestShowBundle(t *testing.T) {
 			Witness: policies.Witness{Grace: policies.Duration(10 * time.Minute)}, Plugins: []policies.Plugin{{Name: "site", SHA256: "e3b0", Decides: []string{"login"}}}}}
 	show := func() string {
 		var out strings.Builder
-		if err := showBundle(&out, "d/bundle.json", []byte("{}\n"), b); err != nil {
+		if err := showBundle(&out, "d/bundle.json", []byte("{}\n"), b, nil); err != nil {
 			t.Fatal(err)
 		}
 		if strings.ContainsFunc(out.String(), func(r rune) bool { return r != '\n' && (r < ' ' || r > '~') }) {
@@ -38,7 +38,7 @@ func TestShowBundle(t *testing.T) {
 	}
 	got := show()
 	for _, want := range []string{
-		"policy 7 of fleet lab, made 2026-11-20T12:00:00Z, until 2027-01-01T00:00:00Z\n", "test: true\n", "test roots: softkey\n", "allow 198.51.100.0/26\n",
+		"policy 7 of fleet lab, made 2026-11-20T12:00:00Z, until 2027-01-01T00:00:00Z\n", "test: true\n", "no [history]: images are built from sources", "test roots: softkey\n", "allow 198.51.100.0/26\n",
 		"engineer anna, from every allowed address: SHA256:", "grant anna: region:se,  ]0;x *, ports 22, 443\n", "bastion bastion-1 at 10.77.0.2, port 22\n",
 		"region se: floor 1500 of 3000 Mbit/s: se-1 10.77.0.11\n", "max_age 24h0m0s, max_parallel 2", "releases from version 3\n", "plugin site is asked about login within 1s, SHA-256 e3b0\n", "witnesses may be silent for 10m0s\n", "in d/bundle.json, SHA-256 ca3d163b",
 	} {

@@ -15,7 +15,7 @@ var policySignVerb = command.Verb{
 	Args:    "--dir DIR --key FILE",
 	Summary: "add one person's signature to the policy bundle",
 	Help: `Shows what DIR/bundle.json (or DIR/bundle-next.json, where a newer one waits for signatures) says (who may go where,
-from where, which keys, floors and rules; long lists are cut, and the rest is counted), and adds a signature over its exact bytes. With enough signatures a waiting one takes the old one's place. FILE is an approver's
+from where, which keys, floors and rules, which history is believed; long lists are cut, and the rest is counted), and adds a signature over its exact bytes. With enough signatures a waiting one takes the old one's place. FILE is an approver's
 private key (mode 0600), or the public key of one that an ssh-agent holds: then touch the hardware key when it blinks.
 
 A second signature of the same person is refused: the threshold counts people.
@@ -59,7 +59,13 @@ Example:
 		if b.Inventory.Test != t.Test {
 			return command.Refuse(differentTest(b.Inventory.Test, t.Test))
 		}
-		if err := showBundle(c.Stderr, path, data, b); err != nil {
+		var was *bundle.Bundle // it would follow
+		if path == d.nextFile() {
+			if was, err = d.bundleInForce(); err != nil {
+				return err
+			}
+		}
+		if err := showBundle(c.Stderr, path, data, b, was); err != nil {
 			return err
 		}
 		a, err := approve(d.signers(t), bundle.Namespace, path, data, *key)

@@ -53,7 +53,7 @@ func runVerifyHistory(ctx context.Context, c *command.Call) error {
 	if fs.NArg() == 1 {
 		revision = fs.Arg(0)
 	}
-	rule, err := state(*dir).historyRule(time.Now())
+	rule, err := state(*dir).historyRule(ctx, time.Now())
 	if err != nil {
 		return err
 	}
