@@ -33,6 +33,9 @@ func (d state) challengeFile(c hardkey.Challenge) string {
 	return filepath.Join(d.challengesDir(), c.Nonce)
 }
 
+// challengesFull is the reason of a refusal to make another challenge.
+const challengesFull = "challenges_full"
+
 // makeChallenge makes a challenge for a person and keeps it until it is answered, or too old. Whoever else makes or answers one by a verb waits.
 func (d state) makeChallenge(fleet, name string, now time.Time) (c hardkey.Challenge, err error) {
 	var nonce [hardkey.NonceBytes]byte
@@ -86,7 +89,7 @@ func (d state) makeRoom(now time.Time) error {
 		}
 	}
 	if waiting >= maxChallenges {
-		return command.Refuse(hint.New(fmt.Errorf("%d challenges wait to be answered: at most %d", waiting, maxChallenges), "remove those in %s that nobody will answer", d.challengesDir()))
+		return command.Refuse(hint.New(fmt.Errorf("%s: %d challenges wait to be answered: at most %d", challengesFull, waiting, maxChallenges), "remove those in %s that nobody will answer", d.challengesDir()))
 	}
 	return nil
 }

@@ -130,6 +130,9 @@ func (g genesis) trust(d state, f inventory.Fleet, now time.Time) (*trust.Trust,
 		if rejection := (*hardkey.Rejection)(nil); errors.As(err, &rejection) {
 			return nil, nil, command.Refuse(fmt.Errorf("naming the people: %w", err)) // which has its own mend
 		}
+		if strings.Contains(err.Error(), trust.CardShared+": ") {
+			return nil, nil, command.Refuse(hint.New(fmt.Errorf("naming the people: %w", err), "give each person cards that nobody else has; nothing was made"))
+		}
 		return nil, nil, hint.New(fmt.Errorf("naming the people: %w", err), hardkey.NameRule+"; give each person keys and cards that nobody else has; nothing was made")
 	}
 	return t, met.list, nil

@@ -50,7 +50,7 @@ Example:
 		}
 		r, err := enrolment.Parse(data)
 		if err != nil {
-			return command.Refuse(hint.New(fmt.Errorf("%s: %s: %w", enrolmentMalformed, path, err), "%s", hint.Of(err)))
+			return command.Refuse(hint.New(fmt.Errorf("%s: %s: %s", enrolmentMalformed, path, shortened(err)), "%s", hint.Of(err)))
 		}
 		key, done, err := state(*dir).addKey(r, time.Now())
 		if err != nil {
@@ -73,7 +73,7 @@ type addReport struct {
 }
 
 func refuseKey(reason policies.Reason, mend, format string, args ...any) error {
-	return command.Refuse(hint.New(fmt.Errorf("%s: %w", reason, fmt.Errorf(format, args...)), "%s", mend))
+	return command.Refuse(hint.New(fmt.Errorf("%s: %s", reason, visible(fmt.Sprintf(format, args...))), "%s", mend))
 }
 
 // addKey verifies a request and enrols its key.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -149,7 +150,7 @@ func TestAddKeyOnce(t *testing.T) {
 	}
 }
 
-// A policy that cannot be written gives its challenge back; one that was changed behind a link changes where it lies.
+// A challenge that was given back counts again; a policy that was changed behind a link changes where it lies.
 func TestAddKeyFails(t *testing.T) {
 	d, r := challenged(t)
 	elsewhere := filepath.Join(t.TempDir(), "policy.toml")
@@ -201,7 +202,7 @@ func TestChallengesAreBounded(t *testing.T) {
 	if _, err := d.makeChallenge("lab", "anna", now); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.makeChallenge("lab", "anna", now); command.ExitCode(err) != command.Refused || hint.Of(err) == "" {
+	if _, err := d.makeChallenge("lab", "anna", now); command.ExitCode(err) != command.Refused || !strings.HasPrefix(err.Error(), challengesFull) || hint.Of(err) == "" {
 		t.Errorf("one more: got %v", err)
 	}
 	if _, err := d.makeChallenge("lab", "anna", now.Add(challengeLife+time.Second)); err != nil {
@@ -298,3 +299,69 @@ func TestRevokeKeyNotes(t *testing.T) {
 		t.Errorf("got %d keys left, version %d, %v", left, done.policy.Version, err)
 	}
 }
+
+// A public key in another form than the policy's is refused as what it is, before anything is written.
+func TestAddKeyForms(t *testing.T) {
+	for name, change := range map[string]func(string) string{
+		"in two lines":   func(s string) string { return s[:30] + "\n" + s[30:] },
+		"with a newline": func(s string) string { return s + "\n" },
+		"with a return":  func(s string) string { return s[:30] + "\r" + s[30:] },
+	} {
+		d, r := challenged(t)
+		r.Public = change(r.Public)
+		if _, err := r.Marshal(); err == nil || !strings.HasPrefix(err.Error(), "public: ") {
+			t.Errorf("%s: marshalled: %v", name, err)
+		}
+		if rejection := r.Shown.Check(r.Public); rejection == nil || rejection.Reason != hardkey.Malformed {
+			t.Errorf("%s: got %v", name, rejection)
+		}
+		if _, _, err := d.addKey(r, time.Now()); err == nil {
+			t.Errorf("%s: added", name)
+		}
+	}
+}
+
+// A policy that cannot be written gives its challenge back. One that was written, if perhaps not for good, does not.
+func TestAddKeyCannotWrite(t *testing.T) {
+	d, r := challenged(t)
+	before, err := os.ReadFile(d.policyFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	failing := errors.New("no")
+	add := func(name string, data []byte) ([]byte, error) {
+		return policies.AddKey(name, data, r.Name, policies.Key{Public: r.Public, Evidence: r.Shown.Kind, Challenge: r.Challenge, Attestation: r.Attestation, Signature: r.Signature})
+	}
+	accept := func(policies.Policy) error { return nil }
+	if _, err := d.rewrite(time.Now(), add, accept, func() (func() error, error) { return nothingUndone, failing }); !errors.Is(err, failing) {
+		t.Errorf("a challenge that cannot be used up: got %v", err)
+	}
+	// The directory that policy.toml lies in goes away between the burning and the write.
+	away := filepath.Join(t.TempDir(), "policy")
+	if err := os.Mkdir(away, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(d.policyFile(), filepath.Join(away, "policy.toml")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(filepath.Join(away, "policy.toml"), d.policyFile()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.rewrite(time.Now(), add, accept, func() (func() error, error) {
+		undo, err := d.burn(r.Challenge)
+		return undo, errors.Join(err, os.Rename(away, away+"-gone"))
+	}); err == nil || !strings.Contains(err.Error(), "writing ") {
+		t.Errorf("a policy that cannot be written: got %v", err)
+	}
+	if err := os.Rename(away+"-gone", away); err != nil {
+		t.Fatal(err)
+	}
+	if data, err := os.ReadFile(d.policyFile()); err != nil || string(data) != string(before) {
+		t.Errorf("the policy has changed: %v", err)
+	}
+	if _, _, err := d.addKey(r, time.Now()); err != nil {
+		t.Errorf("the challenge is not back: %v", err)
+	}
+}
+
+func nothingUndone() error { return nil }

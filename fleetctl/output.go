@@ -57,6 +57,16 @@ func visible(text string) string {
 	return b.String()
 }
 
+// shortened is an error about a file of somebody else's, which may repeat of it whatever it likes.
+func shortened(err error) string {
+	const most = 300
+	text := visible(err.Error())
+	if len(text) > most {
+		text = text[:most] + "…"
+	}
+	return text
+}
+
 // checkFormat refuses an unknown format before any work is done.
 func checkFormat(format string) error {
 	if format != "table" && format != "json" {

@@ -74,7 +74,7 @@ func (d state) readPeople(role string, args []string, fleet string, test bool, m
 		all = append(all, p)
 	}
 	if len(bare) > 0 && !test {
-		return nil, command.Refuse(hint.New(fmt.Errorf("keys that nothing was shown for: %s", strings.Join(bare, ", ")),
+		return nil, command.Refuse(hint.New(fmt.Errorf("%s: keys that nothing was shown for: %s", hardkey.Missing, strings.Join(bare, ", ")),
 			"make each in hardware, answer a challenge of `fleetctl key challenge` with `bastion-agent enroll`, and give the request; a fleet for tests says test = true in fleet.toml"))
 	}
 	return all, nil
@@ -91,10 +91,10 @@ func keyType(key ssh.PublicKey) string {
 func (d state) readRequest(p named, data []byte, fleet string, met *answered, now time.Time) (named, error) {
 	r, err := enrolment.Parse(data)
 	if err != nil {
-		return p, hint.New(fmt.Errorf("%s: %w", p.file, err), "take back the file that `bastion-agent enroll` wrote")
+		return p, command.Refuse(hint.New(fmt.Errorf("%s: %s: %s", enrolmentMalformed, p.file, shortened(err)), "take back the file that `bastion-agent enroll` wrote"))
 	}
 	if r.Fleet != fleet || r.Name != p.name {
-		return p, command.Refuse(hint.New(fmt.Errorf("%s is a request of %s for fleet %s", p.file, r.Name, r.Fleet), "give each person's own request, made for fleet %s", fleet))
+		return p, command.Refuse(hint.New(fmt.Errorf("%s: %s is a request of %s for fleet %s", hardkey.ChallengeDiffers, p.file, r.Name, r.Fleet), "give each person's own request, made for fleet %s", fleet))
 	}
 	if err := met.take(d, r.Shown, now); err != nil {
 		return p, fmt.Errorf("%s: %w", p.file, err)

@@ -98,6 +98,12 @@ func parseAuthData(data []byte) (authData, error) {
 		if rest, err = first(rest, &extensions); err != nil {
 			return authData{}, fmt.Errorf("the extensions: %w", err)
 		}
+		for name, value := range extensions { // which were copied as they are
+			var said any
+			if _, err := first(value, &said); err != nil {
+				return authData{}, fmt.Errorf("the extension %q: %w", clip(name), err)
+			}
+		}
 		if value, ok := extensions["credProtect"]; ok {
 			if _, err := first(value, &a.credProtect); err != nil {
 				return authData{}, fmt.Errorf("credProtect: %w", err)

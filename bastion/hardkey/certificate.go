@@ -2,13 +2,18 @@ package hardkey
 
 import (
 	"bytes"
+	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/x509"
 	"slices"
 	"time"
 )
 
-const minRSA = 2048 // bits of whoever signs
+// Bits of whoever signs.
+const (
+	minRSA   = 2048
+	minECDSA = 256
+)
 
 func parseCertificate(field, text string) (*x509.Certificate, *Rejection) {
 	der, err := decode(text, maxCertificate)
@@ -46,6 +51,9 @@ func signed(parent, child *x509.Certificate) bool {
 		return false
 	}
 	if k, ok := parent.PublicKey.(*rsa.PublicKey); ok && k.N.BitLen() < minRSA {
+		return false
+	}
+	if k, ok := parent.PublicKey.(*ecdsa.PublicKey); ok && k.Curve.Params().BitSize < minECDSA {
 		return false
 	}
 	return parent.CheckSignature(child.SignatureAlgorithm, child.RawTBSCertificate, child.Signature) == nil

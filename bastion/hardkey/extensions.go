@@ -46,24 +46,24 @@ func extension(cert *x509.Certificate, oid asn1.ObjectIdentifier, what string) (
 		"the certificate of %q does not tell the %s (extension %s)", clip(cert.Subject.CommonName), what, oid)
 }
 
-// sized is an extension of a fixed number of bytes.
-func sized(cert *x509.Certificate, oid asn1.ObjectIdentifier, what string, size int) ([]byte, *Rejection) {
+// sized is an extension of a fixed number of bytes. The field is where the certificate was shown.
+func sized(field string, cert *x509.Certificate, oid asn1.ObjectIdentifier, what string, size int) ([]byte, *Rejection) {
 	value, rejection := extension(cert, oid, what)
 	if rejection == nil && len(value) != size {
-		rejection = malformed("attestation", "the certificate's %s (extension %s) has %d bytes, not %d", what, oid, len(value), size)
+		rejection = malformed(field, "the certificate's %s (extension %s) has %d bytes, not %d", what, oid, len(value), size)
 	}
 	return value, rejection
 }
 
-func firmware(cert *x509.Certificate) (version, *Rejection) {
-	value, rejection := sized(cert, oidFirmware, "firmware", 3)
+func firmware(field string, cert *x509.Certificate) (version, *Rejection) {
+	value, rejection := sized(field, cert, oidFirmware, "firmware", 3)
 	if rejection != nil {
 		return version{}, rejection
 	}
 	return version(value), nil
 }
 
-func serial(cert *x509.Certificate) (uint32, *Rejection) {
+func serial(field string, cert *x509.Certificate) (uint32, *Rejection) {
 	value, rejection := extension(cert, oidSerial, "serial number")
 	if rejection != nil {
 		return 0, rejection
@@ -71,13 +71,13 @@ func serial(cert *x509.Certificate) (uint32, *Rejection) {
 	var n *big.Int
 	rest, err := asn1.Unmarshal(value, &n)
 	if err != nil || len(rest) != 0 || n.Sign() <= 0 || n.BitLen() > 32 {
-		return 0, malformed("attestation", "the certificate's serial number (extension %s) is not an INTEGER of 1 to 2^32-1", oidSerial)
+		return 0, malformed(field, "the certificate's serial number (extension %s) is not an INTEGER of 1 to 2^32-1", oidSerial)
 	}
 	return uint32(n.Uint64()), nil
 }
 
-func formFactor(cert *x509.Certificate) (string, *Rejection) {
-	value, rejection := sized(cert, oidFormFactor, "form factor", 1)
+func formFactor(field string, cert *x509.Certificate) (string, *Rejection) {
+	value, rejection := sized(field, cert, oidFormFactor, "form factor", 1)
 	if rejection != nil {
 		return "", rejection
 	}
@@ -95,7 +95,7 @@ func formFactor(cert *x509.Certificate) (string, *Rejection) {
 }
 
 // certificateAAGUID is the model for which the maker certified an attestation key.
-func certificateAAGUID(cert *x509.Certificate) ([]byte, *Rejection) {
+func certificateAAGUID(field string, cert *x509.Certificate) ([]byte, *Rejection) {
 	value, rejection := extension(cert, oidAAGUID, "model (AAGUID)")
 	if rejection != nil {
 		return nil, rejection
@@ -103,7 +103,7 @@ func certificateAAGUID(cert *x509.Certificate) ([]byte, *Rejection) {
 	var id []byte
 	rest, err := asn1.Unmarshal(value, &id)
 	if err != nil || len(rest) != 0 || len(id) != aaguidSize {
-		return nil, malformed("attestation", "the certificate's model (extension %s) is not an OCTET STRING of %d bytes", oidAAGUID, aaguidSize)
+		return nil, malformed(field, "the certificate's model (extension %s) is not an OCTET STRING of %d bytes", oidAAGUID, aaguidSize)
 	}
 	return id, nil
 }

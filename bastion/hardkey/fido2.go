@@ -143,7 +143,7 @@ func (p *Proof) attested(st statement, challenge [sha256.Size]byte, r rules, now
 
 // model asks for a listed one, as the maker certified it and not only as the authenticator says.
 func (p *Proof) model(st statement, r rules) *Rejection {
-	certified, rejection := certificateAAGUID(st.certificate)
+	certified, rejection := certificateAAGUID("attestation[0]", st.certificate)
 	if rejection != nil {
 		return rejection
 	}

@@ -194,7 +194,19 @@ func TestFIDO2Refuses(t *testing.T) {
 		"credProtect four":    {func(a *authenticator) { a.extensions = protect(4) }, Malformed, "credProtect 4"},
 		"credProtect of text": {func(a *authenticator) { a.extensions = append(bytes.Clone(credProtect3[:13]), 0x61, 'x') }, Malformed, "credProtect"},
 		"credProtect longer":  {func(a *authenticator) { a.extensions = append(bytes.Clone(credProtect3[:13]), 0x18, 3) }, Malformed, "credProtect"},
-		"no key":              {func(a *authenticator) { a.cose = []byte{} }, Malformed, "the key"},
+		"duplicate within an extension": {func(a *authenticator) {
+			a.extensions = slices.Concat([]byte{0xa2, 0x61, 'z', 0xa2, 1, 1, 1, 2}, credProtect3[1:])
+		}, Malformed, `the extension "z"`},
+		"longer number within an extension": {func(a *authenticator) {
+			a.extensions = slices.Concat([]byte{0xa2, 0x61, 'z', 0x18, 1}, credProtect3[1:])
+		}, Malformed, `the extension "z"`},
+		"indefinite length within an extension": {func(a *authenticator) {
+			a.extensions = slices.Concat([]byte{0xa2, 0x61, 'z', 0x9f, 0xff}, credProtect3[1:])
+		}, Malformed, "the extensions"},
+		"tag within an extension": {func(a *authenticator) {
+			a.extensions = slices.Concat([]byte{0xa2, 0x61, 'z', 0xc1, 1}, credProtect3[1:])
+		}, Malformed, "the extensions"},
+		"no key": {func(a *authenticator) { a.cose = []byte{} }, Malformed, "the key"},
 		"key with more": {func(a *authenticator) {
 			cose := a.coseKey(t)
 			a.cose = append(append([]byte{cose[0] + 1}, cose[1:]...), 0x23, 1)

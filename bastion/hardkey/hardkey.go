@@ -17,7 +17,7 @@ const Namespace = "mayfly-enrolment"
 const (
 	maxPublic      = 1 << 10 // bytes of "TYPE BASE64"
 	maxCertificate = 4 << 10 // bytes of DER; real ones have about 800
-	maxAttestation = 8 << 10 // bytes of what ssh-keygen wrote
+	maxAttestation = 6 << 10 // bytes of what ssh-keygen wrote, so that the policy has room for its base64
 	maxSignature   = 4 << 10 // bytes of an SSHSIG blob
 )
 

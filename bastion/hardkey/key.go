@@ -54,7 +54,7 @@ func parseKey(public, kind string) (key, *Rejection) {
 	if !known {
 		return key{}, reject(KeyType, mend, "a key of type %q cannot have evidence of kind %s; its types are %s", clip(name), kind, strings.Join(keyTypes[kind], ", ")).of("public")
 	}
-	blob, err := base64.StdEncoding.Strict().DecodeString(body)
+	blob, err := decode(body, maxPublic)
 	if err != nil {
 		return key{}, malformed("public", "not of the form TYPE BASE64: %v", err)
 	}
@@ -64,6 +64,9 @@ func parseKey(public, kind string) (key, *Rejection) {
 	}
 	if parsed.Type() != name {
 		return key{}, malformed("public", "says %s and holds a key of type %s", name, clip(parsed.Type()))
+	}
+	if name+" "+base64.StdEncoding.EncodeToString(parsed.Marshal()) != public { // as policy.toml and trust.json take it
+		return key{}, malformed("public", "not in its one form, TYPE BASE64")
 	}
 	k := key{ssh: parsed}
 	switch name {

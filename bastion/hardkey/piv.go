@@ -93,10 +93,16 @@ func answered(k key, s Shown, c Challenge) *Rejection {
 		return reject(Signature, mend, "another key answered the challenge")
 	}
 	if err := sig.Verify(Namespace, c.Signed()); err != nil {
-		return reject(Signature, mend, "the key's answer to the challenge is not good: %v", err)
+		return reject(Signature, mend, "the key's answer to the challenge is not good: %s", clip(err.Error()))
 	}
 	return nil
 }
+
+// Where the two certificates are shown.
+const (
+	slotField   = "attestation[0]"
+	deviceField = "attestation[1]"
+)
 
 // policies reads what the card says of the key and holds it against the rules.
 func (p *Proof) policies(slot, device *x509.Certificate, r rules) *Rejection {
@@ -104,23 +110,23 @@ func (p *Proof) policies(slot, device *x509.Certificate, r rules) *Rejection {
 	if !ok || !slices.Contains(slots, name) || len(slot.Subject.Names) != 1 {
 		return reject(Slot, "enrol again with bastion-agent enroll", "the slot certificate names no slot: its subject is %q", clip(slot.Subject.String()))
 	}
-	fw, rejection := firmware(slot)
+	fw, rejection := firmware(slotField, slot)
 	if rejection != nil {
 		return rejection
 	}
-	deviceFW, rejection := firmware(device)
+	deviceFW, rejection := firmware(deviceField, device)
 	if rejection != nil {
 		return rejection
 	}
-	number, rejection := serial(slot)
+	number, rejection := serial(slotField, slot)
 	if rejection != nil {
 		return rejection
 	}
-	policies, rejection := sized(slot, oidPolicies, "PIN and touch policies", 2)
+	policies, rejection := sized(slotField, slot, oidPolicies, "PIN and touch policies", 2)
 	if rejection != nil {
 		return rejection
 	}
-	form, rejection := formFactor(slot)
+	form, rejection := formFactor(slotField, slot)
 	if rejection != nil {
 		return rejection
 	}
@@ -145,7 +151,7 @@ func (p *Proof) keeps(touch byte, fw, deviceFW version, r rules) *Rejection {
 	case touch == touchCached:
 		return reject(TouchCached, anew, "one touch lets the key sign for 15 seconds (touch policy Cached), so whoever controls the computer can use it in that time")
 	case touch != touchAlways:
-		return malformed("attestation[0]", "touch policy 0x%02x, which nobody knows", touch)
+		return malformed(slotField, "touch policy 0x%02x, which nobody knows", touch)
 	case !slices.Contains(r.PINPolicies, p.PINPolicy):
 		return reject(PINPolicy, anew, "PIN policy %s does not count; %s does", p.PINPolicy, strings.Join(r.PINPolicies, ", "))
 	case r.VerifyRequired && !p.UserVerification:

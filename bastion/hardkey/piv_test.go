@@ -98,7 +98,14 @@ func TestPIVRefuses(t *testing.T) {
 		"not a key":                  {func(c *card) { c.public = "ssh-ed25519 AAAA" }, Malformed, "public: "},
 		"key without base64":         {func(c *card) { c.public = "ssh-ed25519" }, Malformed, "public: "},
 		"key with a comment":         {func(c *card) { c.public = lineOf(t, c.key) + " anna@laptop" }, Malformed, "public: not of the form"},
-		"long key":                   {func(c *card) { c.public = "ssh-ed25519 " + strings.Repeat("A", maxPublic) }, Malformed, "public: longer"},
+		"key in two lines":           {func(c *card) { c.public = lineOf(t, c.key)[:30] + "\n" + lineOf(t, c.key)[30:] }, Malformed, "public: "},
+		"key and a newline":          {func(c *card) { c.public = lineOf(t, c.key) + "\n" }, Malformed, "public: "},
+		"key with loose padding": {func(c *card) {
+			line := lineOf(t, c.key) // ends in "x=", of which two bits are of no use
+			c.public = line[:len(line)-2] + string(line[len(line)-2]+1) + "="
+		}, Malformed, "public: not of the form"},
+		"certificate with loose padding": {func(c *card) { c.shown = func(s *Shown) { s.Attestation[0] = "AB==" } }, Malformed, "attestation[0]: not base64"},
+		"long key":                       {func(c *card) { c.public = "ssh-ed25519 " + strings.Repeat("A", maxPublic) }, Malformed, "public: longer"},
 		"key of another type": {func(c *card) {
 			c.public = strings.Replace(lineOf(t, c.key), "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", 1)
 		}, Malformed, "public: says ecdsa-sha2-nistp384"},
@@ -108,9 +115,10 @@ func TestPIVRefuses(t *testing.T) {
 		"no challenge":       {func(c *card) { c.shown = func(s *Shown) { s.Challenge = "" } }, ChallengeDiffers, "cannot be read"},
 		"challenge and more": {func(c *card) { c.shown = func(s *Shown) { s.Challenge += "\n" } }, ChallengeDiffers, "cannot be read"},
 
-		"unknown root":         {func(c *card) { c.applet = "" }, Chain, `it names "Test root, software"`},
-		"another applet's":     {func(c *card) { c.applet = KindFIDO2 }, OtherApplet, `"testcard", which does not certify`},
-		"test root in earnest": {func(c *card) { c.rules.Test = false }, TestIssuer, "software"},
+		"a device's key of P-224": {func(c *card) { c.deviceKey = newECDSA(t, elliptic.P224()) }, Chain, "not made by the card"},
+		"unknown root":            {func(c *card) { c.applet = "" }, Chain, `it names "Test root, software"`},
+		"another applet's":        {func(c *card) { c.applet = KindFIDO2 }, OtherApplet, `"testcard", which does not certify`},
+		"test root in earnest":    {func(c *card) { c.rules.Test = false }, TestIssuer, "software"},
 		"root of the name alone": {func(c *card) {
 			c.shown = func(s *Shown) {
 				forged := issue(t, c.root, nil, other.Public(), other)
@@ -179,13 +187,14 @@ func TestPIVRefuses(t *testing.T) {
 			c.key, c.public, c.answer = newECDSA(t, elliptic.P384()), lineOf(t, k), answerOf(t, k, c.challenge)
 		}, KeyDiffers, "another key"},
 
-		"no answer":                   {func(c *card) { c.shown = func(s *Shown) { s.Signature = "" } }, Malformed, "signature: empty"},
-		"answer that is none":         {func(c *card) { c.answer = "AAAA" }, Malformed, "signature: "},
-		"long answer":                 {func(c *card) { c.answer = strings.Repeat("A", 8<<10) }, Malformed, "signature: longer"},
-		"another key's answer":        {func(c *card) { c.answer = answerOf(t, other, c.challenge) }, Signature, "another key answered"},
-		"answer to another challenge": {func(c *card) { c.answer = answerOf(t, c.key, NewChallenge("lab", "anna", [NonceBytes]byte{9}, now)) }, Signature, "not good"},
-		"answer without the newline":  {func(c *card) { c.answer = signatureOf(t, c.key, Namespace, []byte(c.challenge.String())) }, Signature, "not good"},
-		"answer for another purpose":  {func(c *card) { c.answer = signatureOf(t, c.key, "git", c.challenge.Signed()) }, Signature, "namespace"},
+		"no answer":                     {func(c *card) { c.shown = func(s *Shown) { s.Signature = "" } }, Malformed, "signature: empty"},
+		"answer that is none":           {func(c *card) { c.answer = "AAAA" }, Malformed, "signature: "},
+		"long answer":                   {func(c *card) { c.answer = strings.Repeat("A", 8<<10) }, Malformed, "signature: longer"},
+		"another key's answer":          {func(c *card) { c.answer = answerOf(t, other, c.challenge) }, Signature, "another key answered"},
+		"answer to another challenge":   {func(c *card) { c.answer = answerOf(t, c.key, NewChallenge("lab", "anna", [NonceBytes]byte{9}, now)) }, Signature, "not good"},
+		"answer in another's namespace": {func(c *card) { c.answer = signatureOf(t, c.key, strings.Repeat("x", 1500), c.challenge.Signed()) }, Signature, "not good"},
+		"answer without the newline":    {func(c *card) { c.answer = signatureOf(t, c.key, Namespace, []byte(c.challenge.String())) }, Signature, "not good"},
+		"answer for another purpose":    {func(c *card) { c.answer = signatureOf(t, c.key, "git", c.challenge.Signed()) }, Signature, "namespace"},
 
 		"slot's name and more":     {func(c *card) { c.slot.Subject.CommonName += "x" }, Slot, "names no slot"},
 		"slot's name in capitals":  {func(c *card) { c.slot.Subject.CommonName = slotName + "9A" }, Slot, "names no slot"},
@@ -217,23 +226,25 @@ func TestPIVRefuses(t *testing.T) {
 		"serial on both":    {func(c *card) { c.rules.SerialsDeny, c.rules.SerialsAllow = []uint32{30041834}, []uint32{30041834} }, SerialDenied, "30041834"},
 		"serial not listed": {func(c *card) { c.rules.SerialsAllow = []uint32{1} }, SerialNotListed, "30041834"},
 
-		"no firmware":          {func(c *card) { set(c.slot, oidFirmware) }, ExtensionMissing, "firmware (extension 1.3.6.1.4.1.41482.3.3)"},
-		"no device's firmware": {func(c *card) { set(c.device, oidFirmware) }, ExtensionMissing, "\"Test card, software\" does not tell the firmware"},
-		"no serial":            {func(c *card) { set(c.slot, oidSerial) }, ExtensionMissing, "serial number"},
-		"no policies":          {func(c *card) { set(c.slot, oidPolicies) }, ExtensionMissing, "PIN and touch policies"},
-		"no form factor":       {func(c *card) { set(c.slot, oidFormFactor) }, ExtensionMissing, "form factor"},
-		"short firmware":       {func(c *card) { set(c.slot, oidFirmware, 5, 7) }, Malformed, "has 2 bytes, not 3"},
-		"wrapped firmware":     {func(c *card) { set(c.slot, oidFirmware, 4, 3, 5, 7, 4) }, Malformed, "has 5 bytes, not 3"},
-		"long device firmware": {func(c *card) { set(c.device, oidFirmware, 5, 7, 4, 0) }, Malformed, "has 4 bytes, not 3"},
-		"long policies":        {func(c *card) { set(c.slot, oidPolicies, 2, 2, 2) }, Malformed, "has 3 bytes, not 2"},
-		"long form factor":     {func(c *card) { set(c.slot, oidFormFactor, 3, 3) }, Malformed, "has 2 bytes, not 1"},
-		"serial of no INTEGER": {func(c *card) { set(c.slot, oidSerial, 4, 4, 1, 2, 3, 4) }, Malformed, "serial number"},
-		"serial raw":           {func(c *card) { set(c.slot, oidSerial, 1, 2, 3, 4) }, Malformed, "serial number"},
-		"serial zero":          {func(c *card) { set(c.slot, oidSerial, 2, 1, 0) }, Malformed, "serial number"},
-		"serial below zero":    {func(c *card) { set(c.slot, oidSerial, 2, 1, 0xff) }, Malformed, "serial number"},
-		"serial too great":     {func(c *card) { set(c.slot, oidSerial, 2, 5, 1, 0, 0, 0, 0) }, Malformed, "serial number"},
-		"serial not minimal":   {func(c *card) { set(c.slot, oidSerial, 2, 2, 0, 7) }, Malformed, "serial number"},
-		"serial and more":      {func(c *card) { set(c.slot, oidSerial, 2, 1, 7, 0) }, Malformed, "serial number"},
+		"no firmware":                {func(c *card) { set(c.slot, oidFirmware) }, ExtensionMissing, "firmware (extension 1.3.6.1.4.1.41482.3.3)"},
+		"no device's firmware":       {func(c *card) { set(c.device, oidFirmware) }, ExtensionMissing, "\"Test card, software\" does not tell the firmware"},
+		"device's firmware too long": {func(c *card) { set(c.device, oidFirmware, 5, 7, 4, 0) }, Malformed, "attestation[1]: the certificate's firmware"},
+		"slot's firmware too long":   {func(c *card) { set(c.slot, oidFirmware, 5, 7, 4, 0) }, Malformed, "attestation[0]: the certificate's firmware"},
+		"no serial":                  {func(c *card) { set(c.slot, oidSerial) }, ExtensionMissing, "serial number"},
+		"no policies":                {func(c *card) { set(c.slot, oidPolicies) }, ExtensionMissing, "PIN and touch policies"},
+		"no form factor":             {func(c *card) { set(c.slot, oidFormFactor) }, ExtensionMissing, "form factor"},
+		"short firmware":             {func(c *card) { set(c.slot, oidFirmware, 5, 7) }, Malformed, "has 2 bytes, not 3"},
+		"wrapped firmware":           {func(c *card) { set(c.slot, oidFirmware, 4, 3, 5, 7, 4) }, Malformed, "has 5 bytes, not 3"},
+		"long device firmware":       {func(c *card) { set(c.device, oidFirmware, 5, 7, 4, 0) }, Malformed, "has 4 bytes, not 3"},
+		"long policies":              {func(c *card) { set(c.slot, oidPolicies, 2, 2, 2) }, Malformed, "has 3 bytes, not 2"},
+		"long form factor":           {func(c *card) { set(c.slot, oidFormFactor, 3, 3) }, Malformed, "has 2 bytes, not 1"},
+		"serial of no INTEGER":       {func(c *card) { set(c.slot, oidSerial, 4, 4, 1, 2, 3, 4) }, Malformed, "attestation[0]: the certificate's serial number"},
+		"serial raw":                 {func(c *card) { set(c.slot, oidSerial, 1, 2, 3, 4) }, Malformed, "serial number"},
+		"serial zero":                {func(c *card) { set(c.slot, oidSerial, 2, 1, 0) }, Malformed, "serial number"},
+		"serial below zero":          {func(c *card) { set(c.slot, oidSerial, 2, 1, 0xff) }, Malformed, "serial number"},
+		"serial too great":           {func(c *card) { set(c.slot, oidSerial, 2, 5, 1, 0, 0, 0, 0) }, Malformed, "serial number"},
+		"serial not minimal":         {func(c *card) { set(c.slot, oidSerial, 2, 2, 0, 7) }, Malformed, "serial number"},
+		"serial and more":            {func(c *card) { set(c.slot, oidSerial, 2, 1, 7, 0) }, Malformed, "serial number"},
 
 		"rules that cannot be read": {func(c *card) { c.rules.MinFirmware = "5.7" }, BadRules, "min_firmware"},
 	} {

@@ -39,8 +39,8 @@ func (t *Trust) Prove(p Person, i int) (hardkey.Proof, *hardkey.Rejection) {
 	return hardkey.Verify(t.Fleet, p.Name, p.Keys[i], shown, t.Rules(), made)
 }
 
-// cardShared is the reason that package policies has as well.
-const cardShared = "key_card_shared"
+// CardShared is the reason that package policies has as well.
+const CardShared = "key_card_shared"
 
 // cards are the PIV cards that were met, by serial number, and whose they are.
 type cards map[uint32]string
@@ -76,7 +76,7 @@ func (t *Trust) checkEvidence(p Person, role string, met cards) error {
 			return fmt.Errorf("%s: %s: its evidence is of software, and test is false", where, hardkey.TestIssuer)
 		}
 		if owner, ok := met[proof.Serial]; ok && proof.Serial != 0 && owner != role+" "+p.Name {
-			return fmt.Errorf("%s: %s: the card with serial number %d is also %s's", where, cardShared, proof.Serial, owner)
+			return fmt.Errorf("%s: %s: the card with serial number %d is also %s's", where, CardShared, proof.Serial, owner)
 		}
 		met[proof.Serial] = role + " " + p.Name
 	}
