@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+	sshagent "golang.org/x/crypto/ssh/agent"
 
 	"mayfly/internal/hint"
 )
@@ -679,5 +682,31 @@ func TestGivenUp(t *testing.T) {
 			}
 			card.set(func() { card.until = time.Time{} })
 		}
+	})
+}
+
+// TestMuteChain: a chained agent that takes a question and answers nothing is left out, after a time, and keeps no other waiting.
+func TestMuteChain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, _, _, _ := inBubble(t)
+		c := &client{agent: a}
+		for range 3 {
+			near, far := net.Pipe()
+			c.chain = append(c.chain, &chained{conn: near, agent: sshagent.NewClient(near)})
+			if len(c.chain) == 2 {
+				go sshagent.ServeAgent(sshagent.NewKeyring(), far)
+				if err := c.chain[1].agent.Add(sshagent.AddedKey{PrivateKey: mustKey(t)}); err != nil {
+					t.Fatal(err)
+				}
+				continue
+			}
+			go io.Copy(io.Discard, far)
+		}
+		began := time.Now()
+		all := c.chained(t.Context())
+		if took := time.Since(began); len(all[0]) != 0 || len(all[1]) != 1 || len(all[2]) != 0 || took != chainWait {
+			t.Errorf("got %v after %v", all, took)
+		}
+		c.chain[1].close()
 	})
 }

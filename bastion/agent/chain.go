@@ -57,6 +57,8 @@ func (c *chained) close() {
 
 // list returns the agent's keys.
 func (c *chained) list(ctx context.Context, binds bindings) (keys []*sshagent.Key, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, chainWait, errChainTime)
+	defer cancel()
 	err = c.with(ctx, binds, func(a sshagent.ExtendedAgent) (err error) {
 		keys, err = a.List()
 		return err

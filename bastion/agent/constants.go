@@ -59,6 +59,7 @@ const (
 	messageTime  = 30 * time.Second // from a message's first byte to its last
 	writeTime    = 10 * time.Second
 	dialTime     = 2 * time.Second  // to a chained agent
+	chainWait    = 8 * time.Second  // for its keys: longer than it waits for its own cards
 	touchWindow  = 15 * time.Second // for which a card waits by itself, also when nobody wants its signature any more
 	busyTime     = touchWindow + 2*time.Second
 	busyFirst    = 50 * time.Millisecond // between tries to open a busy card; doubles

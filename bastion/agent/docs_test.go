@@ -64,7 +64,7 @@ func TestNumbersAreDocumented(t *testing.T) {
 	}
 	if maxMessage != 256<<10 || maxConnections != 64 || messageTime.Seconds() != 30 || maxBinds != 16 || minSessionID != 20 || maxSessionID != 64 ||
 		maxShown != 60 || DefaultPINTime.Minutes() != 2 || maxPINPrompts != 3 || DefaultTouchTime.Seconds() != 30 || touchGrace.Milliseconds() != 250 ||
-		refusalsEach.Seconds() != 3 || maxCards != 16 || maxKeys != 32 || maxWaiting != 8 || busyTime.Seconds() != 17 || touchWindow.Seconds() != 15 || rememberFor.Seconds() != 5 || listWait.Seconds() != 5 || maxChainedKeys != 128 {
+		refusalsEach.Seconds() != 3 || maxCards != 16 || maxKeys != 32 || maxWaiting != 8 || busyTime.Seconds() != 17 || touchWindow.Seconds() != 15 || rememberFor.Seconds() != 5 || listWait.Seconds() != 5 || chainWait.Seconds() != 8 || maxChainedKeys != 128 {
 		t.Error("a bound changed: docs/formats/agent.md names it")
 	}
 	for _, part := range []string{"256 KiB", "64 connections", "16 bindings", "20 to 64 bytes", "60 characters", "2 minutes", "quarter of a second", "128 of each"} {

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"runtime/debug"
 	"strings"
+	"sync"
 
 	"golang.org/x/crypto/ssh"
+	sshagent "golang.org/x/crypto/ssh/agent"
 
 	"mayfly/internal/hint"
 )
@@ -125,12 +127,7 @@ func (c *client) list(ctx context.Context, body []byte) ([]byte, *Refusal) {
 	for _, k := range own {
 		add(k.Public.Marshal(), comment(k))
 	}
-	for _, chain := range c.chain {
-		others, err := chain.list(ctx, c.binds)
-		if err != nil {
-			c.agent.log.Warn("chained agent left out", "socket", chain.socket, "error", err)
-			continue
-		}
+	for _, others := range c.chained(ctx) {
 		for _, k := range others {
 			if len(keys)+len(k.Blob)+len(k.Comment) < maxMessage/2 {
 				add(k.Blob, k.Comment)
@@ -225,12 +222,30 @@ func (c *client) find(ctx context.Context, blob []byte) (placed, bool, *Refusal)
 
 // chainWith is the chained agent that lists a key.
 func (c *client) chainWith(ctx context.Context, blob []byte) (*chained, bool) {
-	for _, chain := range c.chain {
-		if keys, err := chain.list(ctx, c.binds); err == nil && has(keys, blob) {
-			return chain, true
+	for i, keys := range c.chained(ctx) {
+		if has(keys, blob) {
+			return c.chain[i], true
 		}
 	}
 	return nil, false
+}
+
+// chained are the keys of each chained agent, asked all at once. One that does not answer has none.
+func (c *client) chained(ctx context.Context) [][]*sshagent.Key {
+	all := make([][]*sshagent.Key, len(c.chain))
+	var asking sync.WaitGroup
+	for i, chain := range c.chain {
+		asking.Go(func() {
+			keys, err := chain.list(ctx, c.binds)
+			if err != nil {
+				c.agent.log.Warn("chained agent left out", "socket", chain.socket, "error", err)
+				return
+			}
+			all[i] = keys
+		})
+	}
+	asking.Wait()
+	return all
 }
 
 // passOn asks the chained agent that lists the key.

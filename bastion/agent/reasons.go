@@ -74,6 +74,7 @@ var (
 	errPINTries       = errors.New("the PIN was wrong too often")
 	errTouchTime      = errors.New("nobody touched the key in time")
 	errCardTime       = errors.New("the card did not answer in time")
+	errChainTime      = errors.New("it does not answer")
 	errClientGone     = errors.New("the client went away")
 	errStopped        = errors.New("the agent ends")
 )

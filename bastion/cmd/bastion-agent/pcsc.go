@@ -120,34 +120,12 @@ func establish() (C.SCARDCONTEXT, error) {
 	return c, nil
 }
 
-// listing holds one token: of calls that a daemon does not answer there is one, and not one for each question.
-var listing = make(chan struct{}, 1)
+// listing is the patience with a daemon that has stopped.
+var listing = card.NewPatience(limitList)
 
-// Readers asks PC/SC alone, and no card. libpcsclite waits for ever for a daemon that has stopped, and this does not.
+// Readers asks PC/SC alone, and no card.
 func (pcsc) Readers(ctx context.Context) ([]card.Reader, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, limitList, card.NewError(card.TooLong, "pcscd does not answer"))
-	defer cancel()
-	select {
-	case listing <- struct{}{}:
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	type result struct {
-		readers []card.Reader
-		err     error
-	}
-	answer := make(chan result, 1)
-	go func() {
-		defer func() { <-listing }()
-		readers, err := listReaders()
-		answer <- result{readers, err}
-	}()
-	select {
-	case r := <-answer:
-		return r.readers, r.err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
+	return listing.Readers(ctx, listReaders)
 }
 
 func listReaders() ([]card.Reader, error) {
