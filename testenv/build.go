@@ -51,6 +51,9 @@ func (e *environment) build(ctx context.Context, talk io.Writer) error {
 	if err := os.MkdirAll(e.path("bin"), 0o755); err != nil {
 		return fmt.Errorf("making the programs' directory: %w", err)
 	}
+	if err := e.bringModules(ctx); err != nil {
+		return err
+	}
 	for name, pkg := range programs {
 		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-o", e.bin(name), pkg)
 		cmd.Dir = e.module
@@ -60,6 +63,20 @@ func (e *environment) build(ctx context.Context, talk io.Writer) error {
 		}
 	}
 	fmt.Fprintf(talk, "testenv: built the programs in %s\n", took(began))
+	return nil
+}
+
+// imageOnly are the packages that the image has beside programs: `fleetctl image build` builds them, and fetches nothing.
+const imageOnly = "./rebuild/cmd/..."
+
+// bringModules has Go fetch, as the user's settings say, the modules of programs that are in the image only.
+func (e *environment) bringModules(ctx context.Context) error {
+	cmd := exec.CommandContext(ctx, "go", "list", "-deps", imageOnly)
+	cmd.Dir = e.module
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+	if _, err := outputOf(cmd, nil); err != nil {
+		return fmt.Errorf("fetching the modules of the image's programs: %w", err)
+	}
 	return nil
 }
 
