@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"crypto/rand"
 	"log/slog"
 	"os"
 	"sync"
@@ -33,6 +34,7 @@ type Agent struct {
 	pins     *pinAsker
 	displays []Display
 	uid      int // whose programs are served
+	id       [agentID]byte
 
 	done sync.WaitGroup // of notices
 
@@ -48,7 +50,7 @@ func New(config Config) *Agent {
 	if config.TouchTime <= 0 {
 		config.TouchTime = DefaultTouchTime
 	}
-	return &Agent{
+	a := &Agent{
 		config:   config,
 		log:      config.Log,
 		rules:    rules{requireBinding: config.RequireBinding, refuseForwarded: config.RefuseForwarded, allowUnknownData: config.AllowUnknownData},
@@ -58,6 +60,8 @@ func New(config Config) *Agent {
 		displays: config.Displays,
 		uid:      os.Getuid(),
 	}
+	rand.Read(a.id[:]) // never fails
+	return a
 }
 
 // tell shows the person a refusal, of many at once the first: programs only say that the agent refused.

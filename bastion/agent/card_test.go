@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -709,4 +710,46 @@ func TestMuteChain(t *testing.T) {
 		}
 		c.chain[1].close()
 	})
+}
+
+// TestChainRound: agents that chain each other list all their keys, each once, with a connection each, and end there.
+func TestChainRound(t *testing.T) {
+	dir := socketDir(t)
+	var sockets []string
+	for i := range 3 {
+		sockets = append(sockets, filepath.Join(dir, fmt.Sprint(i)))
+	}
+	cards := &fakeCards{}
+	last := cards.plug(t, 2)
+	for i := range sockets {
+		own := &fakeCards{}
+		if i == len(sockets)-1 {
+			own = cards
+		} else {
+			own.plug(t, uint32(i))
+		}
+		serveOn(t, New(Config{Cards: own, Log: discard(), Chain: []string{sockets[(i+1)%len(sockets)]}}), sockets[i])
+	}
+	f := &fixture{t: t, socket: sockets[0]}
+	a, _ := f.client()
+	if keys, err := a.List(); err != nil || len(keys) != len(sockets) {
+		t.Errorf("got %v, %v, want %d keys", keys, err, len(sockets))
+	}
+	if last.opened != 1 {
+		t.Errorf("the last agent read its card %d times", last.opened)
+	}
+	if _, err := a.Sign(last.public(), fileData("git")); err != nil {
+		t.Error(err)
+	}
+	if _, err := a.Sign(newSigner(t).PublicKey(), fileData("git")); err == nil {
+		t.Error("signed by a key that nobody has")
+	}
+	if reason, _ := why(t, a); reason != ReasonUnknownKey {
+		t.Errorf("got %s, want %s", reason, ReasonUnknownKey)
+	}
+	for _, via := range [][]byte{nil, make([]byte, agentID-1), make([]byte, (maxChainLength+1)*agentID)} {
+		if _, err := a.Extension(extensionChain, via); err == nil {
+			t.Errorf("took %d bytes of agents", len(via))
+		}
+	}
 }

@@ -12,6 +12,7 @@ import (
 // chained is one client's connection to another agent, opened when it is needed first. One goroutine uses it.
 type chained struct {
 	socket string
+	via    []byte  // agents that the requests come through, this one last
 	binds  []*Bind // told to it already
 	conn   net.Conn
 	agent  sshagent.ExtendedAgent
@@ -19,6 +20,7 @@ type chained struct {
 
 // with runs f on the connection; a client that goes away, and an error, close it, since what it would say next answers nothing that anybody asked.
 func (c *chained) with(ctx context.Context, binds bindings, f func(sshagent.ExtendedAgent) error) error {
+	fresh := false
 	if c.conn == nil {
 		dialer := net.Dialer{Timeout: dialTime}
 		conn, err := dialer.DialContext(ctx, "unix", c.socket)
@@ -26,8 +28,12 @@ func (c *chained) with(ctx context.Context, binds bindings, f func(sshagent.Exte
 			return err
 		}
 		c.conn, c.agent, c.binds = conn, sshagent.NewClient(conn), nil
+		fresh = true
 	}
 	stop := context.AfterFunc(ctx, func() { c.conn.Close() })
+	if fresh && len(c.via) > 0 {
+		_, _ = c.agent.Extension(extensionChain, c.via) // agents of others do not know it
+	}
 	c.bind(binds)
 	err := f(c.agent)
 	if !stop() {

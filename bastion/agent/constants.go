@@ -36,6 +36,15 @@ const (
 // extensionWhy is our own: it asks why this connection's last request was refused. docs/formats/agent.md.
 const extensionWhy = "why@mayfly"
 
+// extensionChain is our own, from agent to agent: through which agents, by identifier, a connection comes, so that no two chain each other without end.
+const extensionChain = "chain@mayfly"
+
+// agentID is an agent's identifier there, and maxChainLength how many agents a connection may come through.
+const (
+	agentID        = 16 // bytes
+	maxChainLength = 8
+)
+
 // Implementation constants: bounds of what clients can make us hold.
 const (
 	maxMessage     = 256 << 10 // OpenSSH's own bound

@@ -1,10 +1,12 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 
@@ -157,6 +159,9 @@ func (c *client) extension(body []byte) ([]byte, *Refusal) {
 	if r.err != nil {
 		return nil, refuse(ReasonMalformed, "%w", r.err)
 	}
+	if string(name) == extensionChain {
+		return c.comesThrough(r.data)
+	}
 	if string(name) != extensionBind {
 		return nil, refuse(ReasonUnsupported, "extension %s", shown(string(name)))
 	}
@@ -168,6 +173,27 @@ func (c *client) extension(body []byte) ([]byte, *Refusal) {
 		return nil, refusal
 	}
 	c.agent.log.Debug("bound", "host", c.agent.hosts.resolve(b.HostKey).String(), "forwarded", b.Forwarded, "client", c.who.String())
+	return []byte{msgSuccess}, nil
+}
+
+// comesThrough takes the agents that this connection comes through. One that has come through this agent already, or through too many, sees this agent's
+// own keys alone.
+func (c *client) comesThrough(via []byte) ([]byte, *Refusal) {
+	if len(via) == 0 || len(via)%agentID != 0 || len(via) > maxChainLength*agentID {
+		return nil, refuse(ReasonMalformed, "%s: %d bytes, want up to %d identifiers of %d", extensionChain, len(via), maxChainLength, agentID)
+	}
+	round := len(via) == maxChainLength*agentID
+	for id := range slices.Chunk(via, agentID) {
+		round = round || bytes.Equal(id, c.agent.id[:])
+	}
+	for _, chain := range c.chain {
+		chain.close()
+		chain.via = append(bytes.Clone(via), c.agent.id[:]...)
+	}
+	if round {
+		c.agent.log.Debug("chained agents are left out: the connection comes through this agent, or through too many", "client", c.who.String())
+		c.chain = nil
+	}
 	return []byte{msgSuccess}, nil
 }
 

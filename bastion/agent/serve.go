@@ -91,7 +91,7 @@ func (a *Agent) client(ctx context.Context, conn *net.UnixConn, who peer) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	c := &client{agent: a, who: who}
 	for _, socket := range a.config.Chain {
-		c.chain = append(c.chain, &chained{socket: socket})
+		c.chain = append(c.chain, &chained{socket: socket, via: a.id[:]})
 	}
 	messages := make(chan []byte, maxQueued)
 	var reading sync.WaitGroup
