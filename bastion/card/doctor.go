@@ -61,14 +61,18 @@ type doctor struct {
 	machine  Machine
 	reach    Reach
 	floor    Version
+	found    func(Finding)
 	findings []Finding
+	foreign  []error // why cards are none with PIV
 }
 
 func (d *doctor) note(check string, h Health, mend, format string, args ...any) {
 	if h == Healthy {
 		mend = ""
 	}
-	d.findings = append(d.findings, Finding{Check: check, Health: h, What: fmt.Sprintf(format, args...), Hint: mend})
+	f := Finding{Check: check, Health: h, What: fmt.Sprintf(format, args...), Hint: mend}
+	d.findings = append(d.findings, f)
+	d.found(f)
 }
 
 func (d *doctor) ok(check, format string, args ...any) { d.note(check, Healthy, "", format, args...) }
@@ -76,9 +80,10 @@ func (d *doctor) ok(check, format string, args ...any) { d.note(check, Healthy, 
 // fail notes an error with its own hint.
 func (d *doctor) fail(check string, err error) { d.note(check, Fails, hint.Of(err), "%v", err) }
 
-// Doctor finds why a card does not answer, or answers less than a fleet asks. It changes nothing and tries no PIN.
-func Doctor(ctx context.Context, reach Reach, machine Machine, floor Version, now time.Time) Diagnosis {
-	d := &doctor{machine: machine, reach: reach, floor: floor}
+// Doctor finds why a card does not answer, or answers less than a fleet asks, and shows each finding as soon as there is one: what comes
+// after it may take its time. It changes nothing and tries no PIN. It ends early when ctx does.
+func Doctor(ctx context.Context, reach Reach, machine Machine, floor Version, now time.Time, found func(Finding)) Diagnosis {
+	d := &doctor{machine: machine, reach: reach, floor: floor, found: found}
 	if readers, ok := d.service(ctx); ok {
 		d.readers(ctx, readers)
 	}
@@ -156,9 +161,11 @@ func (d *doctor) readers(ctx context.Context, readers []Reader) {
 		return
 	}
 	found, opened := false, false
-	others := len(d.findings)
 	for _, r := range readers {
 		switch {
+		case ctx.Err() != nil:
+			d.note("card", Fails, "run it again, and let it end", "%s: not looked at: %v", r.Name, ctx.Err())
+			continue
 		case !r.Present:
 			d.ok("reader", "%s: no card", r.Name) // whether there is one at all is said below
 			continue
@@ -170,12 +177,10 @@ func (d *doctor) readers(ctx context.Context, readers []Reader) {
 		}
 		found = true
 	}
-	for i := others; opened && i < len(d.findings); i++ { // a card for something else may be in another reader
-		if f := &d.findings[i]; f.Check == "piv" {
-			f.Health = Warn
-		}
+	for _, err := range d.foreign { // beside a card that is meant there may be one for something else
+		d.note("piv", map[bool]Health{true: Warn, false: Fails}[opened], hint.Of(err), "%v", err)
 	}
-	if !found {
+	if !found && ctx.Err() == nil {
 		d.note("card", Fails, "put a card in", "there is no card in any reader")
 	}
 }
@@ -200,8 +205,10 @@ func (d *doctor) card(ctx context.Context, r Reader) bool {
 	} else {
 		d.ok("firmware", "%s", fw)
 	}
-	guarded := d.keys(t, serial)
-	if err := t.Close(); err != nil {
+	guarded, answers := d.keys(t, serial)
+	if err := t.Close(); !answers {
+		return true // it has been said
+	} else if err != nil {
 		d.fail("card", err)
 		return true
 	}
@@ -218,7 +225,7 @@ func (d *doctor) closed(r Reader, err error) {
 	switch FaultOf(err) {
 	case Busy:
 	case NoPIV:
-		d.fail("piv", err)
+		d.foreign = append(d.foreign, err)
 		return
 	default:
 		d.fail("card", err)
@@ -271,8 +278,8 @@ func (d *doctor) secrets(s Secrets, serial uint32, guarded []Slot) {
 	}
 }
 
-// keys looks at those that a fleet could take, and returns the slots of all that the PIN guards.
-func (d *doctor) keys(t Token, serial uint32) (guarded []Slot) {
+// keys looks at those that a fleet could take, and returns the slots of all that the PIN guards, and whether the card answers on.
+func (d *doctor) keys(t Token, serial uint32) (guarded []Slot, answers bool) {
 	good := 0
 	for _, slot := range all() {
 		info, err := read(t, slot)
@@ -281,7 +288,7 @@ func (d *doctor) keys(t Token, serial uint32) (guarded []Slot) {
 			continue
 		case err != nil && !stays(err):
 			d.fail("key", err)
-			return guarded
+			return guarded, false
 		case (err == nil || FaultOf(err) == Garbage) && info.takesPIN():
 			guarded = append(guarded, slot)
 		}
@@ -306,7 +313,7 @@ func (d *doctor) keys(t Token, serial uint32) (guarded []Slot) {
 	if good == 0 {
 		d.note("key", Fails, mends[NoKey], "card %d has no key that a fleet would take", serial)
 	}
-	return guarded
+	return guarded, true
 }
 
 // fault is what a fleet has against a key, or "".

@@ -31,7 +31,7 @@ func ready(t testing.TB) *fake {
 func TestDoctorHealthy(t *testing.T) {
 	f := ready(t)
 	f.calls = nil
-	d := Doctor(t.Context(), f, healthy(), floor, now)
+	d := Doctor(t.Context(), f, healthy(), floor, now, func(Finding) {})
 	if d.Failures != 0 || d.Warnings != 0 || len(d.Findings) < 9 {
 		t.Errorf("got %+v", d)
 	}
@@ -109,7 +109,7 @@ func TestDoctorFinds(t *testing.T) {
 	} {
 		f, m := ready(t), healthy()
 		tt.prepare(f, &m)
-		d := Doctor(t.Context(), f, m, floor, now)
+		d := Doctor(t.Context(), f, m, floor, now, func(Finding) {})
 		if !slices.ContainsFunc(d.Findings, func(f Finding) bool {
 			return f.Check == tt.check && f.Health == tt.health && strings.Contains(f.What, tt.want) && strings.Contains(f.Hint, tt.mend)
 		}) {
@@ -136,7 +136,7 @@ func TestDoctorUnreachable(t *testing.T) {
 		for _, system := range []string{"linux", "darwin"} {
 			m := healthy()
 			m.System = system
-			d := Doctor(t.Context(), unreachable{newFake(t), f}, m, floor, now)
+			d := Doctor(t.Context(), unreachable{newFake(t), f}, m, floor, now, func(Finding) {})
 			last := d.Findings[len(d.Findings)-1]
 			if d.Failures != 1 || last.Check != check || last.Health != Fails || last.Hint == "" {
 				t.Errorf("%s on %s: got %+v", f, system, d.Findings)
@@ -145,12 +145,41 @@ func TestDoctorUnreachable(t *testing.T) {
 	}
 }
 
+// What is found is shown at once, and in the order of the report; where the card stops to answer, nothing else is asked of it.
+func TestDoctorShowsWhatItHas(t *testing.T) {
+	f := ready(t)
+	var shown []Finding
+	f.fail = func(call string) error {
+		if call == "info 82" {
+			if len(shown) < 6 || shown[len(shown)-1].Check != "key" {
+				t.Errorf("before the card hangs: shown is %+v", shown)
+			}
+			return fault(TooLong, errors.New("no end"))
+		}
+		return nil
+	}
+	d := Doctor(t.Context(), f, healthy(), floor, now, func(f Finding) { shown = append(shown, f) })
+	if !slices.Equal(shown, d.Findings) || d.Failures != 1 || shown[len(shown)-1].What != "no end" || shown[len(shown)-1].Hint == "" {
+		t.Errorf("shown %+v\nreport %+v", shown, d.Findings)
+	}
+	if f.calls[len(f.calls)-1] != "info 82" || f.open {
+		t.Errorf("it went on: %q", f.calls)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	f.calls = nil
+	d = Doctor(ctx, f, healthy(), floor, now, func(Finding) {})
+	if len(f.calls) > 0 || d.Failures != 1 || !strings.Contains(d.Findings[len(d.Findings)-1].What, "not looked at: context canceled") {
+		t.Errorf("ended before: got %+v, calls %q", d.Findings, f.calls)
+	}
+}
+
 // A card for something else beside a good one is no failure.
 func TestDoctorOtherCard(t *testing.T) {
 	two := &pair{ready(t), newFake(t)}
 	two.states = append(two.states, Reader{Name: "Reader 1", Present: true})
 	two.second.fail = failing(NoPIV)
-	d := Doctor(t.Context(), two, healthy(), floor, now)
+	d := Doctor(t.Context(), two, healthy(), floor, now, func(Finding) {})
 	if d.Failures != 0 || d.Warnings != 1 {
 		t.Errorf("got %+v", d.Findings)
 	}
@@ -160,7 +189,7 @@ func TestDoctorNotInstalled(t *testing.T) {
 	m := healthy()
 	m.Service = func() (string, bool) { return "", false }
 	m.Socket = func(context.Context) (string, error) { return "/run/pcscd/pcscd.comm", ErrNoSocket }
-	d := Doctor(t.Context(), unreachable{newFake(t), NoService}, m, floor, now)
+	d := Doctor(t.Context(), unreachable{newFake(t), NoService}, m, floor, now, func(Finding) {})
 	if f := d.Findings[1]; f.Check != "pcscd" || f.Health != Fails || f.What != "pcscd is not installed" || f.Hint != "apt-get install pcscd libccid" {
 		t.Errorf("got %+v", d.Findings)
 	}

@@ -471,7 +471,7 @@ func (s *setup) interrupted(err error) error {
 		mend += "; "
 	}
 	if what := exposed(s.guarded, s.factory.pin, s.factory.puk); what != "" {
-		return hint.New(err, "%s%s, until it is done: run the same again at once, and it goes on from here", mend, what)
+		return hint.New(fmt.Errorf("%w; and until the setup is done %s", err, what), "%srun the same again at once, and it goes on from here", mend)
 	}
 	return hint.New(err, "%sno key on the card can be used with a PIN that others know: run the same again, and it goes on from here", mend)
 }

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
-	"text/tabwriter"
 	"time"
 
 	"mayfly/bastion/card"
@@ -55,11 +54,18 @@ func doctor(ctx context.Context, c *command.Call) error {
 	if err != nil {
 		return command.Usagef("--min-firmware: %v", err)
 	}
-	d := card.Doctor(ctx, reach(), machine(), least, time.Now())
+	show := func(f card.Finding) { printFinding(c.Stdout, f) }
+	if *output == "json" {
+		show = func(card.Finding) {}
+	}
+	d := card.Doctor(ctx, reach(), machine(), least, time.Now(), show)
 	if *output == "json" {
 		err = encode(c.Stdout, d)
 	} else {
-		err = printDiagnosis(c.Stdout, d)
+		_, err = fmt.Fprintf(c.Stdout, findingForm, "", "", fmt.Sprintf("failing: %d, warnings: %d", d.Failures, d.Warnings))
+	}
+	if err == nil {
+		err = ctx.Err()
 	}
 	if err == nil && d.Failures > 0 {
 		err = fmt.Errorf("failing: %d of %d checks", d.Failures, len(d.Findings))
@@ -67,16 +73,14 @@ func doctor(ctx context.Context, c *command.Call) error {
 	return err
 }
 
-func printDiagnosis(out io.Writer, d card.Diagnosis) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	for _, f := range d.Findings {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", f.Health, f.Check, f.What)
-		if f.Hint != "" {
-			fmt.Fprintf(w, "\t\thint: %s\n", f.Hint)
-		}
+// findingForm is a line of the report, with room for the longest check: a line is shown when there is one, and not at the end of all.
+const findingForm = "%-4s  %-14s  %s\n"
+
+func printFinding(out io.Writer, f card.Finding) {
+	fmt.Fprintf(out, findingForm, f.Health, f.Check, f.What)
+	if f.Hint != "" {
+		fmt.Fprintf(out, findingForm, "", "", "hint: "+f.Hint)
 	}
-	fmt.Fprintf(w, "\t\tfailing: %d, warnings: %d\n", d.Failures, d.Warnings)
-	return w.Flush()
 }
 
 // Where pcscd is, and its socket (pcsc-lite's own default; PCSCLITE_CSOCK_NAME names another).

@@ -169,7 +169,13 @@ func listReaders() ([]card.Reader, error) {
 }
 
 // Secrets asks for the metadata of PIN, PUK and management key, which the library does not read.
-func (pcsc) Secrets(_ context.Context, reader string) (card.Secrets, error) {
+func (pcsc) Secrets(ctx context.Context, reader string) (card.Secrets, error) {
+	asking := use{doing: "asking the card in " + reader, limit: limitAsk, grace: limitGrace}
+	s, _, err := bounded(ctx, asking, func() (card.Secrets, error) { return readSecrets(reader) }, nil)
+	return s, err
+}
+
+func readSecrets(reader string) (card.Secrets, error) {
 	c, err := establish()
 	if err != nil {
 		return card.Secrets{}, err

@@ -9,26 +9,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
-	"time"
 
 	"github.com/go-piv/piv-go/v2/piv"
 
 	"mayfly/bastion/card"
 )
 
-// How long one thing may take that a card is asked (implementation constants). A card waits 15 s for a touch.
-const (
-	limitAsk   = 30 * time.Second
-	limitTouch = 75 * time.Second
-)
-
 // token is a card that piv-go has open.
 type token struct {
 	yk     *piv.YubiKey
+	ctx    context.Context // of the use that it was opened for: each thing that the card is asked ends with it
 	reader string
+	left   error // why a call was left behind: nothing more can be asked
 	closed sync.Once
 	err    error
 }
@@ -36,49 +31,51 @@ type token struct {
 var _ card.Token = (*token)(nil)
 
 // Open has the card for itself at once, or fails.
-func (pcsc) Open(_ context.Context, reader string) (card.Token, error) {
-	t := &token{reader: reader}
-	err := guarded("opening the card in "+reader, limitAsk, func() {}, func(*time.Timer) (err error) {
-		t.yk, err = piv.Open(reader)
-		return err
-	})
+func (pcsc) Open(ctx context.Context, reader string) (card.Token, error) {
+	opening := use{doing: "opening the card in " + reader, limit: limitAsk, grace: limitGrace}
+	yk, _, err := bounded(ctx, opening, func() (*piv.YubiKey, error) { return piv.Open(reader) }, func(yk *piv.YubiKey) { yk.Close() })
 	if err != nil {
 		if s := card.StatusOf(err); card.FaultOf(err) == card.NoKey || s == 0x6a81 || s == 0x6d00 {
 			return nil, card.NewError(card.NoPIV, "the card in %s has no PIV, or it is switched off", reader)
 		}
 		return nil, err
 	}
-	return t, nil
+	return &token{yk: yk, ctx: ctx, reader: reader}, nil
 }
 
+// Close gives the card back, also where the person ended the use: a card whose program dies is reset, which takes its time. What a
+// call was left behind on is closed by the end of the process.
 func (t *token) Close() error {
-	t.closed.Do(func() { t.err = t.yk.Close() })
+	t.closed.Do(func() {
+		if t.err = t.left; t.left == nil {
+			_, _, t.err = bounded(context.WithoutCancel(t.ctx), use{doing: "closing the card in " + t.reader, limit: limitClose}, func() (struct{}, error) { return struct{}{}, t.yk.Close() }, nil)
+		}
+	})
 	return t.err
 }
 
-// guarded does one thing with a card. A panic of the library about an answer that it did not expect becomes an error, and what takes
-// too long (a card that always has more to say) is ended by taking the connection away from under it. do may stop the timer while it
-// waits for a person, and must set it again.
-func guarded(doing string, limit time.Duration, end func(), do func(timer *time.Timer) error) (err error) {
-	var late atomic.Bool
-	timer := time.AfterFunc(limit, func() { late.Store(true); end() })
-	defer func() {
-		timer.Stop()
-		if p := recover(); p != nil {
-			err = card.NewError(card.Garbage, "%s: the card's answer made no sense: %v", doing, p)
-		}
-		if late.Load() && err != nil {
-			err = card.NewError(card.TooLong, "%s: no end after %s", doing, limit)
-		}
-	}()
-	return faulty(doing, do(timer))
+// asked is what a card answers.
+func asked[T any](t *token, u use, do func() (T, error)) (value T, err error) {
+	if t.left != nil {
+		return value, t.left
+	}
+	value, left, err := bounded(t.ctx, u, do, nil)
+	if left {
+		t.left = err
+	}
+	return value, err
 }
 
+// get asks the card for something.
+func get[T any](t *token, doing string, do func() (T, error)) (T, error) {
+	return asked(t, use{doing: doing, limit: limitAsk, grace: limitGrace}, do)
+}
+
+// ask has the card do something.
 func (t *token) ask(doing string, do func() error) error {
-	return guarded(doing, limitAsk, t.end, func(*time.Timer) error { return do() })
+	_, err := get(t, doing, func() (struct{}, error) { return struct{}{}, do() })
+	return err
 }
-
-func (t *token) end() { t.Close() }
 
 // status is the status word of a card's answer, or 0.
 func status(err error) uint16 {
@@ -142,15 +139,10 @@ func (t *token) Firmware() card.Version {
 	return card.Version{Major: v.Major, Minor: v.Minor, Patch: v.Patch}
 }
 
-func (t *token) Serial() (serial uint32, err error) {
-	err = t.ask("reading the serial number", func() (err error) { serial, err = t.yk.Serial(); return err })
-	return serial, err
-}
+func (t *token) Serial() (uint32, error) { return get(t, "reading the serial number", t.yk.Serial) }
 
-func (t *token) Tries() (n int, err error) {
-	err = t.ask("reading the PIN's tries", func() (err error) { n, err = t.yk.Retries(); return err })
-	return n, err
-}
+// Tries is also asked while a signature waits for its PIN.
+func (t *token) Tries() (int, error) { return get(t, "reading the PIN's tries", t.yk.Retries) }
 
 func (t *token) VerifyPIN(pin string) error {
 	return t.ask("checking the PIN", func() error { return t.yk.VerifyPIN(pin) })
@@ -165,22 +157,23 @@ func (t *token) SetPUK(old, puk string) error {
 }
 
 func (t *token) SetTries(management []byte, pin string, pinTries, pukTries int) error {
+	management = slices.Clone(management)
 	return t.ask("setting the tries", func() error { return t.yk.SetRetries(management, pin, pinTries, pukTries) })
 }
 
-func (t *token) StoredManagement(pin string) (key []byte, err error) {
-	err = t.ask("reading the management key", func() error {
+func (t *token) StoredManagement(pin string) ([]byte, error) {
+	return get(t, "reading the management key", func() ([]byte, error) {
 		m, err := t.yk.Metadata(pin)
-		if err == nil && m.ManagementKey != nil {
-			key = *m.ManagementKey
+		if err != nil || m.ManagementKey == nil {
+			return nil, err
 		}
-		return err
+		return *m.ManagementKey, nil
 	})
-	return key, err
 }
 
 // StoreManagement keeps what else is stored beside it.
 func (t *token) StoreManagement(management []byte, pin string, kept []byte) error {
+	management, kept = slices.Clone(management), slices.Clone(kept)
 	return t.ask("storing the management key", func() error {
 		m, err := t.yk.Metadata(pin)
 		if err != nil {
@@ -192,11 +185,13 @@ func (t *token) StoreManagement(management []byte, pin string, kept []byte) erro
 }
 
 func (t *token) SetManagement(old, management []byte) error {
+	old, management = slices.Clone(old), slices.Clone(management)
 	return t.ask("setting the management key", func() error { return t.yk.SetManagementKey(old, management) })
 }
 
 func (t *token) Reset() error {
-	return guarded("resetting PIV", limitTouch, t.end, func(*time.Timer) error { return t.yk.Reset() })
+	_, err := asked(t, use{doing: "resetting PIV", limit: limitTouch, grace: limitGrace}, func() (struct{}, error) { return struct{}{}, t.yk.Reset() })
+	return err
 }
 
 // slotOf names a slot as the library does.
@@ -218,12 +213,12 @@ func slotOf(slot card.Slot) (piv.Slot, error) {
 }
 
 // at does one thing with a slot.
-func (t *token) at(slot card.Slot, doing string, do func(piv.Slot) error) error {
+func at[T any](t *token, slot card.Slot, doing string, do func(piv.Slot) (T, error)) (value T, err error) {
 	s, err := slotOf(slot)
 	if err != nil {
-		return err
+		return value, err
 	}
-	return t.ask(fmt.Sprintf("%s slot %s", doing, slot), func() error { return do(s) })
+	return get(t, fmt.Sprintf("%s slot %s", doing, slot), func() (T, error) { return do(s) })
 }
 
 var (
@@ -244,13 +239,13 @@ func named[K comparable](names map[K]string, key K) string {
 	return card.Unknown
 }
 
-func (t *token) Info(slot card.Slot) (info card.Info, err error) {
-	err = t.at(slot, "reading the key in", func(s piv.Slot) error {
+func (t *token) Info(slot card.Slot) (card.Info, error) {
+	return at(t, slot, "reading the key in", func(s piv.Slot) (card.Info, error) {
 		k, err := t.yk.KeyInfo(s)
 		if err != nil {
-			return err
+			return card.Info{}, err
 		}
-		info = card.Info{
+		info := card.Info{
 			Algorithm: card.Other, Public: k.PublicKey,
 			PINPolicy: named(pinPolicies, k.PINPolicy), Touch: named(touchPolicies, k.TouchPolicy), Origin: named(origins, k.Origin),
 		}
@@ -259,21 +254,19 @@ func (t *token) Info(slot card.Slot) (info card.Info, err error) {
 				info.Algorithm = ours
 			}
 		}
-		return nil
+		return info, nil
 	})
-	return info, err
 }
 
-func (t *token) Generate(management []byte, slot card.Slot, algorithm card.Algorithm) (public crypto.PublicKey, err error) {
+func (t *token) Generate(management []byte, slot card.Slot, algorithm card.Algorithm) (crypto.PublicKey, error) {
 	a, ok := algorithms[algorithm]
 	if !ok {
 		return nil, fmt.Errorf("no card makes a key of type %q", algorithm)
 	}
-	err = t.at(slot, "making a key in", func(s piv.Slot) (err error) {
-		public, err = t.yk.GenerateKey(management, s, piv.Key{Algorithm: a, PINPolicy: piv.PINPolicyOnce, TouchPolicy: piv.TouchPolicyAlways})
-		return err
+	management = slices.Clone(management) // who asks clears it, and may not wait for the end
+	return at(t, slot, "making a key in", func(s piv.Slot) (crypto.PublicKey, error) {
+		return t.yk.GenerateKey(management, s, piv.Key{Algorithm: a, PINPolicy: piv.PINPolicyOnce, TouchPolicy: piv.TouchPolicyAlways})
 	})
-	return public, err
 }
 
 // der bounds a certificate.
@@ -287,9 +280,8 @@ func der(c *x509.Certificate, err error) ([]byte, error) {
 	return c.Raw, nil
 }
 
-func (t *token) Certificate(slot card.Slot) (raw []byte, err error) {
-	err = t.at(slot, "reading the certificate in", func(s piv.Slot) (err error) { raw, err = der(t.yk.Certificate(s)); return err })
-	return raw, err
+func (t *token) Certificate(slot card.Slot) ([]byte, error) {
+	return at(t, slot, "reading the certificate in", func(s piv.Slot) ([]byte, error) { return der(t.yk.Certificate(s)) })
 }
 
 func (t *token) SetCertificate(management []byte, slot card.Slot, raw []byte) error {
@@ -297,17 +289,17 @@ func (t *token) SetCertificate(management []byte, slot card.Slot, raw []byte) er
 	if err != nil {
 		return fmt.Errorf("the certificate for slot %s: %w", slot, err)
 	}
-	return t.at(slot, "writing the certificate in", func(s piv.Slot) error { return t.yk.SetCertificate(management, s, c) })
+	management = slices.Clone(management)
+	_, err = at(t, slot, "writing the certificate in", func(s piv.Slot) (struct{}, error) { return struct{}{}, t.yk.SetCertificate(management, s, c) })
+	return err
 }
 
-func (t *token) Attest(slot card.Slot) (raw []byte, err error) {
-	err = t.at(slot, "attesting the key in", func(s piv.Slot) (err error) { raw, err = der(t.yk.Attest(s)); return err })
-	return raw, err
+func (t *token) Attest(slot card.Slot) ([]byte, error) {
+	return at(t, slot, "attesting the key in", func(s piv.Slot) ([]byte, error) { return der(t.yk.Attest(s)) })
 }
 
-func (t *token) DeviceCertificate() (raw []byte, err error) {
-	err = t.ask("reading the device certificate", func() (err error) { raw, err = der(t.yk.AttestationCertificate()); return err })
-	return raw, err
+func (t *token) DeviceCertificate() ([]byte, error) {
+	return get(t, "reading the device certificate", func() ([]byte, error) { return der(t.yk.AttestationCertificate()) })
 }
 
 // none is the source of randomness that a card's key does not take.
@@ -315,43 +307,37 @@ type none struct{}
 
 func (none) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
-func (t *token) Sign(slot card.Slot, public crypto.PublicKey, data []byte, hash crypto.Hash, pin func() (string, error)) (sig []byte, err error) {
-	s, err := slotOf(slot)
+func (t *token) Sign(slot card.Slot, public crypto.PublicKey, data []byte, hash crypto.Hash, pin func() (string, error)) ([]byte, error) {
+	asks := make(chan pinAsk)
+	auth := piv.KeyAuth{PINPrompt: func() (string, error) {
+		ask := make(pinAsk, 1)
+		asks <- ask
+		a := <-ask
+		return a.pin, a.err
+	}}
+	key, err := at(t, slot, "reading the key in", func(s piv.Slot) (crypto.Signer, error) {
+		k, err := t.yk.PrivateKey(s, public, auth)
+		if err != nil {
+			return nil, err
+		}
+		signer, ok := k.(crypto.Signer)
+		if !ok {
+			return nil, fmt.Errorf("a key of type %T signs nothing", public)
+		}
+		return signer, nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	var (
-		asked   error       // of the person: piv-go hides what kind of error it is
-		waiting *time.Timer // of the signature: a person may take their time
-	)
-	auth := piv.KeyAuth{PINPrompt: func() (string, error) {
-		waiting.Stop()
-		defer waiting.Reset(limitTouch)
-		var p string
-		p, asked = pin()
-		return p, asked
+	var refused error // by the person: piv-go hides what kind of error it is
+	signing := use{doing: "signing with slot " + slot.String(), limit: limitTouch, asks: asks, pin: func() (p string, err error) {
+		p, refused = pin()
+		return p, refused
 	}}
-	var key crypto.Signer
-	if err := t.at(slot, "reading the key in", func(piv.Slot) error {
-		k, err := t.yk.PrivateKey(s, public, auth)
-		if err != nil {
-			return err
-		}
-		var ok bool
-		if key, ok = k.(crypto.Signer); !ok {
-			return fmt.Errorf("a key of type %T signs nothing", public)
-		}
-		return nil
-	}); err != nil {
-		return nil, err
-	}
-	err = guarded("signing with slot "+slot.String(), limitTouch, t.end, func(timer *time.Timer) (err error) {
-		waiting = timer
-		sig, err = key.Sign(none{}, data, hash)
-		return err
-	})
-	if asked != nil {
-		return nil, asked
+	data = slices.Clone(data)
+	sig, err := asked(t, signing, func() ([]byte, error) { return key.Sign(none{}, data, hash) })
+	if refused != nil {
+		return nil, refused
 	}
 	if s := card.StatusOf(err); s == 0x6982 || s == 0x6985 { // the PIN is in: what is missing is the touch
 		return nil, card.NewError(card.NoTouch, "signing with slot %s: the key was not touched in time", slot)
