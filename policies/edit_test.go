@@ -2,6 +2,7 @@ package policies
 
 import (
 	"bytes"
+	"errors"
 	"reflect"
 	"slices"
 	"strings"
@@ -207,4 +208,29 @@ func subsequence(short, long []byte) bool {
 		long = long[i+1:]
 	}
 	return true
+}
+
+// What would not say afterwards what it was to say is not written: the file is right, and the change would be another one.
+func TestEditComparesWhatItWrote(t *testing.T) {
+	with := func(change func(*Key)) Key {
+		k := cardKey
+		change(&k)
+		return k
+	}
+	for name, k := range map[string]Key{
+		"text that TOML cannot have": with(func(k *Key) { k.Challenge = "a\xffb" }),
+		"an empty list":              with(func(k *Key) { k.Attestation = []string{} }),
+	} {
+		if got, err := AddKey("policy.toml", []byte(between), "bert", k); !errors.Is(err, errShape) || hint.Of(err) == "" || got != nil {
+			t.Errorf("%s: got %q, %v", name, got, err)
+		}
+	}
+	for name, data := range map[string]string{
+		"[hardware] as a key of the whole": "version = 1\nhardware.min_firmware = \"5.7.0\"\n",
+		"[hardware] in one line":           "version = 1\nhardware = { min_firmware = \"5.7.0\" }\n",
+	} {
+		if got, err := RevokeFingerprint("policy.toml", []byte(data), "SHA256:x"); !errors.Is(err, errShape) || hint.Of(err) == "" || got != nil {
+			t.Errorf("%s: got %q, %v", name, got, err)
+		}
+	}
 }

@@ -112,11 +112,14 @@ func TestFIDO2Refuses(t *testing.T) {
 		"no unit":                    {func(a *authenticator) { a.leaf.Subject.OrganizationalUnit = nil }, OtherApplet, "not one with which"},
 		"another unit":               {func(a *authenticator) { a.leaf.Subject.OrganizationalUnit = []string{"TLS"} }, OtherApplet, "not one with which"},
 		"two units":                  {func(a *authenticator) { a.leaf.Subject.OrganizationalUnit = []string{attestationUnit, "TLS"} }, OtherApplet, "not one with which"},
-		"P-384 certificate":          {func(a *authenticator) { a.attestKey = newECDSA(t, elliptic.P384()) }, OtherApplet, "not one with which"},
-		"Ed25519 certificate":        {func(a *authenticator) { a.attestKey, a.signature = newEd25519(t), []byte{1} }, OtherApplet, "not one with which"},
-		"certificate ended":          {func(a *authenticator) { a.leaf.NotAfter = now.Add(-time.Second) }, Expired, "Test authenticator"},
-		"certificate to come":        {func(a *authenticator) { a.leaf.NotBefore = now.Add(time.Second) }, Expired, "Test authenticator"},
-		"issuer ended":               {func(a *authenticator) { a.root.NotAfter = now.Add(-time.Second) }, Expired, "Test root"},
+		"two units, ours first": {func(a *authenticator) {
+			a.leaf.Subject.OrganizationalUnit = []string{attestationUnit, attestationUnit + " and TLS"}
+		}, OtherApplet, "not one with which"},
+		"P-384 certificate":   {func(a *authenticator) { a.attestKey = newECDSA(t, elliptic.P384()) }, OtherApplet, "not one with which"},
+		"Ed25519 certificate": {func(a *authenticator) { a.attestKey, a.signature = newEd25519(t), []byte{1} }, OtherApplet, "not one with which"},
+		"certificate ended":   {func(a *authenticator) { a.leaf.NotAfter = now.Add(-time.Second) }, Expired, "Test authenticator"},
+		"certificate to come": {func(a *authenticator) { a.leaf.NotBefore = now.Add(time.Second) }, Expired, "Test authenticator"},
+		"issuer ended":        {func(a *authenticator) { a.root.NotAfter = now.Add(-time.Second) }, Expired, "Test root"},
 
 		"another challenge signed":  {func(a *authenticator) { a.signed = []byte("x\n") }, Signature, "does not match"},
 		"challenge without newline": {func(a *authenticator) { a.signed = []byte(a.challenge.String()) }, Signature, "does not match"},
@@ -194,6 +197,15 @@ func TestFIDO2Refuses(t *testing.T) {
 		"credProtect four":    {func(a *authenticator) { a.extensions = protect(4) }, Malformed, "credProtect 4"},
 		"credProtect of text": {func(a *authenticator) { a.extensions = append(bytes.Clone(credProtect3[:13]), 0x61, 'x') }, Malformed, "credProtect"},
 		"credProtect longer":  {func(a *authenticator) { a.extensions = append(bytes.Clone(credProtect3[:13]), 0x18, 3) }, Malformed, "credProtect"},
+		"an extension with many in a list": {func(a *authenticator) {
+			a.extensions = slices.Concat([]byte{0xa2, 0x61, 'z'}, []byte{0x91}, make([]byte, 17), credProtect3[1:])
+		}, Malformed, "the extension"},
+		"an extension with many pairs": {func(a *authenticator) {
+			a.extensions = slices.Concat([]byte{0xa2, 0x61, 'z'}, []byte{0xb1}, pairs(17), credProtect3[1:])
+		}, Malformed, "the extension"},
+		"a deep extension": {func(a *authenticator) {
+			a.extensions = slices.Concat([]byte{0xa2, 0x61, 'z'}, []byte{0x81, 0x81, 0x81, 0x81, 0x81, 0x00}, credProtect3[1:])
+		}, Malformed, "the extension"},
 		"duplicate within an extension": {func(a *authenticator) {
 			a.extensions = slices.Concat([]byte{0xa2, 0x61, 'z', 0xa2, 1, 1, 1, 2}, credProtect3[1:])
 		}, Malformed, `the extension "z"`},
@@ -310,5 +322,39 @@ func TestFIDO2EveryBit(t *testing.T) {
 			t.Errorf("key's byte %d changed: accepted as %+v", i, got)
 		}
 		public[i] ^= 1 << (i % 8)
+	}
+}
+
+// pairs of a CBOR map, numbered.
+func pairs(n byte) (list []byte) {
+	for i := range n {
+		list = append(list, i, 0)
+	}
+	return list
+}
+
+// The model is what the authenticator says, for FIDO2 evidence that can be read and for no other.
+func TestModel(t *testing.T) {
+	var shown Shown
+	a := newAuthenticator(t)
+	a.shown = func(s *Shown) { shown = *s }
+	if _, rejection := a.verify(t); rejection != nil {
+		t.Fatal(rejection)
+	}
+	if got := shown.Model(); got != formatAAGUID(testModel[:]) {
+		t.Errorf("got %q", got)
+	}
+	for name, change := range map[string]func(*Shown){
+		"another kind":      func(s *Shown) { s.Kind = KindPIV },
+		"no kind":           func(s *Shown) { s.Kind = "" },
+		"no attestation":    func(s *Shown) { s.Attestation = nil },
+		"nonsense":          func(s *Shown) { s.Attestation = []string{"AAAA"} },
+		"a signature by it": func(s *Shown) { s.Signature = "AAAA" },
+	} {
+		s := shown
+		change(&s)
+		if got := s.Model(); got != "" {
+			t.Errorf("%s: got %q, want none", name, got)
+		}
 	}
 }

@@ -125,6 +125,12 @@ func TestPIVRefuses(t *testing.T) {
 				s.Attestation[1] = encoded(issue(t, c.device, forged, c.deviceKey.Public(), other).Raw)
 			}
 		}, Chain, "nobody whom the fleet knows"},
+		"root's signature, and another's name": {func(c *card) {
+			c.shown = func(s *Shown) {
+				renamed := issue(t, template("Another authority", true), nil, c.rootKey.Public(), c.rootKey)
+				s.Attestation[1] = encoded(issue(t, c.device, renamed, c.deviceKey.Public(), c.rootKey).Raw)
+			}
+		}, Chain, `it names "Another authority"`},
 		"the issuer itself as device": {func(c *card) {
 			c.slotSigner = c.rootKey
 			c.shown = func(s *Shown) {
