@@ -18,6 +18,9 @@ const modulesHint = "in the source tree: `go clean -modcache`, then `go mod down
 // checkModules compares all that the packages take from other modules with go.sum. Go does that when it downloads a module, and never again;
 // `go mod verify` compares with a file of the module cache, and needs modules that nothing is built from.
 func checkModules(ctx context.Context, moduleDir string, packages []string) error {
+	if _, err := os.Lstat(filepath.Join(moduleDir, "go.mod")); err != nil { // go would take one further up
+		return hint.New(fmt.Errorf("looking for the module: %w", err), "give the directory of mayfly's source tree")
+	}
 	const form = `{{with .Module}}{{if not .Main}}{{.Path}}{{"\t"}}{{.Version}}{{"\t"}}{{.Dir}}{{"\t"}}{{if .Replace}}replaced{{end}}{{end}}{{end}}`
 	text, err := runGo(ctx, moduleDir, append([]string{"list", "-deps", "-f", form}, packages...)...)
 	if err != nil {

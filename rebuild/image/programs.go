@@ -27,9 +27,6 @@ func Programs(ctx context.Context, moduleDir, outDir string) (map[string]string,
 }
 
 func buildPrograms(ctx context.Context, moduleDir, outDir string, packages map[string]string) (map[string]string, error) {
-	if err := checkModule(moduleDir); err != nil {
-		return nil, err
-	}
 	outDir, err := filepath.Abs(outDir)
 	if err != nil {
 		return nil, err

@@ -171,3 +171,12 @@ func TestReadSums(t *testing.T) {
 		}
 	}
 }
+
+// TestProgramsOwnModule: a directory without a go.mod is not built as a part of the module above it.
+func TestProgramsOwnModule(t *testing.T) {
+	above := t.TempDir()
+	writeFiles(t, above, map[string]string{"go.mod": "module example.org/above\n\ngo 1.26\n", "in/main.go": goodMain})
+	if _, err := buildPrograms(t.Context(), filepath.Join(above, "in"), t.TempDir(), map[string]string{"p": "."}); err == nil || !strings.Contains(err.Error(), "looking for the module") {
+		t.Errorf("got %v", err)
+	}
+}
