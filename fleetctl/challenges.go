@@ -114,6 +114,16 @@ func (d state) outstanding(line string, now time.Time) (hardkey.Challenge, error
 	return c, nil
 }
 
+// withdraw forgets a challenge that nobody was given.
+func (d state) withdraw(c hardkey.Challenge) error {
+	unlock, err := lockDirectory(string(d))
+	if err != nil {
+		return err
+	}
+	_, err = d.answered(c)
+	return errors.Join(err, unlock())
+}
+
 // inTime reports whether a challenge may be answered as far as its time goes: it is neither too old nor of a clock that was ahead.
 func inTime(c hardkey.Challenge, now time.Time) bool {
 	return now.Sub(c.Made) <= challengeLife && !c.Made.After(now.Add(challengeAhead))

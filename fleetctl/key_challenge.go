@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -29,6 +30,9 @@ Example:
 		if err := c.Parse(flags); err != nil {
 			return err
 		}
+		if *out == "json" || *out == "table" {
+			return command.Usagef("-o names a file here: ./%s if that is its name", *out)
+		}
 		name, err := oneArgument(flags, "whose key it is to be: NAME")
 		if err != nil {
 			return err
@@ -47,7 +51,10 @@ Example:
 			_, err = c.Stdout.Write(challenge.Signed())
 			return err
 		}
-		return durable.WriteFile(*out, challenge.Signed(), 0o644)
+		if err := durable.WriteFile(*out, challenge.Signed(), 0o644); err != nil {
+			return errors.Join(err, d.withdraw(challenge)) // nobody has it
+		}
+		return nil
 	},
 }
 

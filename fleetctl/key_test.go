@@ -365,3 +365,51 @@ func TestAddKeyCannotWrite(t *testing.T) {
 }
 
 func nothingUndone() error { return nil }
+
+// A robot's key is nobody else's, and a break-glass identity enrols as an engineer does.
+func TestAddKeyOfOthers(t *testing.T) {
+	d, r := challenged(t)
+	before, err := os.ReadFile(d.policyFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(more string) {
+		t.Helper()
+		if err := os.WriteFile(d.policyFile(), []byte(string(before)+more), 0o640); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("\n[[robot]]\nname = \"deploy\"\npublic = \"" + r.Public + "\"\nsource = \"198.51.100.10/32\"\nservers = [\"web-1\"]\nports = [22]\ncommands = [\"true\"]\n")
+	if _, _, err := d.addKey(r, time.Now()); command.ExitCode(err) != command.Refused || !strings.Contains(err.Error(), keyEnrolled+": ") || !strings.Contains(err.Error(), "a key of deploy") {
+		t.Errorf("a robot's: got %v", err)
+	}
+	write("\n[[break_glass]]\nname = \"glass\"\nservers = [\"*\"]\nports = [22]\n")
+	m, err := maker()
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := m.Make(softcard.Plan{Serial: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := d.makeChallenge("lab", "glass", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown, err := k.Shown(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	report, _, err := d.addKey(enrolment.New(c, k.Public(), shown), time.Now())
+	if err != nil || report.Identity != policies.KindBreakGlass || report.Name != "glass" {
+		t.Errorf("break-glass: got %+v, %v", report, err)
+	}
+}
+
+// What somebody gives as a fingerprint is not written on a terminal as it is.
+func TestRevokeKeyEscapes(t *testing.T) {
+	d, _ := challenged(t)
+	if _, _, _, err := d.revokeKey("SHA256:"+hostile, time.Now()); command.ExitCode(err) != command.Refused || !strings.Contains(err.Error(), harmless) {
+		t.Errorf("got %v", err)
+	}
+}
