@@ -80,8 +80,8 @@ func TestDoctorFinds(t *testing.T) {
 		{"scdaemon", func(f *fake, m *Machine) {
 			f.states[0].InUse, f.fail = true, failing(Busy)
 			m.Holders = func() []string { return []string{"scdaemon"} }
-		}, "card", Fails, "scdaemon, which runs, has it open", "disable-ccid"},
-		{"exclusive", func(f *fake, _ *Machine) { f.states[0].Exclusive, f.fail = true, failing(Busy) }, "card", Fails, "another program has it for itself", "pcsc-shared"},
+		}, "card", Fails, "scdaemon, which runs, has it open", "disable-scdaemon"},
+		{"exclusive", func(f *fake, _ *Machine) { f.states[0].Exclusive, f.fail = true, failing(Busy) }, "card", Fails, "another program has it for itself", "pcsc-shared does not help"},
 		{"no PIV", func(f *fake, _ *Machine) { f.fail = failing(NoPIV) }, "piv", Fails, "as no_piv", "switch PIV on"},
 		{"garbage", func(f *fake, _ *Machine) { f.fail = failing(Garbage) }, "card", Fails, "as card_garbage", "do not use this card"},
 		{"old firmware", func(f *fake, _ *Machine) { f.firmware = Version{5, 4, 3} }, "firmware", Fails, "has firmware 5.4.3", "newer card"},

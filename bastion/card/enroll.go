@@ -57,7 +57,11 @@ func Enroll(ctx context.Context, reach Reach, person Person, serial uint32, slot
 	person.Say(fmt.Sprintf("fleet %s enrols the key in slot %s of card %d for %s (challenge of %s)", c.Fleet, slot, serial, c.Name, c.Made.Format(time.RFC3339)))
 	person.Say("touch the key while it blinks")
 	shown, err := show(t, slot, info.Public, c, func() (string, error) {
-		return person.Secret(ctx, Ask{Kind: "PIN", Text: fmt.Sprintf("PIN of card %d, to enrol as %s in fleet %s", serial, c.Name, c.Fleet)})
+		tries, err := t.Tries()
+		if err != nil {
+			return "", err
+		}
+		return askPIN(ctx, person, tries, fmt.Sprintf("PIN of card %d, to enrol as %s in fleet %s", serial, c.Name, c.Fleet))
 	})
 	e := Enrolment{Challenge: c, Public: bare(key), Shown: shown}
 	if FaultOf(err) == NoKey { // it is there: the card attests only what it made
@@ -70,6 +74,14 @@ func Enroll(ctx context.Context, reach Reach, person Person, serial uint32, slot
 	}
 	e.Proof, e.Rejection = hardkey.Verify(c.Fleet, c.Name, e.Public, shown, rules, now)
 	return e, nil
+}
+
+// askPIN asks for the PIN in force, and says how many tries it has: the last one also to who gives it in a file and sees no question.
+func askPIN(ctx context.Context, person Person, tries int, text string) (string, error) {
+	if tries == 1 {
+		person.Say("This is the LAST try: a wrong PIN now blocks the card.")
+	}
+	return person.Secret(ctx, Ask{Kind: "PIN", Text: fmt.Sprintf("%s (tries left: %d)", text, tries)})
 }
 
 // EnrollFIDO2 takes what ssh-keygen wrote: the public key and the attestation over the challenge. Where the rules list no models this one is

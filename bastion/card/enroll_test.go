@@ -40,6 +40,16 @@ func TestEnroll(t *testing.T) {
 	if len(who.asked) != 1 || !strings.Contains(who.asked[0].Text, "anna in fleet spring") {
 		t.Errorf("the person was asked %+v", who.asked)
 	}
+	if !strings.HasSuffix(who.asked[0].Text, "(tries left: 3)") || strings.Contains(said, "LAST try") {
+		t.Errorf("the person was asked %+v and told %q", who.asked, said)
+	}
+	f.tries[0].Left, who = 1, decided()
+	if _, err := Enroll(t.Context(), f, who, 0, SlotAuthentication, challenge(t), f.rules(), now); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasSuffix(who.asked[0].Text, "(tries left: 1)") || !strings.Contains(strings.Join(who.said, "\n"), "LAST try") {
+		t.Errorf("at the last try: asked %+v and told %q", who.asked, who.said)
+	}
 	data, err := enrolment.New(e.Challenge, e.Public, e.Shown).Marshal()
 	if err != nil {
 		t.Fatal(err)

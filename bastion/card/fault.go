@@ -45,9 +45,9 @@ func Says(f Fault) string { return says[f] }
 var mends = map[Fault]string{
 	NoService:  "apt-get install pcscd libccid; systemctl enable --now pcscd.socket",
 	Denied:     "log in at the machine itself, or let this user in by a polkit rule for org.debian.pcsc-lite.access_pcsc and access_card",
-	NoReader:   "plug the key in; if it is, switch its CCID interface on: ykman config usb --enable PIV",
+	NoReader:   "plug the key in; if it is, switch its CCID interface on: ykman config usb --enable PIV; gpg may have it without pcscd: gpgconf --kill scdaemon, and disable-ccid in ~/.gnupg/scdaemon.conf",
 	Removed:    "put it back in, and try again",
-	Busy:       "gpgconf --kill scdaemon ends gpg's hold; the lines disable-ccid and pcsc-shared in ~/.gnupg/scdaemon.conf keep it from taking the card again",
+	Busy:       "end the program that has it open: for gpg, gpgconf --kill scdaemon, until gpg wants a card again, and disable-scdaemon in ~/.gnupg/gpg-agent.conf where it never shall; pcsc-shared does not help, since the agent needs the card alone; a browser with a card module keeps it until it ends",
 	NoPIV:      "switch PIV on: ykman config usb --enable PIV; or plug in a card that has it",
 	WrongPIN:   "try again with the right PIN: after the last try it is blocked",
 	BlockedPIN: "unblock it with the PUK: ykman piv access unblock-pin, or yubico-piv-tool -a unblock-pin",
@@ -68,7 +68,10 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	if e.Fault == WrongPIN {
+	switch {
+	case e.Fault == WrongPIN && e.Left == 1:
+		return fmt.Sprintf("%v: 1 try left: a wrong one now blocks it", e.Err)
+	case e.Fault == WrongPIN:
 		return fmt.Sprintf("%v: %d tries left", e.Err, e.Left)
 	}
 	return e.Err.Error()

@@ -292,7 +292,7 @@ func (s *setup) secretsText(b *strings.Builder) {
 func (s *setup) ask(ctx context.Context) (err error) {
 	s.pin = factoryPIN
 	if !s.secrets.PIN.Factory && !s.ResetAll {
-		if s.pin, err = s.person.Secret(ctx, Ask{Kind: "PIN", Text: fmt.Sprintf("PIN of card %d", s.serial)}); err != nil {
+		if s.pin, err = askPIN(ctx, s.person, s.secrets.PIN.Left, fmt.Sprintf("PIN of card %d", s.serial)); err != nil {
 			return err
 		}
 		if err := s.token.VerifyPIN(s.pin); err != nil {

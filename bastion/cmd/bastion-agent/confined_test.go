@@ -214,7 +214,7 @@ func TestDoctorSeesWhy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.want(1, []string{"is not to be had", "has it for itself", "disable-ccid"}, "doctor")
+	l.want(1, []string{"is not to be had", "has it for itself", "disable-scdaemon"}, "doctor")
 	l.want(0, []string{"another program has the card for itself", "hint: "}, "keys")
 	l.want(1, []string{"another program has the card for itself"}, l.enrolls()...)
 	if err := holding.Close(); err != nil {

@@ -106,6 +106,16 @@ var pcscTexts = map[string]card.Fault{
 	"a communications error with the smart card has been detected. More..":                      card.Garbage,
 }
 
+const settingPUK = "setting the PUK"
+
+// secretOf names the secret that a thing takes.
+func secretOf(doing string) string {
+	if doing == settingPUK {
+		return "PUK"
+	}
+	return "PIN"
+}
+
 // faulty says what an error of piv-go means.
 func faulty(doing string, err error) error {
 	if err == nil || card.FaultOf(err) != "" {
@@ -116,8 +126,10 @@ func faulty(doing string, err error) error {
 	switch {
 	case s == 0x6983:
 		return card.NewError(card.BlockedPIN, "%s: it is blocked", doing)
+	case s == 0x63c0:
+		return card.NewError(card.BlockedPIN, "%s: the card did not take the %s, and that was the last try: it is blocked", doing, secretOf(doing))
 	case errors.As(err, &auth):
-		e := card.NewError(card.WrongPIN, "%s: the card did not take it", doing)
+		e := card.NewError(card.WrongPIN, "%s: the card did not take the %s", doing, secretOf(doing))
 		e.Left = auth.Retries
 		return e
 	case errors.Is(err, piv.ErrNotFound):
@@ -153,7 +165,7 @@ func (t *token) SetPIN(old, pin string) error {
 }
 
 func (t *token) SetPUK(old, puk string) error {
-	return t.ask("setting the PUK", func() error { return t.yk.SetPUK(old, puk) })
+	return t.ask(settingPUK, func() error { return t.yk.SetPUK(old, puk) })
 }
 
 func (t *token) SetTries(management []byte, pin string, pinTries, pukTries int) error {

@@ -155,14 +155,14 @@ func TestPINBlocks(t *testing.T) {
 	card := l.card(0, pivcard.Config{})
 	l.want(0, nil, l.setUp()...)
 	wrong := append(l.enrolls(), "--pin-file", l.write("wrong", []byte("000111"), 0o600))
-	for _, left := range []string{"4", "3", "2", "1"} {
-		l.want(1, []string{left + " tries left"}, wrong...)
+	for _, left := range []string{"4 tries left", "3 tries left", "2 tries left", "1 try left: a wrong one now blocks it"} {
+		l.want(1, []string{"the card did not take the PIN: " + left}, wrong...)
 	}
 	stdout, _, code := l.run("doctor")
 	if code != 0 || !strings.Contains(stdout, "1 of 5 tries left") {
 		t.Errorf("doctor: got exit code %d\n%s", code, stdout)
 	}
-	l.want(1, []string{"0 tries left"}, wrong...)
+	l.want(1, []string{"This is the LAST try: a wrong PIN now blocks the card.", "that was the last try: it is blocked", "unblock"}, wrong...)
 	l.want(1, []string{"it is blocked", "unblock"}, l.enrolls()...)
 	l.want(1, []string{"the PIN is blocked"}, "doctor")
 	l.want(3, []string{"the PIN is blocked", "--reset-and-destroy-all-piv-keys"}, l.setUp("--slot", "85")...)
