@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -51,7 +52,11 @@ var (
 	ErrNoSocket     = errors.New("there is no socket")
 	ErrSocketDead   = errors.New("nobody listens")
 	ErrSocketDenied = errors.New("permission denied")
+	ErrSocketFull   = errors.New("nobody takes the connection")
 )
+
+// OurName is the name among Machine.Holders of this program, where another of its processes runs.
+const OurName = "bastion-agent"
 
 // fewTries is how many tries left are worth a warning.
 const fewTries = 2
@@ -107,9 +112,7 @@ func (d *doctor) service(ctx context.Context) ([]Reader, bool) {
 		return nil, false
 	}
 	d.ok("program", "built with smart cards")
-	if d.machine.System == "linux" {
-		d.daemon(ctx, err == nil)
-	}
+	said := d.machine.System == "linux" && d.daemon(ctx, err == nil)
 	switch FaultOf(err) {
 	case "":
 		if err == nil {
@@ -119,10 +122,11 @@ func (d *doctor) service(ctx context.Context) ([]Reader, bool) {
 	case TooLong:
 		d.note("pcsc", Fails, "systemctl restart pcscd.service; pull the card first, if it does the same again", "%v", err)
 	case NoService:
-		// daemon has said why, where it could
-		if d.machine.System != "linux" {
+		switch {
+		case said: // why, and what helps
+		case d.machine.System != "linux":
 			d.note("pcsc", Fails, "log out and in again, or restart the machine: the system's own service does not answer", "%v", err)
-		} else {
+		default:
 			d.fail("pcsc", err)
 		}
 	default:
@@ -131,8 +135,12 @@ func (d *doctor) service(ctx context.Context) ([]Reader, bool) {
 	return nil, false
 }
 
-// daemon looks for pcscd, where it is one.
-func (d *doctor) daemon(ctx context.Context, answers bool) {
+// daemon looks for pcscd, where it is one, and reports whether it said why nobody answers.
+func (d *doctor) daemon(ctx context.Context, answers bool) (said bool) {
+	before := len(d.findings)
+	defer func() {
+		said = slices.ContainsFunc(d.findings[before:], func(f Finding) bool { return f.Health == Fails })
+	}()
 	path, installed := d.machine.Service()
 	if installed {
 		d.ok("pcscd", "%s", path)
@@ -149,9 +157,12 @@ func (d *doctor) daemon(ctx context.Context, answers bool) {
 		d.note("socket", Fails, "systemctl restart pcscd.socket pcscd.service", "%s: pcscd has ended, and left its socket", socket)
 	case errors.Is(err, ErrSocketDenied):
 		d.note("socket", Fails, "it is for everybody on Debian: look at its mode and at that of its directory; polkit decides who may use cards", "%s: this user may not connect", socket)
+	case errors.Is(err, ErrSocketFull):
+		d.note("socket", Fails, "systemctl restart pcscd.service; pull the card first, if it does the same again", "%s: pcscd does not answer: too many wait for it already", socket)
 	case !errors.Is(err, ErrNoSocket):
 		d.note("socket", Fails, "systemctl status pcscd.socket", "%s: %v", socket, err)
 	}
+	return said
 }
 
 // readers looks at each, and at its card.
@@ -239,7 +250,11 @@ func (d *doctor) closed(r Reader, err error) {
 	if r.Exclusive {
 		how = "has it for itself"
 	}
-	d.note("card", Fails, mends[Busy], "the card in %s is not to be had: %s %s", r.Name, who, how)
+	mend := mends[Busy]
+	if slices.Contains(d.machine.Holders(), OurName) {
+		mend = "a program of ours waits for a touch, or was ended while it did: touch the key, or wait 15 seconds; if that is not it: " + mend
+	}
+	d.note("card", Fails, mend, "the card in %s is not to be had: %s %s", r.Name, who, how)
 }
 
 // secrets looks at PIN, PUK and management key, and says what the keys in the slots that the PIN guards come to.

@@ -71,6 +71,9 @@ func TestDoctorFinds(t *testing.T) {
 		{"permission", func(_ *fake, m *Machine) {
 			m.Socket = func(context.Context) (string, error) { return "/run/pcscd/pcscd.comm", ErrSocketDenied }
 		}, "socket", Fails, "this user may not connect", "mode"},
+		{"full socket", func(_ *fake, m *Machine) {
+			m.Socket = func(context.Context) (string, error) { return "/run/pcscd/pcscd.comm", ErrSocketFull }
+		}, "socket", Fails, "pcscd does not answer", "systemctl restart pcscd"},
 		{"strange socket", func(_ *fake, m *Machine) {
 			m.Socket = func(context.Context) (string, error) { return "/run/pcscd/pcscd.comm", errors.New("strange") }
 		}, "socket", Fails, "strange", "systemctl status"},
@@ -82,6 +85,10 @@ func TestDoctorFinds(t *testing.T) {
 			m.Holders = func() []string { return []string{"scdaemon"} }
 		}, "card", Fails, "scdaemon, which runs, has it open", "disable-scdaemon"},
 		{"exclusive", func(f *fake, _ *Machine) { f.states[0].Exclusive, f.fail = true, failing(Busy) }, "card", Fails, "another program has it for itself", "pcsc-shared does not help"},
+		{"ours", func(f *fake, m *Machine) {
+			f.states[0].Exclusive, f.fail = true, failing(Busy)
+			m.Holders = func() []string { return []string{OurName} }
+		}, "card", Fails, "bastion-agent, which runs, has it for itself", "touch the key, or wait"},
 		{"no PIV", func(f *fake, _ *Machine) { f.fail = failing(NoPIV) }, "piv", Fails, "as no_piv", "switch PIV on"},
 		{"garbage", func(f *fake, _ *Machine) { f.fail = failing(Garbage) }, "card", Fails, "as card_garbage", "do not use this card"},
 		{"old firmware", func(f *fake, _ *Machine) { f.firmware = Version{5, 4, 3} }, "firmware", Fails, "has firmware 5.4.3", "newer card"},
@@ -190,6 +197,14 @@ func TestDoctorNotInstalled(t *testing.T) {
 	m.Service = func() (string, bool) { return "", false }
 	m.Socket = func(context.Context) (string, error) { return "/run/pcscd/pcscd.comm", ErrNoSocket }
 	d := Doctor(t.Context(), unreachable{newFake(t), NoService}, m, floor, now, func(Finding) {})
+	if d.Failures != 1 {
+		t.Errorf("said more than once: %+v", d.Findings)
+	}
+	m.Service = func() (string, bool) { return "/usr/sbin/pcscd", true }
+	m.Socket = func(context.Context) (string, error) { return "/run/pcscd/pcscd.comm", ErrSocketDenied }
+	if d := Doctor(t.Context(), unreachable{newFake(t), NoService}, m, floor, now, func(Finding) {}); d.Failures != 1 || d.Findings[len(d.Findings)-1].Check != "socket" {
+		t.Errorf("a socket that is not permitted: got %+v", d.Findings)
+	}
 	if f := d.Findings[1]; f.Check != "pcscd" || f.Health != Fails || f.What != "pcscd is not installed" || f.Hint != "apt-get install pcscd libccid" {
 		t.Errorf("got %+v", d.Findings)
 	}

@@ -214,7 +214,7 @@ func TestDoctorSeesWhy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.want(1, []string{"is not to be had", "has it for itself", "disable-scdaemon"}, "doctor")
+	l.want(1, []string{"is not to be had", "bastion-agent", "has it for itself", "touch the key, or wait", "disable-scdaemon"}, "doctor")
 	l.want(0, []string{"another program has the card for itself", "hint: "}, "keys")
 	l.want(1, []string{"another program has the card for itself"}, l.enrolls()...)
 	if err := holding.Close(); err != nil {
@@ -239,7 +239,7 @@ func TestDoctorSeesWhy(t *testing.T) {
 		cmd := exec.CommandContext(l.ctx, l.bin, "doctor")
 		cmd.Env = append(os.Environ(), "PCSCLITE_CSOCK_NAME="+path)
 		out, err := cmd.Output()
-		if err == nil || !strings.Contains(string(out), want) || !strings.Contains(string(out), "fail  pcsc") {
+		if err == nil || !strings.Contains(string(out), want) || !strings.Contains(string(out), "failing: 1,") {
 			t.Errorf("%s: got %v, want %q:\n%s", path, err, want, out)
 		}
 	}

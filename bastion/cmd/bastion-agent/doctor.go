@@ -93,8 +93,8 @@ const (
 
 var pcscdPrograms = []string{"/usr/sbin/pcscd", "/usr/local/sbin/pcscd", "/sbin/pcscd"}
 
-// keepers are programs that are known to keep cards.
-var keepers = []string{"scdaemon", "gpg-agent", "yubikey-agent", "ykman", "pivy-agent", "opensc-notify", "authenticator", "bastion-agent"}
+// keepers are programs that are known to keep cards, by the first 15 bytes of their names.
+var keepers = []string{"scdaemon", "gpg-agent", "yubikey-agent", "ykman", "pivy-agent", "opensc-notify", "authenticator", "ssh-pkcs11-help", card.OurName}
 
 // machine is this one.
 func machine() card.Machine {
@@ -128,6 +128,8 @@ func dialPCSCD(ctx context.Context) (string, error) {
 		return path, errors.Join(card.ErrSocketDead, err)
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
 		return path, errors.Join(card.ErrSocketDenied, err)
+	case errors.Is(err, syscall.EAGAIN):
+		return path, errors.Join(card.ErrSocketFull, err)
 	}
 	return path, err
 }
