@@ -228,7 +228,7 @@ func (s *setup) refuse() error {
 	case s.has(s.Slot) && !s.DestroyKey && s.unfinished():
 		s.finish = true
 	case s.has(s.Slot) && !s.DestroyKey:
-		return hint.New(fmt.Errorf("there is a key in slot %s, and it would be gone for good", s.Slot), "%s destroys it; --slot takes another one", flag)
+		return hint.New(fmt.Errorf("there is a key in slot %s, and it would be gone for good", s.Slot), "bastion-agent keys shows it (a setup that was interrupted at its very end has made it, and is done); %s destroys it; --slot takes another one", flag)
 	case !s.has(s.Slot) && s.DestroyKey:
 		return hint.New(fmt.Errorf("there is no key in slot %s to destroy", s.Slot), "leave %s out", flag)
 	}
@@ -254,7 +254,7 @@ func (s *setup) text() string {
 	}
 	switch {
 	case s.finish:
-		fmt.Fprintf(&b, "  - keeps the key that an interrupted setup made in slot %s, and gets its certificate\n", s.Slot)
+		fmt.Fprintf(&b, "  - keeps the key in slot %s, which is as setup makes them and lacks its certificate, and gives it that\n", s.Slot)
 	case s.DestroyKey && !s.ResetAll:
 		fmt.Fprintf(&b, "  - DESTROYS the key in slot %s\n", s.Slot)
 		fallthrough

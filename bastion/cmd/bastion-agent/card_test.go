@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -32,24 +34,6 @@ type lab struct {
 	dir    string
 	bin    string
 	pulls  []func()
-}
-
-var built struct {
-	sync.Once
-	dir, bin string
-	err      error
-}
-
-// cleaning takes away what builtProgram made.
-type cleaning struct{ *testing.M }
-
-func (c cleaning) Run() int {
-	defer func() {
-		if built.dir != "" {
-			os.RemoveAll(built.dir)
-		}
-	}()
-	return c.M.Run()
 }
 
 // builtProgram builds bastion-agent with cards, once.
@@ -211,12 +195,6 @@ func (l *lab) want(code int, words []string, args ...string) string {
 	}
 	return stdout
 }
-
-// Secrets of the cards.
-const (
-	goodPIN = "824613"
-	goodPUK = "46813570"
-)
 
 // setUp is what makes a card ready, in a script.
 func (l *lab) setUp(more ...string) []string {

@@ -3,13 +3,39 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"sync"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"mayfly/bastion/card"
 )
+
+// Secrets of the cards.
+const (
+	goodPIN = "824613"
+	goodPUK = "46813570"
+)
+
+var built struct {
+	sync.Once
+	dir, bin string
+	err      error
+}
+
+// cleaning takes away what builtProgram made.
+type cleaning struct{ *testing.M }
+
+func (c cleaning) Run() int {
+	defer func() {
+		if built.dir != "" {
+			os.RemoveAll(built.dir)
+		}
+	}()
+	return c.M.Run()
+}
 
 func TestMain(m *testing.M) {
 	testscript.Main(cleaning{m}, map[string]func(){"bastion-agent": main})
