@@ -119,6 +119,7 @@ func TestEvidenceDecides(t *testing.T) {
 				}
 			}
 			p.Engineers[0].Keys = []Key{k}
+			p.Certificates.Authorities = []string{softwareKey(50)}
 			if err := Check(p, f); err != nil && tt.want != KeyRevoked {
 				t.Fatalf("the policy does not load: %v", err)
 			}
@@ -127,6 +128,9 @@ func TestEvidenceDecides(t *testing.T) {
 			p = p.Verified(f, now)
 			v := p.DecideLogin(login, Statements{}, now)
 			check(t, "login", v, tt.want)
+			certified, c := login, certificate()
+			certified.Certificate = &c
+			check(t, "login with a certificate", p.DecideLogin(certified, Statements{}, now), tt.want)
 			check(t, "target", p.DecideTarget(login, Target{"se-1", 22}, f, Statements{}, now), tt.want)
 			if v := p.DecideLogin(Login{Source: deskAddress, User: "bert", Key: key(3)}, Statements{}, now); !v.Allow {
 				t.Errorf("bert: %+v", v)
