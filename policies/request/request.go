@@ -10,13 +10,12 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"golang.org/x/crypto/ssh"
 
 	"mayfly/internal/canonical"
 	"mayfly/policies"
+	"mayfly/policies/statement"
 )
 
 // Specification constants.
@@ -27,7 +26,6 @@ const (
 	MaxSize    = 16 << 10 // bytes of one request
 	MaxLife    = 8 * time.Hour
 	nonceBytes = 16
-	maxReason  = 500 // bytes
 	maxText    = 1024
 	maxName    = 255
 )
@@ -144,7 +142,7 @@ func (r Request) Check() error {
 	if r.Fleet == "" || len(r.Fleet) > maxName {
 		return fmt.Errorf("fleet is %q", r.Fleet)
 	}
-	if err := errors.Join(r.Order.check(), CheckReason(r.Reason)); err != nil {
+	if err := errors.Join(r.Order.check(), statement.CheckReason(r.Reason)); err != nil {
 		return err
 	}
 	if !nonceForm.MatchString(r.Nonce) {
@@ -160,17 +158,6 @@ func (r Request) Check() error {
 	}
 	if life := r.Expires.Sub(r.Made); life <= 0 || life > MaxLife {
 		return fmt.Errorf("expires: in force for %s, at most %s", life, MaxLife)
-	}
-	return nil
-}
-
-// CheckReason asks for words that a log and a terminal show as they are.
-func CheckReason(reason string) error {
-	if strings.TrimSpace(reason) == "" {
-		return errors.New("reason is missing")
-	}
-	if len(reason) > maxReason || !utf8.ValidString(reason) || strings.ContainsFunc(reason, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return fmt.Errorf("reason is not one line of at most %d bytes", maxReason)
 	}
 	return nil
 }

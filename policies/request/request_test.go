@@ -16,6 +16,7 @@ import (
 	"mayfly/internal/sshsig"
 	"mayfly/inventory"
 	"mayfly/policies"
+	"mayfly/policies/statement"
 	"mayfly/testenv/softkey"
 )
 
@@ -79,7 +80,7 @@ func TestCheck(t *testing.T) {
 		{"no host key", func(r *Request) { r.Order = Certify("gate", "") }, "arguments: host_key"},
 		{"no reason", func(r *Request) { r.Reason = " " }, "reason is missing"},
 		{"two lines", func(r *Request) { r.Reason = "a\nb" }, "reason is not one line"},
-		{"long reason", func(r *Request) { r.Reason = strings.Repeat("a", maxReason+1) }, "reason is not one line"},
+		{"long reason", func(r *Request) { r.Reason = strings.Repeat("a", statement.MaxReason+1) }, "reason is not one line"},
 		{"nonce", func(r *Request) { r.Nonce = "../" + r.Nonce[3:] }, "nonce is"},
 		{"no nonce", func(r *Request) { r.Nonce = "" }, "nonce is"},
 		{"local time", func(r *Request) { r.Made = r.Made.In(time.FixedZone("x", 3600)) }, "made is no time"},

@@ -34,7 +34,7 @@ const (
 	MaxSize    = 64 << 10 // bytes of one statement
 	maxServers = 100
 	maxPorts   = 64
-	maxReason  = 500 // bytes
+	MaxReason  = 500 // bytes
 	maxName    = 255
 	idBytes    = 8
 )
@@ -223,8 +223,8 @@ func CheckReason(reason string) error {
 	if strings.TrimSpace(reason) == "" {
 		return errors.New("reason is missing")
 	}
-	if len(reason) > maxReason || !utf8.ValidString(reason) || strings.ContainsFunc(reason, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return fmt.Errorf("reason is not one line of at most %d bytes", maxReason)
+	if len(reason) > MaxReason || !utf8.ValidString(reason) || strings.ContainsFunc(reason, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return fmt.Errorf("reason is not one line of at most %d bytes", MaxReason)
 	}
 	return nil
 }
