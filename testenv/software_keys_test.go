@@ -20,7 +20,7 @@ import (
 
 // TestMeet installs on a machine that is not this one: what is needed has to come, what is wanted is told of when it does not.
 func TestMeet(t *testing.T) {
-	offline := errors.New("offline: Could not resolve deb.debian.org")
+	offline := errors.New("offline: Could not resolve archive.invalid")
 	for _, test := range []struct {
 		name    string
 		have    []string

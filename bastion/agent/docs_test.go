@@ -42,7 +42,7 @@ func TestReasonsAreDocumented(t *testing.T) {
 		t.Errorf("the table has\n%q\nreasons.go has\n%q", got, want)
 	}
 	var tests strings.Builder
-	for _, name := range []string{"agent_test.go", "card_test.go", "openssh_test.go", "faults_test.go"} {
+	for _, name := range []string{"agent_test.go", "card_test.go", "keyring_test.go", "openssh_test.go", "faults_test.go"} {
 		data, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)

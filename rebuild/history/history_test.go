@@ -2,179 +2,19 @@ package history
 
 import (
 	"bytes"
-	"compress/zlib"
-	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
-	"golang.org/x/crypto/ssh"
-
 	"mayfly/internal/sshsig"
 	"mayfly/policies/trust"
 	"mayfly/testenv/softkey"
 )
-
-// bench is a repository with people who commit to it by the real git, and keys that are asked for through a real agent's socket.
-type bench struct {
-	t      *testing.T
-	dir    string
-	socket string
-	keys   map[string]ssh.Signer
-	rule   Rule
-}
-
-func newBench(t *testing.T, args ...string) *bench {
-	t.Helper()
-	b := &bench{t: t, dir: t.TempDir(), keys: map[string]ssh.Signer{}, rule: Rule{Fleet: "lab", People: People{}, Deep: []string{"policies/", "go.mod"}}}
-	var held []ssh.Signer
-	for _, name := range []string{"anna", "anna2", "bert", "cleo", "stranger"} {
-		key, err := softkey.New(rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		b.keys[name] = key.Signer(softkey.Always)
-		held = append(held, b.keys[name])
-		if name != "stranger" {
-			b.rule.People[key.Authorized()] = strings.TrimSuffix(name, "2")
-		}
-		if err := os.WriteFile(filepath.Join(b.dir, name+".pub"), []byte(key.Authorized()+"\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	short, err := os.MkdirTemp("", "mf-h-") // a socket's path is short
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.socket = filepath.Join(short, "s")
-	l, err := softkey.Listen(b.socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- softkey.NewAgent(held...).Serve(ctx, l) }()
-	t.Cleanup(func() {
-		stop()
-		<-done
-		os.RemoveAll(short)
-	})
-	b.git(append([]string{"init", "-q", "-b", "main"}, args...)...)
-	b.write("README", "hello")
-	b.git("add", "README")
-	b.git("commit", "-q", "-m", "first")
-	b.rule.From = b.head()
-	return b
-}
-
-func (b *bench) repo() string { return filepath.Join(b.dir, "repo") }
-
-// git runs the real git as its user would.
-func (b *bench) git(args ...string) string {
-	b.t.Helper()
-	if err := os.MkdirAll(b.repo(), 0o700); err != nil {
-		b.t.Fatal(err)
-	}
-	cmd := exec.CommandContext(b.t.Context(), "git", append([]string{"-C", b.repo(), "-c", "user.name=Somebody", "-c", "user.email=somebody@lab.invalid", "-c", "gpg.format=ssh"}, args...)...)
-	cmd.Env = append(os.Environ(), "SSH_AUTH_SOCK="+b.socket, "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_EDITOR=true")
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		b.t.Fatalf("git %q: %v: %s", args, err, stderr.String())
-	}
-	return strings.TrimSpace(stdout.String())
-}
-
-func (b *bench) write(name, text string) {
-	b.t.Helper()
-	path := filepath.Join(b.repo(), name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		b.t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		b.t.Fatal(err)
-	}
-}
-
-func (b *bench) head() string { return b.git("rev-parse", "HEAD") }
-
-// commit changes a file and commits it, signed by somebody's key, or by nobody's.
-func (b *bench) commit(name, file, text string) string {
-	b.t.Helper()
-	b.write(file, text)
-	b.git("add", "-A")
-	args := []string{"commit", "-q", "-m", "change " + file}
-	if name != "" {
-		args = append([]string{"-c", "user.signingKey=" + filepath.Join(b.dir, name+".pub")}, append(args, "-S")...)
-	}
-	b.git(args...)
-	return b.head()
-}
-
-func (b *bench) open() *Repository {
-	b.t.Helper()
-	r, err := Open(b.t.Context(), b.repo())
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	return r
-}
-
-func (b *bench) approve(commit string, names ...string) {
-	b.t.Helper()
-	r := b.open()
-	for _, name := range names {
-		change, _, err := r.Change(b.t.Context(), b.rule.Fleet, commit, b.rule.People)
-		if err != nil {
-			b.t.Fatal(err)
-		}
-		if err := r.Approve(b.t.Context(), change, b.keys[name]); err != nil {
-			b.t.Fatal(err)
-		}
-	}
-}
-
-// note puts any text into a commit's note.
-func (b *bench) note(commit string, text []byte) {
-	b.t.Helper()
-	if err := os.WriteFile(filepath.Join(b.dir, "note"), text, 0o600); err != nil {
-		b.t.Fatal(err)
-	}
-	b.git("notes", "--ref", Notes, "append", "-F", filepath.Join(b.dir, "note"), commit)
-}
-
-func (b *bench) verify() (Report, Reason) {
-	b.t.Helper()
-	report, err := b.open().Verify(b.t.Context(), b.rule, "HEAD", nil)
-	var refused *Refusal
-	if err != nil && !errors.As(err, &refused) {
-		b.t.Fatal(err)
-	}
-	if refused == nil {
-		return report, ""
-	}
-	if !refused.Refused() || !strings.HasPrefix(err.Error(), string(refused.Reason)) {
-		b.t.Errorf("error %q", err)
-	}
-	return report, refused.Reason
-}
-
-// approval is somebody's signature over a change that somebody may have changed.
-func (b *bench) approval(name, namespace string, change Change) []byte {
-	b.t.Helper()
-	block, err := sshsig.Sign(b.keys[name], namespace, change.Message())
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	return block
-}
 
 func TestVerify(t *testing.T) {
 	for name, tt := range map[string]struct {
@@ -357,100 +197,6 @@ func TestVerify(t *testing.T) {
 	}
 }
 
-// mktree makes a tree of a listing.
-func (b *bench) mktree(listing string) string {
-	b.t.Helper()
-	cmd := exec.CommandContext(b.t.Context(), "git", "-C", b.repo(), "mktree")
-	cmd.Stdin = strings.NewReader(listing)
-	out, err := cmd.Output()
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	return strings.TrimSpace(string(out))
-}
-
-// TestCommitGraph: git believes a commit-graph about parents and trees; a lying one hides no commit.
-func TestCommitGraph(t *testing.T) {
-	b := newBench(t)
-	b.commit("", "policies/evil.go", "1")
-	top := b.commit("anna", "a.txt", "1")
-	b.approve(top, "bert")
-	object := filepath.Join(b.repo(), ".git", "objects", top[:2], top[2:])
-	kept, err := os.ReadFile(object)
-	if err != nil {
-		t.Fatal(err)
-	}
-	lie := strings.NewReplacer(b.git("rev-parse", "HEAD^"), b.rule.From, b.git("rev-parse", "HEAD^{tree}"), b.git("rev-parse", b.rule.From+"^{tree}")).Replace(b.git("cat-file", "commit", top) + "\n")
-	b.loose(object, lie)
-	b.git("-c", "core.commitGraph=true", "commit-graph", "write", "--reachable")
-	if err := os.WriteFile(object, kept, 0o400); err != nil {
-		t.Fatal(err)
-	}
-	if got := b.git("-c", "core.commitGraph=true", "rev-list", "--count", "HEAD"); got != "2" {
-		t.Fatalf("git itself counts %s commits, so the test would prove nothing", got)
-	}
-	if report, got := b.verify(); got != Unsigned || len(report.Commits) != 2 || report.Commits[0].Deep == nil {
-		t.Errorf("got %q, %+v", got, report)
-	}
-	// An object that is not what its id says is nothing at all.
-	evil := b.git("rev-parse", "HEAD^")
-	b.loose(filepath.Join(b.repo(), ".git", "objects", evil[:2], evil[2:]), b.git("cat-file", "commit", b.rule.From)+"\n")
-	if _, got := b.verify(); got != Damaged {
-		t.Errorf("got %q, want %s", got, Damaged)
-	}
-}
-
-// loose writes a commit as a loose object where another one is.
-func (b *bench) loose(path, text string) {
-	b.t.Helper()
-	var packed bytes.Buffer
-	w := zlib.NewWriter(&packed)
-	fmt.Fprintf(w, "commit %d\x00%s", len(text), text)
-	if err := errors.Join(w.Close(), os.Remove(path), os.WriteFile(path, packed.Bytes(), 0o400)); err != nil {
-		b.t.Fatal(err)
-	}
-}
-
-// TestParseTree: what git would never write is no tree.
-func TestParseTree(t *testing.T) {
-	e := func(mode, name string) string { return mode + " " + name + "\x00" + strings.Repeat("i", 20) }
-	for name, tt := range map[string]struct {
-		text string
-		ok   bool
-	}{
-		"empty":               {"", true},
-		"in order":            {e("100644", "a") + e("100755", "b") + e("120000", "c") + e("40000", "d"), true},
-		"a directory's order": {e("100644", "a-b") + e("40000", "a") + e("100644", "a0"), true},
-		"out of order":        {e("100644", "b") + e("100644", "a"), false},
-		"twice":               {e("100644", "a") + e("100644", "a"), false},
-		"file and directory":  {e("100644", "a") + e("100644", "a-b") + e("40000", "a"), false},
-		"submodule":           {e("160000", "a"), false},
-		"mode":                {e("100664", "a"), false},
-		"zero before a mode":  {e("040000", "a"), false},
-		"dots":                {e("100644", ".."), false},
-		"git":                 {e("40000", ".Git"), false},
-		"slash":               {e("100644", "a/b"), false},
-		"no name":             {e("100644", ""), false},
-		"cut":                 {e("100644", "a")[:20], false},
-		"no space":            {"100644\x00" + strings.Repeat("i", 20), false},
-	} {
-		if _, err := parseTree([]byte(tt.text), 20); (err == nil) != tt.ok {
-			t.Errorf("%s: got %v", name, err)
-		}
-	}
-}
-
-// merge makes a branch that changes a file, approved, and a signed merge of it, which is not. It returns the merge.
-func (b *bench) merge(file string) string {
-	b.t.Helper()
-	b.git("checkout", "-q", "-b", "side")
-	b.approve(b.commit("bert", file, "1"), "anna", "cleo")
-	b.git("checkout", "-q", "main")
-	b.approve(b.commit("bert", "c.txt", "1"), "cleo")
-	b.git("-c", "user.signingKey="+filepath.Join(b.dir, "anna.pub"), "merge", "-q", "-S", "--no-ff", "-m", "merge", "side")
-	return b.head()
-}
-
 // TestSHA256 checks a repository whose objects git names by SHA-256.
 func TestSHA256(t *testing.T) {
 	b := newBench(t, "--object-format=sha256")
@@ -577,68 +323,6 @@ func TestExport(t *testing.T) {
 	}
 }
 
-// TestConfigurationRunsNothing: neither the repository's own configuration nor its hooks run a program.
-func TestConfigurationRunsNothing(t *testing.T) {
-	b := newBench(t)
-	b.approve(b.commit("anna", "a.txt", "1"), "bert")
-	trap := filepath.Join(b.dir, "trap")
-	ran := filepath.Join(b.dir, "ran")
-	if err := os.WriteFile(trap, []byte("#!/bin/sh\ntouch "+ran+"\n"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	b.write(".gitattributes", "* diff=trap filter=trap\n")
-	for _, key := range []string{"core.fsmonitor", "diff.trap.command", "diff.external", "core.pager", "diff.trap.textconv", "gpg.ssh.program", "core.sshCommand", "filter.trap.smudge", "filter.trap.clean", "filter.trap.process"} {
-		b.git("config", key, trap)
-	}
-	if err := os.WriteFile(filepath.Join(b.repo(), ".git", "hooks", "post-index-change"), []byte("#!/bin/sh\ntouch "+ran+"\n"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if _, got := b.verify(); got != "" {
-		t.Errorf("got %s", got)
-	}
-	if err := b.open().Export(t.Context(), b.git("rev-parse", "HEAD"), t.TempDir()); err != nil {
-		t.Error(err)
-	}
-	if _, err := os.Stat(ran); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("a program of the repository ran: %v", err)
-	}
-}
-
-func TestParseCommit(t *testing.T) {
-	id := strings.Repeat("a", 40)
-	tree := "tree " + strings.Repeat("b", 40) + "\n"
-	who := "author A <a> 1 +0000\ncommitter A <a> 1 +0000\n"
-	for name, tt := range map[string]struct{ text, want string }{
-		"plain":              {tree + who + "\nsubject\n\nbody\n", ""},
-		"no message":         {tree + who, "without a message"},
-		"no tree":            {who + "\nx", "without a tree"},
-		"two trees":          {tree + tree + who + "\nx", "header"},
-		"bad tree":           {"tree zz\n" + who + "\nx", "header"},
-		"bad parent":         {tree + "parent -x\n" + who + "\nx", "header"},
-		"continued nothing":  {" x\n" + tree + who + "\nx", "continued"},
-		"a header by itself": {tree + "alone\n" + who + "\nx", "header"},
-		"two signatures":     {tree + who + "gpgsig a\n b\ngpgsig c\n\nx", "two signatures"},
-		"two kinds":          {tree + who + "gpgsig a\n b\ngpgsig-sha256 c\n\nx", "another format"},
-		"the other kind":     {tree + who + "gpgsig-sha256 c\n\nx", "another format"},
-		"empty":              {"", "without"},
-	} {
-		c, err := parseCommit(id, []byte(tt.text))
-		if tt.want == "" {
-			if err != nil || string(c.signed) != tt.text || c.subject != "subject" {
-				t.Errorf("%s: %+v, %v", name, c, err)
-			}
-			continue
-		}
-		if err == nil || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%s: got %v, want %q", name, err, tt.want)
-		}
-	}
-	c, err := parseCommit(id, []byte(tree+"gpgsig a\n b\nmergetag x\n y\n"+who+"\n\x1b[31mred\u202e\n"))
-	if err != nil || string(c.sig) != "a\nb\n" || strings.Contains(string(c.signed), "gpgsig") || !strings.Contains(string(c.signed), "mergetag x\n y\n") || c.subject != "?[31mred?" {
-		t.Errorf("%+v, %v", c, err)
-	}
-}
-
 // TestReasonsAreDocumented holds the page against the code.
 func TestReasonsAreDocumented(t *testing.T) {
 	page, err := os.ReadFile("../../docs/formats/history.md")
@@ -657,46 +341,6 @@ func TestReasonsAreDocumented(t *testing.T) {
 	if !strings.Contains(string(page), strings.NewReplacer(strings.Repeat("c", 40), "COMMIT", strings.Repeat("d", 64), "CONTENT", "lab", "FLEET").Replace(string(message))) {
 		t.Errorf("the page has another message than %q", message)
 	}
-}
-
-// FuzzParseCommit: any commit object is read or refused; what is read gives back all but its signature.
-func FuzzParseCommit(f *testing.F) {
-	id := strings.Repeat("a", 40)
-	f.Add([]byte("tree " + strings.Repeat("b", 40) + "\nparent " + id + "\ngpgsig a\n b\n\nx\n"))
-	f.Add([]byte("tree " + strings.Repeat("b", 40) + "\n\n"))
-	f.Add([]byte(" \n\n"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		c, err := parseCommit(id, data)
-		if err != nil {
-			return
-		}
-		if c.sig == nil && !bytes.Equal(c.signed, data) {
-			t.Errorf("%q is not %q", c.signed, data)
-		}
-		if _, err := c.signer(People{}); err == nil {
-			t.Error("nobody signed it")
-		}
-	})
-}
-
-// FuzzTree: any tree object is read or refused, and what is read has each name once.
-func FuzzTree(f *testing.F) {
-	f.Add([]byte("100644 a\x00iiiiiiiiiiiiiiiiiiii40000 b\x00iiiiiiiiiiiiiiiiiiii"))
-	f.Add([]byte("160000 a\x00iiiiiiiiiiiiiiiiiiii"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		all, err := parseTree(data, 20)
-		if err != nil {
-			return
-		}
-		size, names := 0, map[string]bool{}
-		for _, e := range all {
-			size += len(e.mode) + 1 + len(e.path) + 1 + 20
-			names[e.path] = true
-		}
-		if size != len(data) || len(names) != len(all) {
-			t.Errorf("%d bytes of %d, %d names of %d", size, len(data), len(names), len(all))
-		}
-	})
 }
 
 // FuzzNote: any note is read or adds nothing, and never more people than there are.
