@@ -40,6 +40,8 @@ type Result struct {
 	Lock    string // SHA-256 of the lock file, hex
 	Cmdline string
 	Epoch   time.Time
+	Uname   string  // the kernel's release, for example "6.1.0-56-cloud-amd64"
+	EFIStub []byte  `json:"-"` // what a unified kernel image begins with, from the lock's packages; empty when the spec names none
 	Largest []Entry // the root's largest files, largest first
 }
 
@@ -100,21 +102,27 @@ func (s Spec) build(ctx context.Context, lock []byte, store string, programs map
 	if err != nil {
 		return Result{}, err
 	}
-	if err := checkUsed(from, root, l); err != nil {
+	efiStub, err := s.efiStub(packages)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := checkUsed(from, slices.Concat(root.paths(), []string{s.EFIStub}), l); err != nil {
 		return Result{}, hint.New(err, "add it to exclude in image.toml")
 	}
 	stub, err := stubFiles(own["mayfly-stub"], packages, stubModules, l.Epoch)
 	if err != nil {
 		return Result{}, err
 	}
-	kernel, err := kernelImage(packages)
+	kernel, uname, err := kernelImage(packages)
 	if err != nil {
 		return Result{}, err
 	}
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
 	}
-	return write(l, lock, kernel, stub, root, outDir)
+	r, err := write(l, lock, kernel, stub, root, outDir)
+	r.Uname, r.EFIStub = uname, efiStub
+	return r, err
 }
 
 func write(l LockFile, lock, kernel []byte, stub []cpio.File, root tree, outDir string) (Result, error) {
@@ -246,13 +254,26 @@ func wantedPath(p string) bool {
 	return true
 }
 
-func kernelImage(packages tree) ([]byte, error) {
+// kernelImage is the kernel and its release.
+func kernelImage(packages tree) (data []byte, uname string, err error) {
 	for _, p := range packages.under("/boot") {
-		if strings.HasPrefix(p, "/boot/vmlinuz-") {
-			return packages[p].data, nil
+		if uname, ok := strings.CutPrefix(p, "/boot/vmlinuz-"); ok {
+			return packages[p].data, uname, nil
 		}
 	}
-	return nil, errors.New("no package of the lock holds a kernel")
+	return nil, "", errors.New("no package of the lock holds a kernel")
+}
+
+// efiStub is systemd-stub, where the spec wants it.
+func (s Spec) efiStub(packages tree) ([]byte, error) {
+	if s.EFIStub == "" {
+		return nil, nil
+	}
+	n := packages[s.EFIStub]
+	if n == nil || !n.mode.IsRegular() {
+		return nil, fmt.Errorf("%s: no package of the lock holds it", s.EFIStub)
+	}
+	return n.data, nil
 }
 
 func checkToolchain(want string, programs map[string]string) error {

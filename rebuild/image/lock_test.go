@@ -89,6 +89,7 @@ func TestParseSpec(t *testing.T) {
 		"twice":          {"kernel = \"linux-image-x\"\npackages = [\"aa\", \"aa\"]\n", "image.toml:2: \"aa\" is listed twice"},
 		"option as name": {"kernel = \"linux-image-x\"\npackages = [\"-o\"]\n", "image.toml:2: bad entry \"-o\""},
 		"unmerged path":  {"kernel = \"linux-image-x\"\n[root]\nprograms = [\"/sbin/sshd\"]\n", "image.toml:3: bad entry"},
+		"path of a stub": {"kernel = \"linux-image-x\"\nefi_stub = \"x.stub\"\n", "image.toml:2: bad path"},
 		"path up":        {"kernel = \"linux-image-x\"\n[root]\nfiles = [\"/usr/../etc\"]\n", "image.toml:3: bad entry"},
 		"setuid":         {"kernel = \"linux-image-x\"\n[root]\ndirectories = [{ path = \"/x\", mode = 0o4755 }]\n", "sticky bit only"},
 		"same id":        {"kernel = \"linux-image-x\"\n[[root.account]]\nname = \"a\"\nid = 1\nhome = \"/a\"\n[[root.account]]\nname = \"b\"\nid = 1\nhome = \"/b\"\n", "listed twice"},

@@ -110,9 +110,9 @@ func layEtc(root tree, accounts []Account) {
 }
 
 // checkUsed refuses packages that give nothing to the image: what is not needed is not locked, downloaded or reviewed.
-func checkUsed(from map[string]string, used tree, lock LockFile) error {
+func checkUsed(from map[string]string, used []string, lock LockFile) error {
 	owners := map[string]bool{}
-	for p := range used {
+	for _, p := range used {
 		owners[from[p]] = true
 	}
 	for _, p := range lock.Packages {

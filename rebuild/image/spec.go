@@ -21,6 +21,7 @@ type Spec struct {
 	Kernel   string   `toml:"kernel"`
 	Packages []string `toml:"packages"`
 	Exclude  []string `toml:"exclude"`
+	EFIStub  string   `toml:"efi_stub"`
 	Root     Root     `toml:"root"`
 	Modules  Modules  `toml:"modules"`
 
@@ -104,6 +105,9 @@ func ParseSpec(name string, data []byte) (Spec, error) {
 func (s Spec) check() error {
 	if !packageName.MatchString(s.Kernel) {
 		return tomlfile.At("kernel", "for example kernel = \"linux-image-cloud-amd64\"", "bad package name %q", s.Kernel)
+	}
+	if s.EFIStub != "" && !cleanAbsolute(s.EFIStub) {
+		return tomlfile.At("efi_stub", "for example efi_stub = \"/usr/lib/systemd/boot/efi/linuxx64.efi.stub\"", "bad path %q", s.EFIStub)
 	}
 	lists := []struct {
 		key   string
