@@ -106,7 +106,7 @@ func runImageBuild(ctx context.Context, c *command.Call) (err error) {
 		}
 	}
 	now := time.Now().UTC().Truncate(time.Second)
-	s := &release.Statement{Kind: release.Kind, Fleet: t.Fleet, Version: *version, NotBefore: now, NotAfter: now.Add(*valid),
+	s := &release.Statement{Kind: release.Kind, Fleet: t.Fleet, Version: *version, Least: 1, Profile: release.ProfileCloud, NotBefore: now, NotAfter: now.Add(*valid),
 		MaxAge: int64(*maxAge / time.Second), Kernel: built.Kernel, Stub: built.Stub, Root: built.Root, Cmdline: built.Cmdline,
 		Lock: built.Lock, MinPolicy: *minPolicy}
 	data, err := s.Marshal()

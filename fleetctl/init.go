@@ -29,7 +29,7 @@ import (
 
 var initVerb = command.Verb{
 	Name:    "init",
-	Args:    "--dir DIR --approver NAME=REQUEST... [--threshold N] [--recovery NAME=REQUEST... [--recovery-threshold N]] [--witness NAME=PUBFILE... [--witness-threshold N]]",
+	Args:    "--dir DIR --approver NAME=REQUEST... [--threshold N] [--recovery NAME=REQUEST... [--recovery-threshold N]] [--builder NAME=REQUEST... [--builder-threshold N]] [--witness NAME=PUBFILE... [--witness-threshold N]]",
 	Summary: "make a fleet's trust policy and the signer's keys, once",
 	Help: `The ceremony from which all else follows. Makes, from DIR/fleet.toml and the enrolment requests of the approvers and of the recovery people, the
 trust policy (DIR/trust.json: whose signatures count, and how many people it takes), the signer's keys (DIR/signer), the certificate of the
@@ -44,6 +44,7 @@ every record of a login, a ticket or a certificate does.
 --recovery names people whose keys lie in safes: if fewer approvers than the threshold are left, enough of them name others
 (fleetctl trust propose). A fleet that is no test needs them. --hardware names a TOML file of rules for the keys, as [hardware] of policy.toml has them.
 
+--builder names who makes a release again from its lock file and signs that it is the same, bit for bit; at least one in a fleet that is no test.
 --witness names who says which policy is the newest (fleetctl witness), each with an Ed25519 key: a bastion loads no policy that
 fewer than --witness-threshold of them confirm. More than half of them where nothing is said; a fleet that is no test needs at least one.
 
@@ -59,10 +60,10 @@ const defaultThreshold = 2
 
 // genesis is what the ceremony was told.
 type genesis struct {
-	dir                                            *string
-	approvers, recovery, witnesses                 *[]string
-	threshold, recoveryThreshold, witnessThreshold *int
-	hardware                                       *string
+	dir                                                              *string
+	approvers, recovery, builders, witnesses                         *[]string
+	threshold, recoveryThreshold, builderThreshold, witnessThreshold *int
+	hardware                                                         *string
 }
 
 func genesisFlags(fs *flag.FlagSet) genesis {
@@ -72,6 +73,8 @@ func genesisFlags(fs *flag.FlagSet) genesis {
 		threshold:         fs.Int("threshold", defaultThreshold, "`people` whose signatures a release or policy needs"),
 		recovery:          manyFlag(fs, "recovery", "`NAME=REQUEST`: the request of one whose key lies in a safe"),
 		recoveryThreshold: fs.Int("recovery-threshold", -1, "`people` of the recovery that name other approvers; more than half, if not given"),
+		builders:          manyFlag(fs, "builder", "`NAME=REQUEST`: the request of one who makes releases again, on a machine of their own"),
+		builderThreshold:  fs.Int("builder-threshold", -1, "`builders` whose signatures a release needs; more than half, if not given"),
 		witnesses:         manyFlag(fs, "witness", "`NAME=PUBFILE`: a witness's public key"),
 		witnessThreshold:  fs.Int("witness-threshold", -1, "`witnesses` that must confirm a policy; more than half, if not given"),
 		hardware:          fs.String("hardware", "", "`file` of rules for the keys' hardware, TOML"),
@@ -100,12 +103,19 @@ func (g genesis) trust(d state, f inventory.Fleet, now time.Time) (*trust.Trust,
 	if err != nil {
 		return nil, nil, err
 	}
-	t := &trust.Trust{Kind: trust.Kind, Fleet: f.Name, Test: f.Test, Version: 1, Approvers: approvers.join(nil), Threshold: *g.threshold,
+	builders, err := d.readPeople("builder", *g.builders, f.Name, f.Test, &met, now)
+	if err != nil {
+		return nil, nil, err
+	}
+	t := &trust.Trust{Kind: trust.Kind, Fleet: f.Name, Test: f.Test, Version: 1, Builders: builders.join(nil), Approvers: approvers.join(nil), Threshold: *g.threshold,
 		Recovery: trust.Recovery{People: recovery.join(nil)}}
 	if t.Witnesses, err = witnessKeys(*g.witnesses); err != nil {
 		return nil, nil, err
 	}
 	if t.WitnessThreshold, err = quorum("witness", *g.witnessThreshold, len(t.Witnesses)); err != nil {
+		return nil, nil, err
+	}
+	if t.BuilderThreshold, err = quorum("builder", *g.builderThreshold, len(t.Builders)); err != nil {
 		return nil, nil, err
 	}
 	if t.Recovery.Threshold, err = quorum("recovery", *g.recoveryThreshold, len(t.Recovery.People)); err != nil {
@@ -122,6 +132,10 @@ func (g genesis) trust(d state, f inventory.Fleet, now time.Time) (*trust.Trust,
 	if t.Recovery.Threshold == 0 && !f.Test {
 		return nil, nil, command.Refuse(hint.New(fmt.Errorf("nobody could replace the approvers, once fewer than %d are left", t.Threshold),
 			"give --recovery NAME=REQUEST, with keys that go into safes; a fleet for tests says test = true in fleet.toml"))
+	}
+	if t.BuilderThreshold == 0 && !f.Test {
+		return nil, nil, command.Refuse(hint.New(errors.New("nobody would say that a release is what its lock file makes"),
+			"give --builder NAME=REQUEST for each who builds releases again; a fleet for tests says test = true in fleet.toml"))
 	}
 	if t.Hardware, err = readHardware(*g.hardware); err != nil {
 		return nil, nil, err
@@ -188,7 +202,7 @@ func (d state) genesis(c *command.Call, g genesis, f inventory.Fleet, now time.T
 	if err := durable.WriteFile(d.caFile(), keys.TLSCA, 0o644); err != nil {
 		return err
 	}
-	t.TicketKeys, t.ListKeys = []string{keys.TicketKey}, []string{keys.ListKey}
+	t.TicketKeys, t.ListKeys, t.LedgerKeys = []string{keys.TicketKey}, []string{keys.ListKey}, []string{keys.LedgerKey}
 	data, err := t.Marshal()
 	if err != nil {
 		return err
@@ -225,6 +239,12 @@ func sayTrust(c *command.Call, t *trust.Trust) {
 		sayPeople(c, t, t.Recovery.People)
 	} else {
 		fmt.Fprintf(c.Stderr, "fleetctl: warning: no recovery: when fewer than %d approvers are left, nobody can change anything any more\n", t.Threshold)
+	}
+	if t.BuilderThreshold > 0 {
+		fmt.Fprintf(c.Stdout, "builders: %d of %d\n", t.BuilderThreshold, len(t.Builders))
+		sayPeople(c, t, t.Builders)
+	} else {
+		fmt.Fprintln(c.Stderr, "fleetctl: warning: no builder: nobody but the approvers says what a release was made from")
 	}
 	if t.WitnessThreshold > 0 {
 		fmt.Fprintf(c.Stdout, "%d of %d witnesses confirm a policy\n", t.WitnessThreshold, len(t.Witnesses))

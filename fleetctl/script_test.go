@@ -175,7 +175,7 @@ func scriptRelease(ts *testscript.TestScript, neg bool, args []string) {
 		return release.Part{Size: int64(len(data)), SHA256: fmt.Sprintf("%x", sha256.Sum256(data))}
 	}
 	now := time.Now().UTC().Truncate(time.Second)
-	s := &release.Statement{Kind: release.Kind, Fleet: "lab", Version: version, NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(valid),
+	s := &release.Statement{Kind: release.Kind, Fleet: "lab", Version: version, Least: 1, Profile: release.ProfileCloud, NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(valid),
 		MaxAge: int64(age / time.Second), Kernel: lay(release.KernelFile), Stub: lay(release.StubFile), Root: lay(release.RootFile),
 		Cmdline: "console=ttyS0", Lock: lay(release.LockFile).SHA256, MinPolicy: 1}
 	data, err := s.Marshal()

@@ -17,7 +17,7 @@ func changes(old, next *trust.Trust) (lines []string) {
 	for _, r := range []struct {
 		role     string
 		was, now []trust.Person
-	}{{"approver", old.Approvers, next.Approvers}, {"recovery", old.Recovery.People, next.Recovery.People}, {"witness", old.Witnesses, next.Witnesses}} {
+	}{{"approver", old.Approvers, next.Approvers}, {"recovery", old.Recovery.People, next.Recovery.People}, {"builder", old.Builders, next.Builders}, {"witness", old.Witnesses, next.Witnesses}} {
 		for _, p := range r.was {
 			for i, key := range p.Keys {
 				if !holds(r.now, p.Name, key) {
@@ -38,7 +38,7 @@ func changes(old, next *trust.Trust) (lines []string) {
 	for _, f := range []struct {
 		name     string
 		was, now int
-	}{{"threshold", old.Threshold, next.Threshold}, {"recovery threshold", old.Recovery.Threshold, next.Recovery.Threshold}, {"witness threshold", old.WitnessThreshold, next.WitnessThreshold}} {
+	}{{"threshold", old.Threshold, next.Threshold}, {"recovery threshold", old.Recovery.Threshold, next.Recovery.Threshold}, {"builder threshold", old.BuilderThreshold, next.BuilderThreshold}, {"witness threshold", old.WitnessThreshold, next.WitnessThreshold}} {
 		if f.was != f.now {
 			say("! %s %d becomes %d", f.name, f.was, f.now)
 		}
@@ -50,7 +50,8 @@ func changes(old, next *trust.Trust) (lines []string) {
 		name     string
 		was, now []string
 	}{{"rule for hardware", eachRule(old.Hardware), eachRule(next.Hardware)}, {"key for tickets", fingerprints(old.TicketKeys), fingerprints(next.TicketKeys)},
-		{"key for server lists", fingerprints(old.ListKeys), fingerprints(next.ListKeys)}} {
+		{"key for server lists", fingerprints(old.ListKeys), fingerprints(next.ListKeys)},
+		{"key of the ledger", fingerprints(old.LedgerKeys), fingerprints(next.LedgerKeys)}, {"certificate for Secure Boot", old.SecureBoot, next.SecureBoot}} {
 		for _, x := range l.was {
 			if !slices.Contains(l.now, x) {
 				say("- %s: %s", l.name, x)

@@ -43,6 +43,8 @@ func TestChangesOfEachField(t *testing.T) {
 	fields := map[string]func(*trust.Trust){
 		"Approvers": func(x *trust.Trust) { x.Approvers = person("bo", "key bo") }, "Threshold": func(x *trust.Trust) { x.Threshold++ },
 		"Recovery": func(x *trust.Trust) { x.Recovery = trust.Recovery{People: person("safe", "key safe"), Threshold: 1} },
+		"Builders": func(x *trust.Trust) { x.Builders = person("workshop", "key workshop") }, "BuilderThreshold": func(x *trust.Trust) { x.BuilderThreshold++ },
+		"LedgerKeys": func(x *trust.Trust) { x.LedgerKeys = []string{"unreadable too"} }, "SecureBoot": func(x *trust.Trust) { x.SecureBoot = []string{"ab"} },
 		"TicketKeys": func(x *trust.Trust) {
 			x.TicketKeys = []string{"sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29tAAAAIAEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAAAABHNzaDo="}
 		},

@@ -72,6 +72,9 @@ func (c *checker) top() error {
 			return tomlfile.At(n.path, "split the fleet", "%d of %s: at most %d", n.have, n.path, n.max)
 		}
 	}
+	if err := c.mirrors(); err != nil {
+		return err
+	}
 	return c.witnesses()
 }
 
@@ -241,6 +244,9 @@ func (c *checker) servers() error {
 			return tomlfile.At(path+".capacity", "capacity is what the server can carry, in Mbit/s", "server %q has capacity %d: it must be 1 to %d", s.Name, s.Capacity, MaxCapacity)
 		}
 		if err := c.serverAddress(path+".address", s); err != nil {
+			return err
+		}
+		if err := c.link(path, s); err != nil {
 			return err
 		}
 		if err := c.power(path+".power", s); err != nil {

@@ -13,6 +13,7 @@ type Fleet struct {
 	Domain     string     `toml:"domain" json:"domain"`                 // certificates name SERVER.DOMAIN
 	Test       bool       `toml:"test" json:"test"`                     // software keys and virtual hardware may be accepted
 	Witnesses  []string   `toml:"witnesses" json:"witnesses,omitempty"` // "http://ADDRESS:PORT" of who confirms policies, for servers that are bastions
+	Mirrors    []string   `toml:"mirrors" json:"mirrors,omitempty"`     // "http[s]://ADDRESS:PORT/PATH/" with what the controller's boot port has, asked first
 	Network    Network    `toml:"network" json:"network"`
 	Controller Controller `toml:"controller" json:"controller"`
 	DNS        DNS        `toml:"dns" json:"dns"`
@@ -69,14 +70,24 @@ type Rack struct {
 
 // Server is one machine. A host has a name, a role, an address and host keys, and nothing else.
 type Server struct {
-	Name     string       `toml:"name" json:"name"` // lower-case DNS label, unique in the fleet
-	Rack     string       `toml:"rack" json:"rack"`
-	Role     string       `toml:"role" json:"role"`         // "vpn", "bastion" or "host"
-	Address  netip.Prefix `toml:"address" json:"address"`   // with the prefix length of its network
-	Capacity int          `toml:"capacity" json:"capacity"` // Mbit/s, positive; a bastion has none
-	Tunnel   netip.Prefix `toml:"tunnel" json:"tunnel"`     // addresses of its VPN clients; the first host address is its own
-	Power    Power        `toml:"power" json:"power"`
-	HostKeys []string     `toml:"host_keys" json:"host_keys,omitempty"` // of a host: its sshd's Ed25519 keys, "ssh-ed25519 AAAA…"
+	Name           string       `toml:"name" json:"name"` // lower-case DNS label, unique in the fleet
+	Rack           string       `toml:"rack" json:"rack"`
+	Role           string       `toml:"role" json:"role"`         // "vpn", "bastion" or "host"
+	Address        netip.Prefix `toml:"address" json:"address"`   // with the prefix length of its network
+	Capacity       int          `toml:"capacity" json:"capacity"` // Mbit/s, positive; a bastion has none
+	Tunnel         netip.Prefix `toml:"tunnel" json:"tunnel"`     // addresses of its VPN clients; the first host address is its own
+	Power          Power        `toml:"power" json:"power"`
+	Network        Link         `toml:"network" json:"network,omitzero"`
+	EndorsementKey string       `toml:"endorsement_key" json:"endorsement_key,omitempty"` // SHA-256 (hex) of its TPM's endorsement key, as TPMT_PUBLIC
+	HostKeys       []string     `toml:"host_keys" json:"host_keys,omitempty"`             // of a host: its sshd's Ed25519 keys, "ssh-ed25519 AAAA…"
+}
+
+// Link is how a server reaches the network; the zero value is static, through its first Ethernet device.
+type Link struct {
+	Mode string   `toml:"mode" json:"mode,omitempty"` // "static", "dhcp4" or "dhcp6"
+	MACs []string `toml:"macs" json:"macs,omitempty"` // its network devices; several are a bond
+	Bond string   `toml:"bond" json:"bond,omitempty"` // "active-backup" or "802.3ad"
+	VLAN int      `toml:"vlan" json:"vlan,omitempty"` // 1 to 4094
 }
 
 // Power names the driver that can switch a server and what the driver needs to know.

@@ -128,7 +128,7 @@ func checkReference(path, s string, servers, regions map[string]bool) error {
 
 // check is all of Check that needs no inventory.
 func (p Policy) check() error {
-	for _, step := range []func() error{p.checkTop, p.checkSSH, p.checkHardware, p.checkEngineers, p.checkBreakGlass, p.checkOperators, p.checkRobots, p.checkCertificates, p.checkGrants, p.checkSession, p.checkWitness, p.checkPlugins, p.checkHistory} {
+	for _, step := range []func() error{p.checkTop, p.checkSSH, p.checkHardware, p.checkEngineers, p.checkBreakGlass, p.checkOperators, p.checkRobots, p.checkCertificates, p.checkImage, p.checkGrants, p.checkSession, p.checkWitness, p.checkPlugins, p.checkHistory} {
 		if err := step(); err != nil {
 			return err
 		}

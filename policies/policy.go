@@ -117,7 +117,9 @@ type Rotation struct {
 	Retries     int      `toml:"retries" json:"retries"`           // further boots before quarantine
 }
 
-// Image is which release may run.
+// Image is which release may run, and what is asked of the machine that runs it.
 type Image struct {
 	MinVersion uint64 `toml:"min_version" json:"min_version"`
+	TPM        string `toml:"tpm" json:"tpm,omitempty"`     // TPMRequired, which is the default, or TPMOff: a ticket alone lets a server in
+	Disks      string `toml:"disks" json:"disks,omitempty"` // DisksRefuse, which is the default, or DisksUnbind
 }

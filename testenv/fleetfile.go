@@ -177,6 +177,7 @@ retries = 1
 
 [image]
 min_version = 1
+tpm = "off"
 `))
 
 // person is an engineer; Key is a software key of the test root "softkey", if that is what they hold.

@@ -150,7 +150,8 @@ func beginLife(t *testing.T, ctx context.Context, d *demo, s *store.Store, name 
 	trust, err := os.ReadFile(d.e.fleet("trust.json"))
 	check(err)
 	l.ticket, err = issue.New(fleet, name, issue.Life{Epoch: l.epoch, Release: sha256.Sum256(statement), Path: "/releases/" + releaseVersion + "/",
-		CA: []byte(config.CA), NotAfter: time.Now().Add(5 * time.Minute), MaxAge: age})
+		CA: []byte(config.CA), NotAfter: time.Now().Add(5 * time.Minute), MaxAge: age, Made: time.Now(),
+		TPM: ticket.TPMOff, Disks: ticket.DisksRefuse})
 	check(err)
 	l.data, l.sig, err = signer.Dial(d.e.fleet()).Ticket(ctx, l.ticket)
 	check(err)

@@ -66,9 +66,11 @@ func (l *life) boot(ctx context.Context, s store.Server) error {
 
 // on gives the machine a fresh ticket, which revokes older unused ones, and boots it.
 func (l *life) on(ctx context.Context, s store.Server) error {
-	notAfter := time.Now().Add(l.rules.BootLimit + ticketSlack)
+	now := time.Now()
+	notAfter := now.Add(l.rules.BootLimit + ticketSlack)
 	t, err := issue.New(l.Bundle.Inventory, s.Name, issue.Life{Epoch: s.Epoch, Release: l.Release.Digest, Path: l.Release.Path,
-		CA: l.CA, NotAfter: notAfter, MaxAge: l.rules.MaxAge})
+		CA: l.CA, NotAfter: notAfter, MaxAge: l.rules.MaxAge, Made: now,
+		TPM: l.Bundle.Policy.Image.RequiresTPM(), Disks: l.Bundle.Policy.Image.OnDisks()})
 	if err != nil {
 		return err
 	}

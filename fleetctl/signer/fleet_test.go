@@ -184,7 +184,7 @@ func (f *fleet) newTicket(t *testing.T, epoch uint64) ticket.Ticket {
 	t.Helper()
 	tk, err := issue.New(f.inv, testServer, issue.Life{
 		Epoch: epoch, Release: sha256.Sum256([]byte("statement\n")), Path: boot.ReleasePath(7), CA: f.public.TLSCA,
-		NotAfter: time.Now().Add(5 * time.Minute), MaxAge: time.Hour,
+		NotAfter: time.Now().Add(5 * time.Minute), MaxAge: time.Hour, Made: time.Now(), TPM: ticket.TPMOff, Disks: ticket.DisksRefuse,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -337,7 +337,7 @@ func testPolicy(version uint64) policies.Policy {
 			MaxAge: policies.Duration(24 * time.Hour), MaxParallel: 1, DrainLimit: policies.Duration(10 * time.Second),
 			BootLimit: policies.Duration(time.Minute), Bake: policies.Duration(time.Second),
 		},
-		Image: policies.Image{MinVersion: 1},
+		Image: policies.Image{MinVersion: 1, TPM: policies.TPMOff},
 	}
 }
 

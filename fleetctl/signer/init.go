@@ -28,6 +28,7 @@ const (
 	hostCAsFile   = "ssh-host-cas.json"
 	ticketKeyFile = "ticket-key"
 	listKeyFile   = "list-key"
+	ledgerKeyFile = "ledger-key"
 	logDir        = "certificates" // the log of certificates, with its own key
 	livesDir      = "lives"
 	bastionsDir   = "bastions"
@@ -42,9 +43,10 @@ func caFile(dir string) string { return filepath.Join(dir, keyDir, tlsCertFile) 
 // Public is what the rest of the fleet needs of the signer's keys.
 type Public struct {
 	TLSCA     []byte // PEM
-	HostCA    string // authorized_keys form, as are the next two
+	HostCA    string // authorized_keys form, as are the next three
 	TicketKey string
 	ListKey   string
+	LedgerKey string
 }
 
 // Init makes the signer's keys in DIR/signer. It refuses to touch a directory that exists.
@@ -69,7 +71,7 @@ func Init(dir, domain string, now time.Time) (Public, error) {
 	for _, k := range []struct {
 		file   string
 		public *string
-	}{{hostCAFile, &p.HostCA}, {ticketKeyFile, &p.TicketKey}, {listKeyFile, &p.ListKey}} {
+	}{{hostCAFile, &p.HostCA}, {ticketKeyFile, &p.TicketKey}, {listKeyFile, &p.ListKey}, {ledgerKeyFile, &p.LedgerKey}} {
 		if *k.public, err = newSSHKey(filepath.Join(d, k.file), k.file+"@"+domain); err != nil {
 			return Public{}, err
 		}

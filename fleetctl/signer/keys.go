@@ -18,6 +18,7 @@ type keys struct {
 	host   hostCA
 	ticket ssh.Signer
 	list   ssh.Signer
+	ledger ssh.Signer
 }
 
 func loadKeys(dir string) (*keys, error) {
@@ -37,7 +38,7 @@ func loadKeys(dir string) (*keys, error) {
 	for _, s := range []struct {
 		file   string
 		signer *ssh.Signer
-	}{{ticketKeyFile, &k.ticket}, {listKeyFile, &k.list}} {
+	}{{ticketKeyFile, &k.ticket}, {listKeyFile, &k.list}, {ledgerKeyFile, &k.ledger}} {
 		data, err := durable.ReadSecret(filepath.Join(d, s.file))
 		if err != nil {
 			return nil, fmt.Errorf("loading %s: %w", s.file, err)

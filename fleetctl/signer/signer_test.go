@@ -115,7 +115,7 @@ func TestTicketRefuses(t *testing.T) {
 		{"other domain", func(x *ticket.Ticket) { x.Domain = "evil.test" }, join.NotInInventory},
 		{"other fleet", func(x *ticket.Ticket) { x.Fleet = "prod" }, join.NotInInventory},
 		{"other CA", func(x *ticket.Ticket) { x.CA = string(selfSigned(t, newMachine(t).csr)) }, join.NotInInventory},
-		{"other release host", func(x *ticket.Ticket) { x.ReleaseURL = "http://192.0.2.1/releases/7/" }, join.NotInInventory},
+		{"other release host", func(x *ticket.Ticket) { x.Mirrors = []string{"http://192.0.2.1:80/releases/7/"} }, join.NotInInventory},
 		{"older than policy's age", func(x *ticket.Ticket) { x.MaxAge = 25 * 3600 }, join.LifetimeTooLong},
 		{"no age", func(x *ticket.Ticket) { x.MaxAge = 0 }, join.LifetimeTooLong},
 		{"long window", func(x *ticket.Ticket) { x.NotAfter = x.NotAfter.Add(2 * time.Hour) }, join.LifetimeTooLong},

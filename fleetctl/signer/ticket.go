@@ -3,7 +3,7 @@ package signer
 import (
 	"fmt"
 	"net/netip"
-	"net/url"
+	"strings"
 	"time"
 
 	"mayfly/internal/sshsig"
@@ -11,6 +11,7 @@ import (
 	"mayfly/policies"
 	"mayfly/rebuild/join"
 	"mayfly/rebuild/ticket"
+	"mayfly/rebuild/ticket/issue"
 )
 
 // signedFile is a file's exact bytes with their signature.
@@ -67,10 +68,23 @@ func checkTicket(t ticket.Ticket, f inventory.Fleet, p policies.Policy, ca strin
 	if !ok {
 		return join.Refuse(join.ServerUnknown, "no server %q in fleet %q", t.Server, f.Name)
 	}
-	boot := netip.AddrPortFrom(f.Controller.Address, f.Controller.BootPort).String()
-	u, err := url.Parse(t.ReleaseURL)
+	if age := time.Duration(t.MaxAge) * time.Second; age <= 0 || age > time.Duration(p.Rotation.MaxAge) {
+		return join.Refuse(join.LifetimeTooLong, "max_age of the ticket for %q is %s, the policy allows %s", t.Server, age, time.Duration(p.Rotation.MaxAge))
+	}
+	if left := t.Deadline.Sub(now); left <= 0 || left > time.Duration(p.Rotation.MaxAge) {
+		return join.Refuse(join.LifetimeTooLong, "the deadline of the ticket for %q is in %s, the policy allows %s", t.Server, left, time.Duration(p.Rotation.MaxAge))
+	}
+	if window := t.NotAfter.Sub(now); window <= 0 || window > ticket.MaxWindow {
+		return join.Refuse(join.LifetimeTooLong, "the ticket for %q can be used for %s, at most %s", t.Server, window, ticket.MaxWindow)
+	}
+	path, ok := releasePath(t)
+	if !ok {
+		return join.Refuse(join.RequestInvalid, "the mirrors name no release below the controller's boot port")
+	}
+	want, err := issue.New(f, t.Server, issue.Life{Epoch: t.Epoch, Path: path, CA: []byte(ca), NotAfter: t.NotAfter, MaxAge: time.Duration(t.MaxAge) * time.Second,
+		Made: t.Deadline.Add(-time.Duration(t.MaxAge) * time.Second), TPM: p.Image.RequiresTPM(), Disks: p.Image.OnDisks()})
 	if err != nil {
-		return join.Refuse(join.RequestInvalid, "release_url: %v", err)
+		return join.Refuse(join.RequestInvalid, "%v", err)
 	}
 	for _, c := range []struct{ field, got, want string }{
 		{"fleet", t.Fleet, f.Name},
@@ -79,18 +93,29 @@ func checkTicket(t ticket.Ticket, f inventory.Fleet, p policies.Policy, ca strin
 		{"gateway", t.Gateway.String(), f.Network.Gateway.String()},
 		{"controller", t.Controller, netip.AddrPortFrom(f.Controller.Address, f.Controller.JoinPort).String()},
 		{"controller_name", t.Name, ticket.ControllerLabel + "." + f.Domain},
-		{"release_url's host", u.Host, boot},
+		{"mirrors", strings.Join(t.Mirrors, " "), strings.Join(want.Mirrors, " ")},
+		{"network", fmt.Sprint(t.Network), fmt.Sprint(want.Network)},
+		{"witnesses", strings.Join(t.Witnesses, " "), strings.Join(want.Witnesses, " ")},
+		{"tpm", t.TPM, want.TPM},
+		{"disks", t.Disks, want.Disks},
 		{"ca", t.CA, ca},
 	} {
 		if c.got != c.want {
 			return join.Refuse(join.NotInInventory, "%s of the ticket for %q is %q, not %q", c.field, t.Server, c.got, c.want)
 		}
 	}
-	if age := time.Duration(t.MaxAge) * time.Second; age <= 0 || age > time.Duration(p.Rotation.MaxAge) {
-		return join.Refuse(join.LifetimeTooLong, "max_age of the ticket for %q is %s, the policy allows %s", t.Server, age, time.Duration(p.Rotation.MaxAge))
-	}
-	if window := t.NotAfter.Sub(now); window <= 0 || window > ticket.MaxWindow {
-		return join.Refuse(join.LifetimeTooLong, "the ticket for %q can be used for %s, at most %s", t.Server, window, ticket.MaxWindow)
-	}
 	return nil
+}
+
+// releasePath is the path of the release below the last of a ticket's mirrors, which is the controller's boot port.
+func releasePath(t ticket.Ticket) (string, bool) {
+	if len(t.Mirrors) == 0 {
+		return "", false
+	}
+	_, rest, ok := strings.Cut(t.Mirrors[len(t.Mirrors)-1], "://")
+	if !ok {
+		return "", false
+	}
+	_, path, ok := strings.Cut(rest, "/")
+	return "/" + path, ok
 }

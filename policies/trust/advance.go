@@ -127,12 +127,12 @@ func follows(old, next *Trust) error {
 		return refuse(MinReleaseLess, "min_release %d is below %d", next.MinRelease, old.MinRelease)
 	}
 	shown := map[string]bool{}
-	for _, p := range slices.Concat(old.Approvers, old.Recovery.People) {
+	for _, p := range slices.Concat(old.Approvers, old.Recovery.People, old.Builders) {
 		for i, key := range p.Keys {
 			shown[key] = isShown(p.ShownFor(i))
 		}
 	}
-	for _, p := range slices.Concat(next.Approvers, next.Recovery.People) {
+	for _, p := range slices.Concat(next.Approvers, next.Recovery.People, next.Builders) {
 		for i, key := range p.Keys {
 			if shown[key] && !isShown(p.ShownFor(i)) {
 				return refuse(LostEvidence, "%s, key %d: what was shown for it is left out", p.Name, i+1)

@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
 	"slices"
@@ -187,6 +188,7 @@ func TestAdvanceTest(t *testing.T) {
 	real := earnest(t, p)
 	real.Hardware.FIDO2Issuers = []hardkey.Issuer{m.Issuer()}
 	real.Recovery.People = []Person{withSecurityKey(t, m, "rosa")}
+	real.Builders = []Person{withSecurityKey(t, m, "workshop")}
 	var by []ssh.Signer
 	real.Approvers = nil
 	for _, name := range []string{"anna", "bert"} {
@@ -213,6 +215,20 @@ func TestAdvanceTest(t *testing.T) {
 	}
 }
 
+// plainKey is a key of a service.
+func plainKey(t testing.TB) string {
+	t.Helper()
+	pub, _, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ssh.NewPublicKey(pub)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return FormatKey(key)
+}
+
 // earnest is the trust policy of a fleet that is no test, with authenticators of a maker that its rules name.
 func earnest(t testing.TB, p people) *Trust {
 	t.Helper()
@@ -222,6 +238,8 @@ func earnest(t testing.TB, p people) *Trust {
 	e.Hardware.FIDO2Issuers, e.Hardware.AAGUIDs = []hardkey.Issuer{m.Issuer()}, []string{softcard.AAGUID()}
 	e.Approvers = []Person{withSecurityKey(t, m, "anna"), withSecurityKey(t, m, "bert")}
 	e.Recovery = Recovery{Threshold: 1, People: []Person{withSecurityKey(t, m, "rosa")}}
+	e.Builders, e.BuilderThreshold = []Person{withSecurityKey(t, m, "workshop")}, 1
+	e.LedgerKeys = []string{plainKey(t)}
 	return &e
 }
 
@@ -240,6 +258,9 @@ func TestEarnest(t *testing.T) {
 	}{
 		{"as it is", func(*Trust) {}, ""},
 		{"no witness", func(t *Trust) { t.WitnessThreshold = 0 }, "witness_threshold is 0"},
+		{"no builder", func(t *Trust) { t.Builders, t.BuilderThreshold = nil, 0 }, "builder_threshold is 0"},
+		{"a builder who shows nothing", func(t *Trust) { t.Builders[0].Shown = nil }, "builder workshop, key 1: " + hardkey.Missing},
+		{"no ledger", func(t *Trust) { t.LedgerKeys = nil }, "ledger_keys is empty"},
 		{"no recovery", func(t *Trust) { t.Recovery = Recovery{} }, "recovery threshold is 0"},
 		{"an approver who shows nothing", func(t *Trust) { t.Approvers[0].Shown = nil }, "approver anna, key 1: " + hardkey.Missing},
 		{"recovery that shows nothing", func(t *Trust) { t.Recovery.People[0].Shown = nil }, "recovery rosa, key 1: " + hardkey.Missing},

@@ -16,16 +16,18 @@ import (
 )
 
 // Kind of trust.json.
-const Kind = "mayfly-trust/2"
+const Kind = "mayfly-trust/3"
 
 // Bounds of a trust policy.
 const (
-	MaxSize      = 512 << 10 // bytes of trust.json: everybody's evidence is in it
-	MaxApprovers = 64
-	MaxRecovery  = 16
-	MaxWitnesses = 16
-	MaxKeys      = 16   // of one person, of tickets, of lists
-	MaxSteps     = 4096 // of a chain: a change a day for eleven years
+	MaxSize       = 512 << 10 // bytes of trust.json: everybody's evidence is in it
+	MaxApprovers  = 64
+	MaxRecovery   = 16
+	MaxBuilders   = 16
+	MaxSecureBoot = 16
+	MaxWitnesses  = 16
+	MaxKeys       = 16   // of one person, of tickets, of lists
+	MaxSteps      = 4096 // of a chain: a change a day for eleven years
 )
 
 // Parse reads trust.json strictly: canonical JSON within bounds, at least two of anything that says two, no key that
@@ -66,7 +68,10 @@ func (t *Trust) Check() error {
 	if err := checkKeys(t.TicketKeys, "ticket_keys", owners); err != nil {
 		return err
 	}
-	return checkKeys(t.ListKeys, "list_keys", owners)
+	if err := checkKeys(t.ListKeys, "list_keys", owners); err != nil {
+		return err
+	}
+	return t.checkLedger(owners)
 }
 
 // CheckPeople is all of Check that needs no keys of the signer: for who is about to make those.
@@ -107,6 +112,9 @@ func (t *Trust) checkPeople() (map[string]string, error) {
 		return nil, err
 	}
 	if err := t.checkRecovery(owners, met); err != nil {
+		return nil, err
+	}
+	if err := t.checkBuilders(owners, met); err != nil {
 		return nil, err
 	}
 	return owners, t.checkWitnesses(owners)

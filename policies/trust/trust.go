@@ -6,18 +6,22 @@ import "mayfly/bastion/hardkey"
 
 // Trust is trust.json, canonical JSON.
 type Trust struct {
-	Kind       string   `json:"kind"` // "mayfly-trust/2"
-	Fleet      string   `json:"fleet"`
-	Test       bool     `json:"test"` // software keys count; records of tickets and certificates say so
-	Version    uint64   `json:"version"`
-	Previous   string   `json:"previous"` // SHA-256 of the trust.json that this one follows, hex; empty in version 1
-	Approvers  []Person `json:"approvers"`
-	Threshold  int      `json:"threshold"`   // people, of releases, of policy bundles and of the next trust policy
-	Recovery   Recovery `json:"recovery"`    // who replaces approvers when fewer than the threshold are left
-	Hardware   Hardware `json:"hardware"`    // what is asked of approvers' and recovery people's keys
-	TicketKeys []string `json:"ticket_keys"` // the signer's keys for tickets, authorized_keys form
-	ListKeys   []string `json:"list_keys"`   // the signer's keys for server lists, authorized_keys form
-	MinRelease uint64   `json:"min_release"` // no older release boots
+	Kind             string   `json:"kind"` // "mayfly-trust/3"
+	Fleet            string   `json:"fleet"`
+	Test             bool     `json:"test"` // software keys count; records of tickets and certificates say so
+	Version          uint64   `json:"version"`
+	Previous         string   `json:"previous"` // SHA-256 of the trust.json that this one follows, hex; empty in version 1
+	Approvers        []Person `json:"approvers"`
+	Threshold        int      `json:"threshold"`         // people, of releases, of policy bundles and of the next trust policy
+	Builders         []Person `json:"builders"`          // who make a release again from its lock file, each on their own; nobody is builder and approver
+	BuilderThreshold int      `json:"builder_threshold"` // builders whose signatures a release needs; 0 only where test is true
+	Recovery         Recovery `json:"recovery"`          // who replaces approvers when fewer than the threshold are left
+	Hardware         Hardware `json:"hardware"`          // what is asked of approvers' and recovery people's keys
+	TicketKeys       []string `json:"ticket_keys"`       // the signer's keys for tickets, authorized_keys form
+	ListKeys         []string `json:"list_keys"`         // the signer's keys for server lists, authorized_keys form
+	LedgerKeys       []string `json:"ledger_keys"`       // under which the fleet's public ledger signs, authorized_keys form; none only where test is true
+	SecureBoot       []string `json:"secure_boot"`       // SHA-256 (hex) of the certificates (DER) in servers' firmware that unified kernel images are signed under
+	MinRelease       uint64   `json:"min_release"`       // no older release boots
 
 	Witnesses        []Person `json:"witnesses"`         // who says which version is the newest (policies/witness)
 	WitnessThreshold int      `json:"witness_threshold"` // witnesses that must confirm; 0 only where test is true: nobody is asked

@@ -43,7 +43,7 @@ func policy(t testing.TB) *trust.Trust {
 func statement() Statement {
 	part := Part{Size: 3, SHA256: strings.Repeat("ab", 32)}
 	return Statement{
-		Kind: Kind, Fleet: "demo", Version: 7, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour), MaxAge: 86400,
+		Kind: Kind, Fleet: "demo", Version: 7, Least: 5, Profile: ProfileCloud, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour), MaxAge: 86400,
 		Kernel: part, Stub: part, Root: part, Cmdline: "console=ttyS0 quiet", Lock: strings.Repeat("cd", 32), MinPolicy: 1,
 	}
 }
@@ -87,7 +87,7 @@ func TestVerify(t *testing.T) {
 		f(&s)
 		return marshal(t, s)
 	}
-	old := change(func(s *Statement) { s.Version = 2 })
+	old := change(func(s *Statement) { s.Version, s.Least = 2, 1 })
 	other := change(func(s *Statement) { s.Fleet = "else" })
 	loose := bytes.Replace(good, []byte(`  "fleet"`), []byte(`   "fleet"`), 1)
 	unknown := bytes.Replace(good, []byte(`  "fleet"`), []byte("  \"more\": 1,\n  \"fleet\""), 1)
@@ -141,7 +141,15 @@ func TestVerify(t *testing.T) {
 
 func TestParseRefuses(t *testing.T) {
 	tests := map[string]func(*Statement){
-		"kind":            func(s *Statement) { s.Kind = "mayfly-release/2" },
+		"kind":           func(s *Statement) { s.Kind = "mayfly-release/1" },
+		"least 0":        func(s *Statement) { s.Least = 0 },
+		"least too high": func(s *Statement) { s.Least = s.Version + 1 },
+		"profile":        func(s *Statement) { s.Profile = "" },
+		"name newline":   func(s *Statement) { s.Name = "a\nb" },
+		"uki alone":      func(s *Statement) { s.UKI = &Part{Size: 1, SHA256: strings.Repeat("ab", 32)} },
+		"uki hash short": func(s *Statement) {
+			s.UKI, s.UKIAuthenticode, s.KernelAuthenticode = &Part{Size: 1, SHA256: strings.Repeat("ab", 32)}, "ab", strings.Repeat("ab", 32)
+		},
 		"no fleet":        func(s *Statement) { s.Fleet = "" },
 		"version 0":       func(s *Statement) { s.Version = 0 },
 		"window reversed": func(s *Statement) { s.NotAfter = s.NotBefore },
@@ -218,7 +226,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(bytes.Replace(good, []byte("7"), []byte("-7"), 1))
 	f.Add(bytes.Replace(good, []byte("2026"), []byte("9999"), 1))
 	f.Add([]byte("{}\n"))
-	f.Add([]byte(`{"kind":"mayfly-release/1"}`))
+	f.Add([]byte(`{"kind":"mayfly-release/2"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s, err := Parse(data)
 		if err != nil {

@@ -19,11 +19,15 @@ const (
 	// Namespace of a release statement's SSHSIG signatures.
 	Namespace = "mayfly-release"
 	// Kind of this format's version.
-	Kind = "mayfly-release/1"
+	Kind = "mayfly-release/2"
+	// BuildNamespace of a builder's signature over the same bytes: "I made these parts myself, from the lock file".
+	BuildNamespace = "mayfly-build"
 	// MaxStatement bounds release.json, in bytes.
 	MaxStatement = 16 << 10
 	// MaxPart bounds each file of a release, in bytes.
 	MaxPart = 1 << 30
+	// MaxName bounds the name, in bytes.
+	MaxName = 100
 	// MaxCmdline bounds the kernel command line, in bytes: what x86 takes.
 	MaxCmdline = 2047
 	// MaxLife is the longest life that a release may allow, as long as the longest max_age of a policy.
@@ -38,22 +42,42 @@ const (
 	StubFile       = "stub.cpio"
 	RootFile       = "root.erofs"
 	LockFile       = "image.lock"
+	ProofFile      = "release.json.proof" // that the public ledger holds it, under witnesses' cosignatures
+	UKIFile        = "mayfly.efi"
+	SignedUKIFile  = "mayfly.signed.efi" // the same, signed under the fleet's Secure Boot key
+	SBOMFile       = "sbom.spdx.json"
+	ProvenanceFile = "provenance.json"
+)
+
+// Profiles of an image: which kernel and drivers it holds.
+const (
+	ProfileCloud = "cloud"
+	ProfileMetal = "metal"
 )
 
 // Statement is release.json, canonical JSON (docs/formats/release.md).
 type Statement struct {
-	Kind      string    `json:"kind"` // "mayfly-release/1"
+	Kind      string    `json:"kind"` // "mayfly-release/2"
 	Fleet     string    `json:"fleet"`
-	Version   uint64    `json:"version"` // rises
+	Name      string    `json:"name,omitempty"` // for people
+	Version   uint64    `json:"version"`        // rises
+	Least     uint64    `json:"least"`          // oldest version that may still boot once this one is out; 1 to version
+	Profile   string    `json:"profile"`        // which kernel and drivers: ProfileCloud or ProfileMetal
 	NotBefore time.Time `json:"not_before"`
 	NotAfter  time.Time `json:"not_after"`
 	MaxAge    int64     `json:"max_age_seconds"` // no life under this release is longer
 	Kernel    Part      `json:"kernel"`
 	Stub      Part      `json:"stub"`
 	Root      Part      `json:"root"`
-	Cmdline   string    `json:"cmdline"`
-	Lock      string    `json:"lock"`       // SHA-256 of the lock file, hex
-	MinPolicy uint64    `json:"min_policy"` // least policy version that a server under this release obeys
+	UKI       *Part     `json:"uki,omitempty"` // the unified kernel image, before it is signed for Secure Boot
+
+	// Authenticode hashes (SHA-256, hex), which signing does not change: what firmware measures into PCR 4 when it starts the file.
+	UKIAuthenticode    string `json:"uki_authenticode,omitempty"`
+	KernelAuthenticode string `json:"kernel_authenticode,omitempty"`
+
+	Cmdline   string `json:"cmdline"`
+	Lock      string `json:"lock"`       // SHA-256 of the lock file, hex
+	MinPolicy uint64 `json:"min_policy"` // least policy version that a server under this release obeys
 }
 
 // Part is a file by size and hash.
@@ -90,6 +114,12 @@ func (s *Statement) check() error {
 		return fmt.Errorf("fleet %q is no name", s.Fleet)
 	case s.Version == 0:
 		return errors.New("version is 0")
+	case s.Least == 0 || s.Least > s.Version:
+		return fmt.Errorf("least is %d, not 1 to version %d", s.Least, s.Version)
+	case len(s.Name) > MaxName || strings.ContainsFunc(s.Name, func(r rune) bool { return r < ' ' || r > '~' }):
+		return fmt.Errorf("name is longer than %d bytes, or not printable ASCII", MaxName)
+	case s.Profile != ProfileCloud && s.Profile != ProfileMetal:
+		return fmt.Errorf("profile is %q, not %q or %q", s.Profile, ProfileCloud, ProfileMetal)
 	case s.NotBefore.IsZero() || s.NotBefore.Location() != time.UTC || s.NotAfter.Location() != time.UTC:
 		return errors.New("not_before and not_after have to be times in UTC")
 	case !s.NotBefore.Before(s.NotAfter):
@@ -101,10 +131,19 @@ func (s *Statement) check() error {
 	case len(s.Cmdline) > MaxCmdline || strings.ContainsFunc(s.Cmdline, func(r rune) bool { return r < ' ' || r > '~' }):
 		return fmt.Errorf("cmdline is longer than %d bytes, or not printable ASCII", MaxCmdline)
 	}
-	for _, p := range []struct {
-		name string
-		part Part
-	}{{"kernel", s.Kernel}, {"stub", s.Stub}, {"root", s.Root}} {
+	if (s.UKI != nil) != (s.UKIAuthenticode != "") || s.UKI != nil && s.KernelAuthenticode == "" {
+		return errors.New("uki, uki_authenticode and kernel_authenticode are there together, or none is")
+	}
+	for name, hash := range map[string]string{"uki_authenticode": s.UKIAuthenticode, "kernel_authenticode": s.KernelAuthenticode} {
+		if hash != "" && !isHash(hash) {
+			return fmt.Errorf("%s is not a SHA-256 in lower-case hex", name)
+		}
+	}
+	parts := []namedPart{{"kernel", s.Kernel}, {"stub", s.Stub}, {"root", s.Root}}
+	if s.UKI != nil {
+		parts = append(parts, namedPart{"uki", *s.UKI})
+	}
+	for _, p := range parts {
 		if !isHash(p.part.SHA256) {
 			return fmt.Errorf("%s: sha256 is not a SHA-256 in lower-case hex", p.name)
 		}
@@ -113,6 +152,11 @@ func (s *Statement) check() error {
 		}
 	}
 	return nil
+}
+
+type namedPart struct {
+	name string
+	part Part
 }
 
 func isHash(s string) bool {

@@ -10,6 +10,7 @@ import (
 // Reason codes of refused releases.
 const (
 	Unsigned   = "release_unsigned"    // too few people signed these bytes
+	Unbuilt    = "release_unbuilt"     // too few builders say that they made the same
 	Malformed  = "release_malformed"   // signed, but not what the format allows
 	OtherFleet = "release_other_fleet" // signed for another fleet
 	NotYet     = "release_not_yet"     // its time has not come
@@ -43,6 +44,9 @@ func Verify(t *trust.Trust, data, sigs []byte, now time.Time) (*Statement, error
 	}
 	if _, err := t.Approved(Namespace, data, sigs); err != nil {
 		return nil, &Refusal{Reason: Unsigned, Err: err}
+	}
+	if _, err := t.Built(BuildNamespace, data, sigs); err != nil {
+		return nil, &Refusal{Reason: Unbuilt, Err: err}
 	}
 	s, err := Parse(data)
 	if err != nil {

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -30,10 +32,18 @@ func (t *Ticket) check() error {
 		return errors.New("secret is not 32 bytes of lower-case hex")
 	case !hexadecimal(t.Release, 32):
 		return errors.New("release is not a SHA-256 in lower-case hex")
-	case !t.Address.IsValid() || !t.Address.Addr().Is4() || t.Address.Addr().IsUnspecified():
-		return fmt.Errorf("address %q is no IPv4 address with a prefix length", t.Address)
-	case t.Gateway.IsValid() && !t.Gateway.Is4():
-		return fmt.Errorf("gateway %q is no IPv4 address", t.Gateway)
+	case !t.Address.IsValid() || t.Address.Addr().IsUnspecified() || t.Address.Addr().Is4In6() || t.Address.Addr().Zone() != "":
+		return fmt.Errorf("address %q is no address with a prefix length", t.Address)
+	case t.Gateway.IsValid() && t.Gateway.Is4() != t.Address.Addr().Is4():
+		return fmt.Errorf("gateway %q is not of the address's family", t.Gateway)
+	case t.Gateway.Is4In6() || t.Gateway.Zone() != "":
+		return fmt.Errorf("gateway %q is no address", t.Gateway)
+	case t.TPM != TPMOff && t.TPM != TPMRequired:
+		return fmt.Errorf("tpm is %q, not %q or %q", t.TPM, TPMOff, TPMRequired)
+	case t.Disks != DisksRefuse && t.Disks != DisksUnbind:
+		return fmt.Errorf("disks is %q, not %q or %q", t.Disks, DisksRefuse, DisksUnbind)
+	case t.Deadline.IsZero() || t.Deadline.Location() != time.UTC:
+		return errors.New("deadline is not a time in UTC")
 	case t.Name != ControllerLabel+"."+t.Domain:
 		return fmt.Errorf("controller_name is %q, not %q", t.Name, ControllerLabel+"."+t.Domain)
 	case t.NotAfter.IsZero() || t.NotAfter.Location() != time.UTC:
@@ -44,28 +54,69 @@ func (t *Ticket) check() error {
 	if a, err := netip.ParseAddrPort(t.Controller); err != nil || a.Port() == 0 || a.String() != t.Controller {
 		return fmt.Errorf("controller %q is no IP:PORT", t.Controller)
 	}
-	if err := checkURL(t.ReleaseURL); err != nil {
+	if len(t.Mirrors) == 0 || len(t.Mirrors) > MaxMirrors {
+		return fmt.Errorf("%d mirrors, not 1 to %d", len(t.Mirrors), MaxMirrors)
+	}
+	for i, m := range t.Mirrors {
+		if err := checkURL(m); err != nil {
+			return err
+		}
+		if slices.Contains(t.Mirrors[:i], m) {
+			return fmt.Errorf("mirror %q is there twice", m)
+		}
+	}
+	if len(t.Witnesses) > MaxWitnesses {
+		return fmt.Errorf("%d witnesses: at most %d", len(t.Witnesses), MaxWitnesses)
+	}
+	for i, w := range t.Witnesses {
+		at, ok := strings.CutPrefix(w, "http://")
+		if a, err := netip.ParseAddrPort(at); !ok || err != nil || a.Port() == 0 || a.Addr().Zone() != "" || a.String() != at || slices.Contains(t.Witnesses[:i], w) {
+			return fmt.Errorf("witness %q is not http://IP:PORT, or is there twice", w)
+		}
+	}
+	if err := t.Network.check(); err != nil {
 		return err
 	}
 	return checkCA(t.CA)
 }
 
-// checkURL allows http://IP:PORT/PATH/ and nothing else: a server resolves no names before it has joined.
+var mac = regexp.MustCompile(`^([0-9a-f]{2}:){5}[0-9a-f]{2}$`)
+
+func (n Network) check() error {
+	switch {
+	case n.Mode != Static && n.Mode != DHCP4 && n.Mode != DHCP6:
+		return fmt.Errorf("network mode is %q, not %q, %q or %q", n.Mode, Static, DHCP4, DHCP6)
+	case len(n.MACs) > MaxMACs:
+		return fmt.Errorf("%d network devices: at most %d", len(n.MACs), MaxMACs)
+	case len(n.MACs) > 1 != (n.Bond != ""), n.Bond != "" && n.Bond != ActiveBackup && n.Bond != LACP:
+		return fmt.Errorf("bond is %q with %d devices: several are %q or %q, one is no bond", n.Bond, len(n.MACs), ActiveBackup, LACP)
+	case n.VLAN < 0 || n.VLAN > 4094:
+		return fmt.Errorf("vlan is %d, not 1 to 4094", n.VLAN)
+	}
+	for i, m := range n.MACs {
+		if !mac.MatchString(m) || slices.Contains(n.MACs[:i], m) {
+			return fmt.Errorf("%q is no hardware address, or is there twice", m)
+		}
+	}
+	return nil
+}
+
+// checkURL allows http://IP:PORT/PATH/, with http or https, and nothing else: a server resolves no names before it has joined.
 func checkURL(s string) error {
 	u, err := url.Parse(s)
 	if err != nil {
-		return fmt.Errorf("release_url: %w", err)
+		return fmt.Errorf("mirror: %w", err)
 	}
 	_, addrErr := netip.ParseAddrPort(u.Host)
 	switch {
-	case u.Scheme != "http" || addrErr != nil || u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return fmt.Errorf("release_url %q is not http://IP:PORT/PATH/", s)
+	case u.Scheme != "http" && u.Scheme != "https" || addrErr != nil || u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return fmt.Errorf("mirror %q is not http://IP:PORT/PATH/ or https://IP:PORT/PATH/", s)
 	case !strings.HasPrefix(u.Path, "/") || !strings.HasSuffix(u.Path, "/") || u.RawPath != "":
-		return fmt.Errorf("release_url %q has no plain path that ends in a slash", s)
+		return fmt.Errorf("mirror %q has no plain path that ends in a slash", s)
 	case strings.Contains(u.Path, "//") || strings.Contains(u.Path, "/../") || strings.Contains(u.Path, "/./"):
-		return fmt.Errorf("release_url %q has a path with empty or dot elements", s)
+		return fmt.Errorf("mirror %q has a path with empty or dot elements", s)
 	case u.String() != s:
-		return fmt.Errorf("release_url %q is not in its plain form", s)
+		return fmt.Errorf("mirror %q is not in its plain form", s)
 	}
 	return nil
 }

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -40,7 +42,7 @@ func testTicket(t testing.TB) Ticket {
 	}
 	tk, err := New(Ticket{
 		Fleet: "lab", Domain: "lab.test", Server: "se-1", Epoch: 3,
-		Release: strings.Repeat("00", 32), ReleaseURL: "http://10.77.0.1:8080/releases/7/",
+		Release: strings.Repeat("00", 32), Mirrors: []string{"http://10.77.0.1:8080/releases/7/"}, Network: Network{Mode: Static}, TPM: TPMOff, Disks: DisksRefuse, Deadline: testNow.Add(time.Hour),
 		Address: netip.MustParsePrefix("10.77.0.11/24"), Gateway: netip.MustParseAddr("10.77.0.1"),
 		Controller: "10.77.0.1:8443", Name: "controller.lab.test", CA: string(ca), NotAfter: testNow.Add(5 * time.Minute), MaxAge: 3600,
 	})
@@ -83,11 +85,11 @@ func TestNewAndOpen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if *got != tk {
+	if !reflect.DeepEqual(*got, tk) {
 		t.Errorf("got %+v, want %+v", *got, tk)
 	}
-	if got.ServerName() != "se-1.lab.test" || got.Controller != "10.77.0.1:8443" || got.ReleaseURL != "http://10.77.0.1:8080/releases/7/" {
-		t.Errorf("got %s, %s, %s", got.ServerName(), got.Controller, got.ReleaseURL)
+	if got.ServerName() != "se-1.lab.test" || got.Controller != "10.77.0.1:8443" || got.Mirrors[0] != "http://10.77.0.1:8080/releases/7/" {
+		t.Errorf("got %s, %s, %s", got.ServerName(), got.Controller, got.Mirrors)
 	}
 	if other := testTicket(t); other.Secret == tk.Secret || Hash(marshal(t, other)) == Hash(data) {
 		t.Error("two tickets have the same secret or hash")
@@ -140,7 +142,7 @@ func TestOpenRefuses(t *testing.T) {
 			d := append(bytes.Clone(data), '{', '}')
 			return d, sign(t, key, Namespace, d)
 		}, testNow, Malformed},
-		{"kind", func() ([]byte, []byte) { return signed(func(t *Ticket) { t.Kind = "mayfly-ticket/2" }) }, testNow, Malformed},
+		{"kind", func() ([]byte, []byte) { return signed(func(t *Ticket) { t.Kind = "mayfly-ticket/1" }) }, testNow, Malformed},
 		{"server", func() ([]byte, []byte) { return signed(func(t *Ticket) { t.Server = "../se-1" }) }, testNow, Malformed},
 		{"domain", func() ([]byte, []byte) { return signed(func(t *Ticket) { t.Domain = "lab..test" }) }, testNow, Malformed},
 		{"epoch 0", func() ([]byte, []byte) { return signed(func(t *Ticket) { t.Epoch = 0 }) }, testNow, Malformed},
@@ -150,12 +152,48 @@ func TestOpenRefuses(t *testing.T) {
 		{"controller is a name", func() ([]byte, []byte) { return signed(func(t *Ticket) { t.Controller = "controller:8443" }) }, testNow, Malformed},
 		{"controller's name", func() ([]byte, []byte) { return signed(func(t *Ticket) { t.Name = "evil.lab.test" }) }, testNow, Malformed},
 		{"url without slash", func() ([]byte, []byte) {
-			return signed(func(t *Ticket) { t.ReleaseURL = strings.TrimSuffix(t.ReleaseURL, "/") })
+			return signed(func(t *Ticket) { t.Mirrors = []string{strings.TrimSuffix(t.Mirrors[0], "/")} })
 		}, testNow, Malformed},
 		{"url with dots", func() ([]byte, []byte) {
-			return signed(func(t *Ticket) { t.ReleaseURL = "http://10.77.0.1:8080/../x/" })
+			return signed(func(t *Ticket) { t.Mirrors = []string{"http://10.77.0.1:8080/../x/"} })
 		}, testNow, Malformed},
-		{"url with a name", func() ([]byte, []byte) { return signed(func(t *Ticket) { t.ReleaseURL = "http://boot:8080/x/" }) }, testNow, Malformed},
+		{"url with a name", func() ([]byte, []byte) {
+			return signed(func(t *Ticket) { t.Mirrors = []string{"http://boot:8080/x/"} })
+		}, testNow, Malformed},
+		{"ftp", func() ([]byte, []byte) {
+			return signed(func(t *Ticket) { t.Mirrors = []string{"ftp://10.77.0.1:21/r/"} })
+		}, testNow, Malformed},
+		{"no mirror", func() ([]byte, []byte) { return signed(func(t *Ticket) { t.Mirrors = nil }) }, testNow, Malformed},
+		{"mirror twice", func() ([]byte, []byte) {
+			return signed(func(t *Ticket) { t.Mirrors = append(t.Mirrors, t.Mirrors[0]) })
+		}, testNow, Malformed},
+		{"too many mirrors", func() ([]byte, []byte) {
+			return signed(func(t *Ticket) {
+				t.Mirrors = nil
+				for i := range MaxMirrors + 1 {
+					t.Mirrors = append(t.Mirrors, fmt.Sprintf("http://10.77.0.1:%d/", i+1))
+				}
+			})
+		}, testNow, Malformed},
+		{"witness with a path", func() ([]byte, []byte) {
+			return signed(func(t *Ticket) { t.Witnesses = []string{"http://10.77.0.1:1/x"} })
+		}, testNow, Malformed},
+		{"witness over https", func() ([]byte, []byte) {
+			return signed(func(t *Ticket) { t.Witnesses = []string{"https://10.77.0.1:1"} })
+		}, testNow, Malformed},
+		{"network mode", func() ([]byte, []byte) { return signed(func(t *Ticket) { t.Network.Mode = "" }) }, testNow, Malformed},
+		{"bond of one", func() ([]byte, []byte) { return signed(func(t *Ticket) { t.Network.Bond = LACP }) }, testNow, Malformed},
+		{"two devices and no bond", func() ([]byte, []byte) {
+			return signed(func(t *Ticket) { t.Network.MACs = []string{"52:54:00:00:00:01", "52:54:00:00:00:02"} })
+		}, testNow, Malformed},
+		{"hardware address", func() ([]byte, []byte) { return signed(func(t *Ticket) { t.Network.MACs = []string{"eth0"} }) }, testNow, Malformed},
+		{"vlan", func() ([]byte, []byte) { return signed(func(t *Ticket) { t.Network.VLAN = 4095 }) }, testNow, Malformed},
+		{"gateway of the other family", func() ([]byte, []byte) {
+			return signed(func(t *Ticket) { t.Gateway = netip.MustParseAddr("2001:db8::1") })
+		}, testNow, Malformed},
+		{"tpm", func() ([]byte, []byte) { return signed(func(t *Ticket) { t.TPM = "" }) }, testNow, Malformed},
+		{"disks", func() ([]byte, []byte) { return signed(func(t *Ticket) { t.Disks = "use" }) }, testNow, Malformed},
+		{"no deadline", func() ([]byte, []byte) { return signed(func(t *Ticket) { t.Deadline = time.Time{} }) }, testNow, Malformed},
 		{"ca", func() ([]byte, []byte) { return signed(func(t *Ticket) { t.CA = "none" }) }, testNow, Malformed},
 		{"two cas", func() ([]byte, []byte) { return signed(func(t *Ticket) { t.CA += t.CA }) }, testNow, Malformed},
 		{"no age", func() ([]byte, []byte) { return signed(func(t *Ticket) { t.MaxAge = 0 }) }, testNow, Malformed},
@@ -185,7 +223,7 @@ func FuzzOpen(f *testing.F) {
 	good := marshal(f, testTicket(f))
 	f.Add(good)
 	f.Add([]byte("{}"))
-	f.Add(bytes.Replace(good, []byte("mayfly-ticket/1"), []byte("mayfly-ticket/9"), 1))
+	f.Add(bytes.Replace(good, []byte("mayfly-ticket/2"), []byte("mayfly-ticket/9"), 1))
 	tr := testTrust(f, key)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if got, err := Open(tr, data, []byte("x"), testNow); got != nil || err == nil {

@@ -65,7 +65,7 @@ func (b *boot) fetch(ctx context.Context, name string, use func(io.Reader) error
 	defer cancel()
 	wait := firstWait
 	for try := 1; ; try++ {
-		err := fetchOnce(ctx, b.ticket.ReleaseURL+name, use)
+		err := fetchOnce(ctx, b.ticket.Mirrors[0]+name, use)
 		if err == nil {
 			return nil
 		}

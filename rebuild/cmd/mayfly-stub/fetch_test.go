@@ -27,7 +27,7 @@ func TestFetchBounds(t *testing.T) {
 	mux.HandleFunc("/elsewhere", func(http.ResponseWriter, *http.Request) { elsewhere++ })
 	server := httptest.NewServer(mux)
 	defer server.Close()
-	b := &boot{console: io.Discard, ticket: &ticket.Ticket{ReleaseURL: server.URL + "/r/", NotAfter: time.Now().Add(time.Minute)}}
+	b := &boot{console: io.Discard, ticket: &ticket.Ticket{Mirrors: []string{server.URL + "/r/"}, NotAfter: time.Now().Add(time.Minute)}}
 
 	if got, err := b.fetchSmall(t.Context(), "fits", 4); err != nil || string(got) != "1234" {
 		t.Errorf("an answer that fits: %q, %v", got, err)

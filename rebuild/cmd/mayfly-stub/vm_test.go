@@ -335,7 +335,7 @@ func (b *bench) prepare(t *testing.T, id string, a attempt) power.Boot {
 	t.Helper()
 	now := time.Now().UTC().Truncate(time.Second)
 	statement := release.Statement{
-		Kind: release.Kind, Fleet: "demo", Version: 7, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour), MaxAge: 86400,
+		Kind: release.Kind, Fleet: "demo", Version: 7, Least: 1, Profile: release.ProfileCloud, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour), MaxAge: 86400,
 		Kernel: b.result.Kernel, Stub: b.result.Stub, Root: b.result.Root, Cmdline: b.result.Cmdline, Lock: b.result.Lock, MinPolicy: 1,
 	}
 	if a.statement != nil {
@@ -361,7 +361,8 @@ func (b *bench) prepare(t *testing.T, id string, a attempt) power.Boot {
 	} {
 		b.files[path+name] = b.content(content, a.flaky)
 	}
-	k, err := issue.New(b.fleet, "vm", issue.Life{Epoch: 1, Release: sha256.Sum256(data), Path: path, CA: b.ca, NotAfter: now.Add(10 * time.Minute), MaxAge: time.Hour})
+	k, err := issue.New(b.fleet, "vm", issue.Life{Epoch: 1, Release: sha256.Sum256(data), Path: path, CA: b.ca, NotAfter: now.Add(10 * time.Minute), MaxAge: time.Hour, Made: now,
+		TPM: ticket.TPMOff, Disks: ticket.DisksRefuse})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"time"
 
 	"mayfly/inventory"
@@ -21,6 +22,9 @@ type Life struct {
 	CA       []byte        // PEM of the fleet's TLS CA
 	NotAfter time.Time     // join before
 	MaxAge   time.Duration // of the machine
+	Made     time.Time     // now: its deadline is MaxAge later
+	TPM      string        // ticket.TPMOff or ticket.TPMRequired, by the policy
+	Disks    string        // ticket.DisksRefuse or ticket.DisksUnbind, by the policy
 }
 
 // New makes the ticket for a server's next life, with a fresh secret.
@@ -37,7 +41,11 @@ func New(fleet inventory.Fleet, server string, life Life) (ticket.Ticket, error)
 		Server:     s.Name,
 		Epoch:      life.Epoch,
 		Release:    hex.EncodeToString(life.Release[:]),
-		ReleaseURL: "http://" + port(fleet.Controller.BootPort) + life.Path,
+		Mirrors:    Mirrors(fleet, life.Path),
+		Network:    network(s.Network),
+		Witnesses:  fleet.Witnesses,
+		TPM:        life.TPM,
+		Disks:      life.Disks,
 		Address:    s.Address,
 		Gateway:    fleet.Network.Gateway,
 		Controller: port(fleet.Controller.JoinPort),
@@ -45,5 +53,24 @@ func New(fleet inventory.Fleet, server string, life Life) (ticket.Ticket, error)
 		CA:         string(life.CA),
 		NotAfter:   life.NotAfter.UTC().Truncate(time.Second),
 		MaxAge:     int64(life.MaxAge / time.Second),
+		Deadline:   life.Made.Add(life.MaxAge).UTC().Truncate(time.Second),
 	})
+}
+
+// Mirrors are the places of a release's files, the fleet's mirrors before its controller. path begins and ends with a slash.
+func Mirrors(fleet inventory.Fleet, path string) []string {
+	var all []string
+	for _, m := range fleet.Mirrors {
+		all = append(all, m+strings.TrimPrefix(path, "/"))
+	}
+	controller := net.JoinHostPort(fleet.Controller.Address.String(), strconv.Itoa(int(fleet.Controller.BootPort)))
+	return append(all, "http://"+controller+path)
+}
+
+// network is how the inventory says a server reaches the network; without a word, statically through its first device.
+func network(l inventory.Link) ticket.Network {
+	if l.Mode == "" {
+		l.Mode = ticket.Static
+	}
+	return ticket.Network{Mode: l.Mode, MACs: l.MACs, Bond: l.Bond, VLAN: l.VLAN}
 }

@@ -1,7 +1,9 @@
 package issue
 
 import (
+	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,9 +22,12 @@ func TestNew(t *testing.T) {
 		Name: "lab", Domain: "lab.test",
 		Network:    inventory.Network{Gateway: netip.MustParseAddr("10.77.0.1")},
 		Controller: inventory.Controller{Address: netip.MustParseAddr("10.77.0.1"), BootPort: 8080, JoinPort: 8443},
-		Servers:    []inventory.Server{{Name: "se-1", Address: netip.MustParsePrefix("10.77.0.11/24")}},
+		Mirrors:    []string{"https://192.0.2.7:443/m/"},
+		Witnesses:  []string{"http://192.0.2.8:9000"},
+		Servers: []inventory.Server{{Name: "se-1", Address: netip.MustParsePrefix("10.77.0.11/24"),
+			Network: inventory.Link{Mode: "dhcp4", MACs: []string{"52:54:00:00:00:01"}, VLAN: 7}}},
 	}
-	life := Life{Epoch: 3, Release: [32]byte{0xab}, Path: "/releases/7/", CA: ca, NotAfter: now, MaxAge: time.Hour}
+	life := Life{Epoch: 3, Release: [32]byte{0xab}, Path: "/releases/7/", CA: ca, NotAfter: now, MaxAge: time.Hour, Made: now, TPM: ticket.TPMRequired, Disks: ticket.DisksUnbind}
 	got, err := New(fleet, "se-1", life)
 	if err != nil {
 		t.Fatal(err)
@@ -31,7 +36,11 @@ func TestNew(t *testing.T) {
 		{"server", got.ServerName(), "se-1.lab.test"},
 		{"address", got.Address.String(), "10.77.0.11/24"},
 		{"release", got.Release[:4], "ab00"},
-		{"release URL", got.ReleaseURL, "http://10.77.0.1:8080/releases/7/"},
+		{"release URL", strings.Join(got.Mirrors, " "), "https://192.0.2.7:443/m/releases/7/ http://10.77.0.1:8080/releases/7/"},
+		{"network", fmt.Sprint(got.Network), "{dhcp4 [52:54:00:00:00:01]  7}"},
+		{"witnesses", strings.Join(got.Witnesses, " "), "http://192.0.2.8:9000"},
+		{"tpm and disks", got.TPM + " " + got.Disks, "required unbind"},
+		{"deadline", got.Deadline.Format(time.RFC3339Nano), "2030-01-01T12:00:00Z"},
 		{"controller", got.Controller, "10.77.0.1:8443"},
 		{"controller's name", got.Name, "controller.lab.test"},
 		{"end", got.NotAfter.Format(time.RFC3339Nano), "2030-01-01T11:00:00Z"},

@@ -1,0 +1,69 @@
+package inventory
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	"mayfly/internal/tomlfile"
+)
+
+// Bounds of what a server's ticket carries.
+const (
+	maxMirrors = 7 // and the controller itself
+	maxMACs    = 8
+	maxVLAN    = 4094
+)
+
+// mirrors asks for addresses: a server resolves no names. What a mirror serves is signed.
+func (c *checker) mirrors() error {
+	if len(c.fleet.Mirrors) > maxMirrors {
+		return tomlfile.At("mirrors", "a ticket carries no more", "%d mirrors: at most %d", len(c.fleet.Mirrors), maxMirrors)
+	}
+	for i, m := range c.fleet.Mirrors {
+		path := fmt.Sprintf("mirrors[%d]", i)
+		u, err := url.Parse(m)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.String() != m || !strings.HasSuffix(u.Path, "/") {
+			return tomlfile.At(path, "for example mirrors = [\"https://192.0.2.1:8443/\"]", "mirror %q is not http[s]://ADDRESS:PORT/PATH/", m)
+		}
+		if ap, err := netip.ParseAddrPort(u.Host); err != nil || ap.String() != u.Host || ap.Port() == 0 || ap.Addr().Zone() != "" {
+			return tomlfile.At(path, "give an address and a port: a server resolves no names", "mirror %q names %q", m, u.Host)
+		}
+		if slices.Contains(c.fleet.Mirrors[:i], m) {
+			return tomlfile.At(path, "each mirror once", "mirror %q is listed twice", m)
+		}
+	}
+	return nil
+}
+
+// link checks how a server reaches the network, and what is known of its TPM.
+func (c *checker) link(path string, s Server) error {
+	n := s.Network
+	at := path + ".network"
+	if !slices.Contains([]string{"", "static", "dhcp4", "dhcp6"}, n.Mode) {
+		return tomlfile.At(at+".mode", "mode = \"static\", \"dhcp4\" or \"dhcp6\"", "server %q has network mode %q", s.Name, n.Mode)
+	}
+	if len(n.MACs) > maxMACs {
+		return tomlfile.At(at+".macs", "a bond has fewer", "server %q has %d network devices: at most %d", s.Name, len(n.MACs), maxMACs)
+	}
+	for i, m := range n.MACs {
+		if hw, err := net.ParseMAC(m); err != nil || len(hw) != 6 || hw[0]&1 != 0 || hw.String() != m || slices.Contains(n.MACs[:i], m) {
+			return tomlfile.At(fmt.Sprintf("%s.macs[%d]", at, i), "for example \"52:54:00:00:00:0b\", each once", "server %q: %q is no hardware address, or is there twice", s.Name, m)
+		}
+	}
+	if len(n.MACs) > 1 != (n.Bond != "") || n.Bond != "" && n.Bond != "active-backup" && n.Bond != "802.3ad" {
+		return tomlfile.At(at+".bond", "bond = \"active-backup\" or \"802.3ad\", with the devices in macs", "server %q has bond %q over %d devices", s.Name, n.Bond, len(n.MACs))
+	}
+	if n.VLAN < 0 || n.VLAN > maxVLAN {
+		return tomlfile.At(at+".vlan", "from 1 to 4094; leave it out for untagged", "server %q has vlan %d", s.Name, n.VLAN)
+	}
+	if raw, err := hex.DecodeString(s.EndorsementKey); s.EndorsementKey != "" && (err != nil || len(raw) != sha256.Size || s.EndorsementKey != strings.ToLower(s.EndorsementKey)) {
+		return tomlfile.At(path+".endorsement_key", "the SHA-256 of the TPM's endorsement key, in lower-case hex", "server %q has endorsement_key %.80q", s.Name, s.EndorsementKey)
+	}
+	return nil
+}
