@@ -1,5 +1,5 @@
 // Package cpio writes newc archives, the format of the kernel's initramfs. Its output depends on nothing but what it is given:
-// inode numbers count up, times are zero, owners are root. It does not read archives.
+// inode numbers count up, times are zero, owners are root. It reads what it writes, and nothing else.
 //
 // Reference: Documentation/driver-api/early-userspace/buffer-format.rst in the kernel's sources.
 package cpio
