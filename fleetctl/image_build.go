@@ -144,7 +144,7 @@ func buildOnce(ctx context.Context, c *command.Call, lock []byte, store, source,
 	if err != nil {
 		return image.Result{}, hint.New(err, "--source names mayfly's source tree; Go has to be installed")
 	}
-	r, err := image.Build(ctx, lock, store, programs, dir)
+	r, err := image.Build(ctx, image.Inputs{Lock: lock, Store: store, Programs: programs}, dir)
 	if err != nil {
 		return r, err
 	}

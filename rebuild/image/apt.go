@@ -115,8 +115,11 @@ func parseRecords(r io.Reader) (map[string]record, error) {
 		if now.Name == "" {
 			return nil
 		}
-		if !isHash(now.SHA256) || now.Size <= 0 || now.Version == "" || now.Arch == "" {
-			return fmt.Errorf("apt's record of %s lacks a version, size or SHA-256", now.Name)
+		if !isHash(now.SHA256) || now.Size <= 0 || now.Version == "" || now.Arch == "" || now.File == "" {
+			return fmt.Errorf("apt's record of %s lacks a version, size, file or SHA-256", now.Name)
+		}
+		if now.Source == "" {
+			now.Source = now.Name
 		}
 		if _, twice := out[now.Name]; !twice {
 			out[now.Name] = now
@@ -144,6 +147,10 @@ func parseRecords(r io.Reader) (map[string]record, error) {
 			now.Version = value
 		case "Architecture":
 			now.Arch = value
+		case "Source":
+			now.Source, _, _ = strings.Cut(value, " ")
+		case "Filename":
+			now.File = value
 		case "SHA256":
 			now.SHA256 = value
 		case "Size":

@@ -12,13 +12,10 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
-	"strings"
 	"time"
 
 	erofs "github.com/erofs/go-erofs"
-	"golang.org/x/sync/errgroup"
 
 	"mayfly/internal/hint"
 	"mayfly/rebuild/cpio"
@@ -38,11 +35,14 @@ type Result struct {
 	Stub    release.Part
 	Root    release.Part
 	Lock    string // SHA-256 of the lock file, hex
+	Profile string
 	Cmdline string
 	Epoch   time.Time
-	Uname   string  // the kernel's release, for example "6.1.0-56-cloud-amd64"
-	EFIStub []byte  `json:"-"` // what a unified kernel image begins with, from the lock's packages; empty when the spec names none
-	Largest []Entry // the root's largest files, largest first
+	Uname   string // the kernel's release, for example "6.1.0-56-cloud-amd64"
+	EFIStub []byte `json:"-"` // what a unified kernel image begins with, from the lock's packages; empty when the spec names none
+	// NoFirmware lists, as "MODULE: FILE", what drivers of the initramfs may ask for and no package of the lock holds.
+	NoFirmware []string `json:",omitempty"`
+	Largest    []Entry  // the root's largest files, largest first
 }
 
 // Entry is a file of the root.
@@ -51,94 +51,88 @@ type Entry struct {
 	Size int64
 }
 
-// Build makes the image of the default spec. See Spec.Build.
-func Build(ctx context.Context, lock []byte, store string, programs map[string]string, outDir string) (Result, error) {
-	return Default().Build(ctx, lock, store, programs, outDir)
+// Inputs are what an image is made from.
+type Inputs struct {
+	Lock     []byte
+	Store    string            // directory with the packages
+	Programs map[string]string // our own, by name: the path of each
+	Fresh    bool              // unpack every package, also where the store keeps what it gives
 }
 
-// Build makes an image from a lock file, the packages in the store and our programs (name → path of the binary), and writes vmlinuz,
-// stub.cpio, root.erofs and image.lock into outDir. The same lock and programs give the same bytes, whatever the directory, umask,
-// time, locale or number of processors. Nothing is fetched, and no program is run.
-func (s Spec) Build(ctx context.Context, lock []byte, store string, programs map[string]string, outDir string) (Result, error) {
-	r, err := s.build(ctx, lock, store, programs, outDir)
+// Build makes the image of the default spec. See Spec.Build.
+func Build(ctx context.Context, in Inputs, outDir string) (Result, error) {
+	return Default().Build(ctx, in, outDir)
+}
+
+// Build makes an image from a lock file, the packages in the store and our programs, and writes vmlinuz, stub.cpio, root.erofs and
+// image.lock into outDir. The same lock and programs give the same bytes, whatever the directory, user, umask, time, locale or
+// number of processors. Nothing is fetched, and no program is run.
+func (s Spec) Build(ctx context.Context, in Inputs, outDir string) (Result, error) {
+	r, err := s.build(ctx, in, outDir)
 	if err != nil {
 		return Result{}, fmt.Errorf("building the image: %w", err)
 	}
 	return r, nil
 }
 
-func (s Spec) build(ctx context.Context, lock []byte, store string, programs map[string]string, outDir string) (Result, error) {
-	l, err := ParseLock(lock)
+func (s Spec) build(ctx context.Context, in Inputs, outDir string) (Result, error) {
+	l, err := ParseLock(in.Lock)
 	if err != nil {
 		return Result{}, err
 	}
 	if l.Spec != s.digest {
 		return Result{}, hint.New(errors.New("the lock file was made for another image.toml"), "make a new one: fleetctl image lock")
 	}
-	if err := checkToolchain(l.Go, programs); err != nil {
+	if s, err = s.Profile(l.Profile); err != nil {
 		return Result{}, err
 	}
-	own, err := readPrograms(programs)
+	if err := checkToolchain(l.Go, in.Programs); err != nil {
+		return Result{}, err
+	}
+	own, err := readPrograms(in.Programs)
 	if err != nil {
 		return Result{}, err
 	}
-	packages, from, err := unpack(ctx, l, store)
+	all, unpacked, err := gather(ctx, l.Packages, in.Store, in.Fresh)
 	if err != nil {
 		return Result{}, err
 	}
-	modules, err := newKernelModules(packages)
+	c, err := s.choose(all)
 	if err != nil {
 		return Result{}, err
 	}
-	stubModules, err := modules.order(s.Modules.Stub, nil)
+	if err := checkUsed(c.taken, l.Packages); err != nil {
+		return Result{}, err
+	}
+	if err := checkContents(l, all, c.taken, unpacked, in.Store); err != nil {
+		return Result{}, err
+	}
+	stub, err := stubFiles(own["mayfly-stub"], c.stub, l.Epoch)
 	if err != nil {
 		return Result{}, err
 	}
-	initModules, err := modules.order(s.Modules.Init, stubModules)
-	if err != nil {
-		return Result{}, err
-	}
-	root, err := layRoot(s, packages, initModules, own)
-	if err != nil {
-		return Result{}, err
-	}
-	efiStub, err := s.efiStub(packages)
-	if err != nil {
-		return Result{}, err
-	}
-	if err := checkUsed(from, slices.Concat(root.paths(), []string{s.EFIStub}), l); err != nil {
-		return Result{}, hint.New(err, "add it to exclude in image.toml")
-	}
-	stub, err := stubFiles(own["mayfly-stub"], packages, stubModules, l.Epoch)
-	if err != nil {
-		return Result{}, err
-	}
-	kernel, uname, err := kernelImage(packages)
-	if err != nil {
-		return Result{}, err
-	}
+	addPrograms(c.root, own)
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
 	}
-	r, err := write(l, lock, kernel, stub, root, outDir)
-	r.Uname, r.EFIStub = uname, efiStub
-	return r, err
+	return write(l, in.Lock, c, stub, outDir)
 }
 
-func write(l LockFile, lock, kernel []byte, stub []cpio.File, root tree, outDir string) (Result, error) {
+func write(l LockFile, lock []byte, c choice, stub []cpio.File, outDir string) (Result, error) {
 	sum := sha256.Sum256(lock)
-	r := Result{Lock: hex.EncodeToString(sum[:]), Cmdline: Cmdline, Epoch: time.Unix(l.Epoch, 0).UTC(), Largest: largest(root)}
+	r := Result{Lock: hex.EncodeToString(sum[:]), Profile: l.Profile, Cmdline: Cmdline, Epoch: time.Unix(l.Epoch, 0).UTC(), Uname: c.uname, EFIStub: c.efiStub,
+		NoFirmware: c.lacking, Largest: largest(c.root)}
 	if err := os.MkdirAll(outDir, 0o755); err != nil {
 		return Result{}, err
 	}
 	var err error
-	if r.Kernel, err = writePart(outDir, release.KernelFile, func(w io.WriteSeeker) error { _, err := w.Write(kernel); return err }); err != nil {
+	if r.Kernel, err = writePart(outDir, release.KernelFile, func(w io.WriteSeeker) error { _, err := w.Write(c.kernel); return err }); err != nil {
 		return Result{}, err
 	}
 	if r.Stub, err = writePart(outDir, release.StubFile, func(w io.WriteSeeker) error { return cpio.Write(w, stub) }); err != nil {
 		return Result{}, err
 	}
-	if r.Root, err = writePart(outDir, release.RootFile, func(w io.WriteSeeker) error { return writeEROFS(w, root, l.Epoch) }); err != nil {
+	if r.Root, err = writePart(outDir, release.RootFile, func(w io.WriteSeeker) error { return writeEROFS(w, c.root, l.Epoch) }); err != nil {
 		return Result{}, err
 	}
 	_, err = writePart(outDir, release.LockFile, func(w io.WriteSeeker) error { _, err := w.Write(lock); return err })
@@ -208,72 +202,6 @@ func addEROFS(w *erofs.Writer, p string, n *node) error {
 		return errors.Join(f.Close(), w.Chmod(p, n.mode.Perm()))
 	}
 	return w.Symlink(n.link, p)
-}
-
-// unpack reads the locked packages after checking their hashes, and tells which package each path came from. A file that two
-// packages hold is refused.
-func unpack(ctx context.Context, l LockFile, store string) (tree, map[string]string, error) {
-	trees := make([]tree, len(l.Packages))
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(runtime.GOMAXPROCS(0))
-	for i, p := range l.Packages {
-		group.Go(func() error {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if err := checkStored(store, p); err != nil {
-				return hint.New(fmt.Errorf("package %s %s: %w", p.Name, p.Version, err), "fleetctl image lock downloads what the store lacks")
-			}
-			var err error
-			trees[i], err = readDeb(storePath(store, p), wantedPath)
-			return err
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return nil, nil, err
-	}
-	all, from := tree{}, map[string]string{}
-	for i, p := range l.Packages {
-		for name, n := range trees[i] {
-			if old := all[name]; old != nil && !(old.mode.IsDir() && n.mode.IsDir()) {
-				return nil, nil, fmt.Errorf("packages %s and %s both hold %s", from[name], p.Name, name)
-			}
-			all[name], from[name] = n, p.Name
-		}
-	}
-	return all, from, nil
-}
-
-// wantedPath leaves out early what no image takes, to save memory.
-func wantedPath(p string) bool {
-	for _, dir := range []string{"/usr/share/doc/", "/usr/share/man/", "/usr/share/locale/", "/usr/share/lintian/", "/usr/share/bug/"} {
-		if strings.HasPrefix(p, dir) {
-			return false
-		}
-	}
-	return true
-}
-
-// kernelImage is the kernel and its release.
-func kernelImage(packages tree) (data []byte, uname string, err error) {
-	for _, p := range packages.under("/boot") {
-		if uname, ok := strings.CutPrefix(p, "/boot/vmlinuz-"); ok {
-			return packages[p].data, uname, nil
-		}
-	}
-	return nil, "", errors.New("no package of the lock holds a kernel")
-}
-
-// efiStub is systemd-stub, where the spec wants it.
-func (s Spec) efiStub(packages tree) ([]byte, error) {
-	if s.EFIStub == "" {
-		return nil, nil
-	}
-	n := packages[s.EFIStub]
-	if n == nil || !n.mode.IsRegular() {
-		return nil, fmt.Errorf("%s: no package of the lock holds it", s.EFIStub)
-	}
-	return n.data, nil
 }
 
 func checkToolchain(want string, programs map[string]string) error {

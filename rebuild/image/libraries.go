@@ -20,7 +20,8 @@ func copyPath(dst, src tree, name string) (target string, err error) {
 		return "", err
 	}
 	for _, p := range chain {
-		dst.put(p, src[p])
+		n := *src[p]
+		dst.put(p, &n)
 	}
 	return chain[len(chain)-1], nil
 }

@@ -39,7 +39,7 @@ func Lock(ctx context.Context, spec Spec, store string) ([]byte, error) {
 	if err != nil {
 		return nil, hint.New(fmt.Errorf("locking the image: %w", err), "check that apt has a Debian source that can be reached (apt-cache policy %s)", spec.Kernel)
 	}
-	lock := LockFile{Kind: Kind, Spec: spec.digest, Go: runtime.Version(), Packages: packages}
+	lock := LockFile{Kind: Kind, Profile: spec.profileName(), Spec: spec.digest, Go: runtime.Version(), Packages: packages}
 	for _, p := range packages {
 		made, err := debTime(storePath(store, p))
 		if err != nil {
@@ -47,7 +47,52 @@ func Lock(ctx context.Context, spec Spec, store string) ([]byte, error) {
 		}
 		lock.Epoch = max(lock.Epoch, made.Unix())
 	}
+	if err := lock.addContents(ctx, spec, store); err != nil {
+		return nil, fmt.Errorf("locking the image: %w", err)
+	}
 	return lock.Marshal()
+}
+
+// addContents notes what the image takes from each package, which is unpacked for it: what the store keeps is believed only as far as a
+// lock file names it. What is taken has to be enough to choose the same again: a build reads no
+// more than that.
+func (l *LockFile) addContents(ctx context.Context, spec Spec, store string) error {
+	all, _, err := gather(ctx, l.Packages, store, true)
+	if err != nil {
+		return err
+	}
+	c, err := spec.choose(all)
+	if err != nil {
+		return err
+	}
+	if err := checkUsed(c.taken, l.Packages); err != nil {
+		return err
+	}
+	kept := files{tree{}, all.from}
+	for i, p := range l.Packages {
+		data, err := archive(all.tree, c.taken[p.Name])
+		if err != nil {
+			return err
+		}
+		sum := sha256.Sum256(data)
+		l.Packages[i].Contents = hex.EncodeToString(sum[:])
+		if err := keepContents(store, l.Packages[i], data); err != nil {
+			return err
+		}
+		part, err := readArchive(data)
+		if err != nil {
+			return fmt.Errorf("package %s: %w", p.Name, err)
+		}
+		maps.Copy(kept.tree, part)
+	}
+	again, err := spec.choose(kept)
+	if err != nil {
+		return fmt.Errorf("choosing a second time: %w", err)
+	}
+	if !again.same(c) {
+		return errors.New("choosing a second time gave something else")
+	}
+	return nil
 }
 
 func resolveAndFetch(ctx context.Context, client *apt, spec Spec, store string) ([]Package, error) {
@@ -72,6 +117,15 @@ func resolve(ctx context.Context, records func(context.Context, []string) (map[s
 	var wanted []dependency
 	for _, name := range append([]string{kernel}, spec.Packages...) {
 		wanted = append(wanted, dependency{name})
+	}
+	if len(spec.Optional) > 0 {
+		have, err := records(ctx, spec.Optional)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range slices.Sorted(maps.Keys(have)) {
+			wanted = append(wanted, dependency{name})
+		}
 	}
 	for range maxRounds {
 		var names []string

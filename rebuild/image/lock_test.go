@@ -16,9 +16,9 @@ import (
 
 func lockFile() LockFile {
 	hash := strings.Repeat("ab", 32)
-	return LockFile{Kind: Kind, Spec: hash, Go: "go1.26.8", Epoch: 1_794_824_260, Packages: []Package{
-		{Name: "libc6", Version: "2.36-9+deb12u14", Arch: "amd64", SHA256: hash, Size: 10},
-		{Name: "unbound", Version: "1:1.17.1-2", Arch: "all", SHA256: hash, Size: 10},
+	return LockFile{Kind: Kind, Profile: DefaultProfile, Spec: hash, Go: "go1.26.8", Epoch: 1_794_824_260, Packages: []Package{
+		{Name: "libc6", Version: "2.36-9+deb12u14", Arch: "amd64", Source: "glibc", File: "pool/main/g/glibc/libc6_2.36-9+deb12u14_amd64.deb", SHA256: hash, Size: 10, Contents: hash},
+		{Name: "unbound", Version: "1:1.17.1-2", Arch: "all", Source: "unbound", File: "pool/updates/main/u/unbound/unbound_1.17.1-2_all.deb", SHA256: hash, Size: 10, Contents: hash},
 	}}
 }
 
@@ -48,6 +48,11 @@ func TestParseLock(t *testing.T) {
 		"version":      func(l *LockFile) { l.Packages[0].Version = "1 2" },
 		"arch":         func(l *LockFile) { l.Packages[0].Arch = "arm64" },
 		"hash":         func(l *LockFile) { l.Packages[0].SHA256 = "../../etc/passwd" },
+		"profile":      func(l *LockFile) { l.Profile = "../x" },
+		"source":       func(l *LockFile) { l.Packages[0].Source = "" },
+		"file":         func(l *LockFile) { l.Packages[0].File = "pool/../../x.deb" },
+		"other file":   func(l *LockFile) { l.Packages[0].File = "http://x/y.deb" },
+		"contents":     func(l *LockFile) { l.Packages[0].Contents = "" },
 		"size":         func(l *LockFile) { l.Packages[0].Size = maxPackage + 1 },
 	}
 	for name, f := range tests {
@@ -66,7 +71,7 @@ func FuzzParseLock(f *testing.F) {
 	}
 	f.Add(data)
 	f.Add(bytes.Replace(data, []byte("10"), []byte("1e1"), 1))
-	f.Add([]byte(`{"kind":"mayfly-image-lock/1"}`))
+	f.Add([]byte(`{"kind":"mayfly-image-lock/2"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		l, err := ParseLock(data)
 		if err != nil {
@@ -108,6 +113,7 @@ func TestParseSpec(t *testing.T) {
 const aptRecords = `Package: meta
 Version: 1
 Architecture: amd64
+Filename: pool/main/x.deb
 Depends: linux-image-1 (= 1)
 Size: 5
 SHA256: abababababababababababababababababababababababababababababababab
@@ -115,6 +121,7 @@ SHA256: abababababababababababababababababababababababababababababababab
 Package: linux-image-1
 Version: 1
 Architecture: amd64
+Filename: pool/main/x.deb
 Depends: kmod, initramfs-tools (>= 0.1) | linux-initramfs-tool
 Size: 5
 SHA256: abababababababababababababababababababababababababababababababab
@@ -122,6 +129,7 @@ SHA256: abababababababababababababababababababababababababababababababab
 Package: server
 Version: 2:1
 Architecture: amd64
+Filename: pool/main/x.deb
 Pre-Depends: scripts:any
 Depends: lib-a (>= 1) | lib-virtual, lib-b
 Description: text
@@ -132,6 +140,7 @@ SHA256: abababababababababababababababababababababababababababababababab
 Package: lib-b
 Version: 1
 Architecture: all
+Filename: pool/main/x.deb
 Depends: server
 Size: 5
 SHA256: abababababababababababababababababababababababababababababababab
@@ -139,6 +148,7 @@ SHA256: abababababababababababababababababababababababababababababababab
 Package: lib-virtual
 Version: 1
 Architecture: amd64
+Filename: pool/main/x.deb
 Size: 5
 SHA256: abababababababababababababababababababababababababababababababab
 `

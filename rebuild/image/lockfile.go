@@ -12,20 +12,22 @@ import (
 )
 
 // Kind is the first field of every lock file.
-const Kind = "mayfly-image-lock/1"
+const Kind = "mayfly-image-lock/2"
 
 // Bounds of a lock file.
 const (
 	MaxLock     = 256 << 10
 	maxPackages = 500
+	maxPoolFile = 300
 )
 
 // LockFile is image.lock, canonical JSON (docs/formats/image-lock.md): all that an image is made from, by hash.
 type LockFile struct {
 	Kind     string    `json:"kind"`
-	Spec     string    `json:"spec"`  // SHA-256 of image.toml, hex
-	Go       string    `json:"go"`    // version of the toolchain, for example "go1.26.8"
-	Epoch    int64     `json:"epoch"` // Unix time of the newest package; every file in the image gets it
+	Profile  string    `json:"profile"` // "cloud", or another of image.toml
+	Spec     string    `json:"spec"`    // SHA-256 of image.toml, hex
+	Go       string    `json:"go"`      // version of the toolchain, for example "go1.26.8"
+	Epoch    int64     `json:"epoch"`   // Unix time of the newest package; every file in the image gets it
 	Packages []Package `json:"packages"`
 }
 
@@ -33,13 +35,18 @@ type LockFile struct {
 type Package struct {
 	Name    string `json:"name"`
 	Version string `json:"version"`
-	Arch    string `json:"arch"` // "amd64" or "all"
+	Arch    string `json:"arch"`   // "amd64" or "all"
+	Source  string `json:"source"` // the source package that it is built from
+	File    string `json:"file"`   // its path below the archive's root, on every mirror
 	SHA256  string `json:"sha256"`
 	Size    int64  `json:"size"`
+	// Contents is the SHA-256 of what the image takes from it, as a newc archive.
+	Contents string `json:"contents"`
 }
 
 var (
 	packageVersion = regexp.MustCompile(`^[0-9][A-Za-z0-9.+:~-]{0,99}$`)
+	poolFile       = regexp.MustCompile(`^pool/[A-Za-z0-9][A-Za-z0-9+._~%-]*(/[A-Za-z0-9][A-Za-z0-9+._~%-]*){1,8}\.deb$`)
 	goVersion      = regexp.MustCompile(`^go1\.[0-9]{1,3}(\.[0-9]{1,3}|rc[0-9]{1,2})?$`)
 )
 
@@ -70,6 +77,8 @@ func (l LockFile) check() error {
 	switch {
 	case l.Kind != Kind:
 		return fmt.Errorf("kind is %q, want %q", l.Kind, Kind)
+	case !profileName.MatchString(l.Profile):
+		return fmt.Errorf("bad profile %q", l.Profile)
 	case !isHash(l.Spec):
 		return errors.New("spec is not a SHA-256 in lower-case hex")
 	case !goVersion.MatchString(l.Go):
@@ -90,8 +99,14 @@ func (l LockFile) check() error {
 			return fmt.Errorf("package %s: bad version %q", p.Name, p.Version)
 		case p.Arch != architecture && p.Arch != "all":
 			return fmt.Errorf("package %s: architecture %q", p.Name, p.Arch)
+		case !packageName.MatchString(p.Source):
+			return fmt.Errorf("package %s: bad source %q", p.Name, p.Source)
+		case !poolFile.MatchString(p.File) || len(p.File) > maxPoolFile:
+			return fmt.Errorf("package %s: bad file %q", p.Name, p.File)
 		case !isHash(p.SHA256):
 			return fmt.Errorf("package %s: sha256 is not a hash in lower-case hex", p.Name)
+		case !isHash(p.Contents):
+			return fmt.Errorf("package %s: contents is not a hash in lower-case hex", p.Name)
 		case p.Size <= 0 || p.Size > maxPackage:
 			return fmt.Errorf("package %s: size %d", p.Name, p.Size)
 		}

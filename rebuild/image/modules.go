@@ -3,6 +3,7 @@ package image
 import (
 	"bytes"
 	"debug/elf"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -17,6 +18,7 @@ const moduleRoot = "/usr/lib/modules/"
 type kernelModules struct {
 	files   map[string]string // name → path
 	builtin map[string]bool
+	lists   []string // the files that say what is built in
 	tree    tree
 }
 
@@ -25,6 +27,7 @@ func newKernelModules(t tree) (kernelModules, error) {
 	for _, p := range t.under(moduleRoot) {
 		switch {
 		case path.Base(p) == "modules.builtin":
+			k.lists = append(k.lists, p)
 			for line := range strings.Lines(string(t[p].data)) {
 				k.builtin[moduleOf(strings.TrimSpace(line))] = true
 			}
@@ -58,11 +61,11 @@ func (k kernelModules) order(names, have []string) ([]string, error) {
 		case slices.Contains(trail, name):
 			return fmt.Errorf("kernel module %s: needs itself through %s", name, strings.Join(trail, ", "))
 		}
-		needs, err := moduleNeeds(k.tree[file].data)
+		info, err := readModuleInfo(k.tree[file].data)
 		if err != nil {
 			return fmt.Errorf("kernel module %s: %w", file, err)
 		}
-		for _, need := range needs {
+		for _, need := range info.needs {
 			if err := visit(need, append(trail, name)); err != nil {
 				return err
 			}
@@ -78,24 +81,61 @@ func (k kernelModules) order(names, have []string) ([]string, error) {
 	return out, nil
 }
 
-// moduleNeeds reads "depends" from a module's .modinfo section.
-func moduleNeeds(data []byte) ([]string, error) {
+// moduleInfo is what a module says of itself.
+type moduleInfo struct {
+	needs    []string // modules
+	firmware []string // files below /lib/firmware that it may ask for
+}
+
+// readModuleInfo reads a module's .modinfo section.
+func readModuleInfo(data []byte) (moduleInfo, error) {
 	f, err := elf.NewFile(bytes.NewReader(data))
 	if err != nil {
-		return nil, err
+		return moduleInfo{}, err
 	}
 	section := f.Section(".modinfo")
 	if section == nil {
-		return nil, fmt.Errorf("no .modinfo section")
+		return moduleInfo{}, errors.New("no .modinfo section")
 	}
-	info, err := section.Data()
+	text, err := section.Data()
 	if err != nil {
-		return nil, err
+		return moduleInfo{}, err
 	}
-	for line := range strings.SplitSeq(string(info), "\x00") {
+	var info moduleInfo
+	for line := range strings.SplitSeq(string(text), "\x00") {
 		if list, ok := strings.CutPrefix(line, "depends="); ok {
-			return strings.FieldsFunc(list, func(r rune) bool { return r == ',' }), nil
+			info.needs = strings.FieldsFunc(list, func(r rune) bool { return r == ',' })
+		}
+		if file, ok := strings.CutPrefix(line, "firmware="); ok {
+			info.firmware = append(info.firmware, file)
 		}
 	}
-	return nil, nil
+	return info, nil
+}
+
+// firmwareRoot is where Debian's firmware packages hold their files, in a merged-usr root.
+const firmwareRoot = "/usr/lib/firmware/"
+
+// copyFirmware lays the files that modules may ask for, and tells which no package holds: many drivers do without.
+func copyFirmware(dst, packages tree, modules []string) (lacking []string, err error) {
+	for _, m := range modules {
+		info, err := readModuleInfo(packages[m].data)
+		if err != nil {
+			return nil, fmt.Errorf("kernel module %s: %w", m, err)
+		}
+		for _, name := range info.firmware {
+			at := path.Clean(firmwareRoot + name)
+			if !strings.HasPrefix(at, firmwareRoot) {
+				return nil, fmt.Errorf("kernel module %s: firmware %q", m, name)
+			}
+			if packages[packages.physical(at)] == nil {
+				lacking = append(lacking, moduleOf(m)+": "+name)
+				continue
+			}
+			if _, err := copyPath(dst, packages, at); err != nil {
+				return nil, fmt.Errorf("kernel module %s: firmware %s: %w", m, name, err)
+			}
+		}
+	}
+	return lacking, nil
 }

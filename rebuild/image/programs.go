@@ -2,13 +2,17 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // ourPrograms are the packages that an image's own programs are built from, by the program's name.
@@ -34,17 +38,38 @@ func buildPrograms(ctx context.Context, moduleDir, outDir string, packages map[s
 	if err := os.MkdirAll(outDir, 0o755); err != nil {
 		return nil, err
 	}
-	if err := checkModules(ctx, moduleDir, slices.Sorted(maps.Values(packages))); err != nil {
-		return nil, err
-	}
-	out := map[string]string{}
-	for name, pkg := range packages {
+	out, paths := map[string]string{}, slices.Sorted(maps.Values(packages))
+	for name := range packages {
 		out[name] = filepath.Join(outDir, name)
-		if _, err := runGo(ctx, moduleDir, "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", out[name], pkg); err != nil {
-			return nil, fmt.Errorf("building %s: %w", name, err)
+	}
+	// Modules are looked at while all programs are built at once: what was built counts only if both end well.
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return checkModules(ctx, moduleDir, paths) })
+	group.Go(func() error {
+		if _, err := os.Lstat(filepath.Join(moduleDir, "go.mod")); err != nil {
+			return nil // checkModules says so
 		}
+		args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", outDir + "/"}
+		if _, err := runGo(ctx, moduleDir, append(args, paths...)...); err != nil {
+			return fmt.Errorf("building %s: %w", strings.Join(slices.Sorted(maps.Keys(packages)), ", "), err)
+		}
+		return nil
+	})
+	if err := group.Wait(); err != nil {
+		return nil, errors.Join(err, removePrograms(out))
 	}
 	return out, nil
+}
+
+// removePrograms takes away what must not be used.
+func removePrograms(programs map[string]string) error {
+	var errs []error
+	for _, path := range programs {
+		if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // keptForGo is all that the build takes of the environment: where things lie and how many processors it may use, nothing that says what is built.

@@ -4,15 +4,15 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"slices"
 	"strings"
 
+	"mayfly/internal/hint"
 	"mayfly/rebuild/release"
 )
 
-// layRoot makes the root's tree from the packages' files and our programs. It is what Debian's maintainer scripts would have made,
-// as far as a read-only root of a server needs it.
-func layRoot(spec Spec, packages tree, modules []string, programs map[string][]byte) (tree, error) {
+// layRoot makes the root's tree from the packages' files. It is what Debian's maintainer scripts would have made, as far as a
+// read-only root of a server needs it. Our own programs come on top (addPrograms): they are static, so nothing else depends on them.
+func layRoot(spec Spec, packages tree, modules []string) (tree, error) {
 	root := tree{}
 	root.mkdir("/", 0o755)
 	for _, dir := range mergedDirs {
@@ -45,16 +45,14 @@ func layRoot(spec Spec, packages tree, modules []string, programs map[string][]b
 			}
 		}
 	}
-	for name, at := range map[string]string{"mayfly-init": release.InitPath, "tunnel": release.TunnelPath, "bastion": release.BastionPath} {
-		if programs[name] != nil {
-			root.put(mergeUsr(at), &node{mode: 0o755, data: programs[name]})
-		}
-	}
 	if err := copyLibraries(root, packages, spec.Root.Libraries); err != nil {
 		return nil, err
 	}
 	for _, file := range modules {
 		root.put(file, &node{mode: 0o644, data: packages[file].data})
+	}
+	if _, err := copyFirmware(root, packages, modules); err != nil {
+		return nil, err
 	}
 	root.write(mergeUsr(release.ModulesPath), 0o644, moduleList(modules))
 	layBusybox(root, spec.Root.Applets)
@@ -67,13 +65,30 @@ func layRoot(spec Spec, packages tree, modules []string, programs map[string][]b
 		root.mkdir(d.Path, 0o755)
 		root[d.Path].mode = fs.ModeDir | mode
 	}
-	for _, n := range root {
+	root.readOnly()
+	return root, nil
+}
+
+// readOnly takes from a root what none may hold.
+func (t tree) readOnly() {
+	for _, n := range t {
 		n.uid, n.gid = 0, 0
 		if n.mode.IsRegular() { // nothing in a root is setuid, and nobody but root writes
 			n.mode &= 0o755
 		}
 	}
-	return root, nil
+}
+
+// programPlaces is where our own programs lie in the root.
+var programPlaces = map[string]string{"mayfly-init": release.InitPath, "tunnel": release.TunnelPath, "bastion": release.BastionPath}
+
+// addPrograms lays our own programs.
+func addPrograms(root tree, programs map[string][]byte) {
+	for name, at := range programPlaces {
+		if programs[name] != nil {
+			root.put(mergeUsr(at), &node{mode: 0o755, data: programs[name]})
+		}
+	}
 }
 
 func moduleList(modules []string) string {
@@ -110,14 +125,10 @@ func layEtc(root tree, accounts []Account) {
 }
 
 // checkUsed refuses packages that give nothing to the image: what is not needed is not locked, downloaded or reviewed.
-func checkUsed(from map[string]string, used []string, lock LockFile) error {
-	owners := map[string]bool{}
-	for _, p := range used {
-		owners[from[p]] = true
-	}
-	for _, p := range lock.Packages {
-		if !owners[p.Name] && !strings.HasPrefix(p.Name, "linux-image-") {
-			return fmt.Errorf("package %s gives no file to the image", p.Name)
+func checkUsed(taken map[string][]string, packages []Package) error {
+	for _, p := range packages {
+		if len(taken[p.Name]) == 0 {
+			return hint.New(fmt.Errorf("package %s gives no file to the image", p.Name), "add it to exclude in image.toml")
 		}
 	}
 	return nil
@@ -127,7 +138,7 @@ func checkUsed(from map[string]string, used []string, lock LockFile) error {
 func readPrograms(programs map[string]string) (map[string][]byte, error) {
 	out := map[string][]byte{}
 	for name, file := range programs {
-		if !slices.Contains([]string{"mayfly-stub", "mayfly-init", "tunnel", "bastion"}, name) {
+		if ourPrograms[name] == "" {
 			return nil, fmt.Errorf("program %q has no place in the image", name)
 		}
 		data, err := os.ReadFile(file)

@@ -147,12 +147,12 @@ func TestLibraryMissing(t *testing.T) {
 		t.Fatalf("elfNeeds: %q, %q, %v", interpreter, libraries, err)
 	}
 	spec := Spec{Root: Root{Programs: []string{"/usr/bin/program"}}}
-	_, err = layRoot(spec, packages, nil, nil)
+	_, err = layRoot(spec, packages, nil)
 	if err == nil || !strings.Contains(err.Error(), "/usr/bin/program needs "+interpreter) {
 		t.Errorf("missing interpreter: %v", err)
 	}
 	packages.put(mergeUsr(interpreter), &node{mode: 0o755, data: staticELF(t)})
-	_, err = layRoot(spec, packages, nil, nil)
+	_, err = layRoot(spec, packages, nil)
 	if err == nil || !strings.Contains(err.Error(), "/usr/bin/program needs "+libraries[0]) {
 		t.Errorf("missing library: %v", err)
 	}
@@ -160,7 +160,7 @@ func TestLibraryMissing(t *testing.T) {
 		packages.put(libraryDirs[0]+"/"+l+".1", &node{mode: 0o644, data: staticELF(t)})
 		packages.symlink(l+".1", libraryDirs[0]+"/"+l)
 	}
-	root, err := layRoot(spec, packages, nil, nil)
+	root, err := layRoot(spec, packages, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

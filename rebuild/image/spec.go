@@ -5,9 +5,11 @@ import (
 	_ "embed"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"path"
 	"regexp"
 	"slices"
+	"strings"
 
 	"mayfly/internal/hint"
 	"mayfly/internal/tomlfile"
@@ -16,17 +18,32 @@ import (
 //go:embed image.toml
 var defaultSpec []byte
 
-// Spec says what an image is made of: image.toml.
+// Spec says what an image is made of: image.toml. It is the profile "cloud"; Profile gives another.
 type Spec struct {
+	Kernel   string             `toml:"kernel"`
+	Packages []string           `toml:"packages"`
+	Optional []string           `toml:"optional"` // taken where the archive has them
+	Exclude  []string           `toml:"exclude"`
+	EFIStub  string             `toml:"efi_stub"`
+	Root     Root               `toml:"root"`
+	Modules  Modules            `toml:"modules"`
+	Profiles map[string]Profile `toml:"profile"`
+
+	digest  string // SHA-256 of the file, hex
+	profile string // "" is DefaultProfile
+}
+
+// Profile says in what an image for other machines differs: its kernel, and what comes on top.
+type Profile struct {
 	Kernel   string   `toml:"kernel"`
 	Packages []string `toml:"packages"`
+	Optional []string `toml:"optional"`
 	Exclude  []string `toml:"exclude"`
-	EFIStub  string   `toml:"efi_stub"`
-	Root     Root     `toml:"root"`
 	Modules  Modules  `toml:"modules"`
-
-	digest string // SHA-256 of the file, hex
 }
+
+// DefaultProfile is what a spec says outside its profile tables.
+const DefaultProfile = "cloud"
 
 // Root says what goes into root.erofs.
 type Root struct {
@@ -69,6 +86,7 @@ var (
 	moduleName  = regexp.MustCompile(`^[A-Za-z0-9_]{1,60}$`)
 	appletName  = regexp.MustCompile(`^(\[|[a-z0-9]{1,30})$`)
 	libraryName = regexp.MustCompile(`^[A-Za-z0-9_.+-]{1,80}$`)
+	profileName = regexp.MustCompile(`^[a-z]{1,20}$`)
 	accountName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,30}$`)
 )
 
@@ -79,6 +97,40 @@ func Default() Spec {
 		panic("image: internal error: " + err.Error())
 	}
 	return spec
+}
+
+// Profile is the spec for one kind of machines.
+func (s Spec) Profile(name string) (Spec, error) {
+	if name == DefaultProfile {
+		s.profile = ""
+		return s, nil
+	}
+	p, ok := s.Profiles[name]
+	if !ok {
+		return Spec{}, hint.New(fmt.Errorf("image.toml has no profile %q", name), "there are: %s", strings.Join(s.ProfileNames(), ", "))
+	}
+	s.profile = name
+	if p.Kernel != "" {
+		s.Kernel = p.Kernel
+	}
+	s.Packages = slices.Concat(s.Packages, p.Packages)
+	s.Optional = slices.Concat(s.Optional, p.Optional)
+	s.Exclude = slices.Concat(s.Exclude, p.Exclude)
+	s.Modules.Stub = slices.Concat(s.Modules.Stub, p.Modules.Stub)
+	s.Modules.Init = slices.Concat(s.Modules.Init, p.Modules.Init)
+	return s, nil
+}
+
+// ProfileNames lists the profiles.
+func (s Spec) ProfileNames() []string {
+	return append([]string{DefaultProfile}, slices.Sorted(maps.Keys(s.Profiles))...)
+}
+
+func (s Spec) profileName() string {
+	if s.profile == "" {
+		return DefaultProfile
+	}
+	return s.profile
 }
 
 // Digest is the SHA-256 of the file that the spec was read from, hex.
@@ -97,17 +149,36 @@ func ParseSpec(name string, data []byte) (Spec, error) {
 	if err := s.check(); err != nil {
 		return Spec{}, doc.Place(err)
 	}
+	for _, name := range slices.Sorted(maps.Keys(s.Profiles)) {
+		if !profileName.MatchString(name) || name == DefaultProfile {
+			return Spec{}, doc.Place(tomlfile.At("profile."+name, "a name of lower-case letters; what is outside of profiles is \"cloud\"", "bad profile %q", name))
+		}
+		p, err := s.Profile(name)
+		if err != nil {
+			return Spec{}, err
+		}
+		if err := p.checkLists(); err != nil {
+			return Spec{}, doc.Place(tomlfile.At("profile."+name, "a profile lists only what comes on top", "%v", err))
+		}
+	}
 	sum := sha256.Sum256(data)
 	s.digest = hex.EncodeToString(sum[:])
 	return s, nil
 }
 
 func (s Spec) check() error {
-	if !packageName.MatchString(s.Kernel) {
-		return tomlfile.At("kernel", "for example kernel = \"linux-image-cloud-amd64\"", "bad package name %q", s.Kernel)
-	}
 	if s.EFIStub != "" && !cleanAbsolute(s.EFIStub) {
 		return tomlfile.At("efi_stub", "for example efi_stub = \"/usr/lib/systemd/boot/efi/linuxx64.efi.stub\"", "bad path %q", s.EFIStub)
+	}
+	if err := s.checkLists(); err != nil {
+		return err
+	}
+	return s.checkRoot()
+}
+
+func (s Spec) checkLists() error {
+	if !packageName.MatchString(s.Kernel) {
+		return tomlfile.At("kernel", "for example kernel = \"linux-image-cloud-amd64\"", "bad package name %q", s.Kernel)
 	}
 	lists := []struct {
 		key   string
@@ -115,6 +186,7 @@ func (s Spec) check() error {
 		ok    func(string) bool
 	}{
 		{"packages", s.Packages, packageName.MatchString},
+		{"optional", s.Optional, packageName.MatchString},
 		{"exclude", s.Exclude, packageName.MatchString},
 		{"root.programs", s.Root.Programs, cleanAbsolute},
 		{"root.libraries", s.Root.Libraries, libraryName.MatchString},
@@ -128,6 +200,10 @@ func (s Spec) check() error {
 			return err
 		}
 	}
+	return nil
+}
+
+func (s Spec) checkRoot() error {
 	var dirs, names, ids []string
 	for _, d := range s.Root.Directories {
 		if d.Mode&^0o1777 != 0 {

@@ -21,6 +21,14 @@ type node struct {
 	link string
 }
 
+// payload is what a cpio archive holds of it: a file's content or a link's target.
+func (n *node) payload() []byte {
+	if n.mode.Type() == fs.ModeSymlink {
+		return []byte(n.link)
+	}
+	return n.data
+}
+
 // maxLinks bounds how many symbolic links one path may lead through.
 const maxLinks = 16
 

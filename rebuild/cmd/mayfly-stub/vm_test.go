@@ -101,7 +101,8 @@ type bench struct {
 	reports chan join.Report
 }
 
-func newBench(t *testing.T, spec image.Spec, build ...string) *bench {
+// newBench builds the image from a spec's file, or "-", and the programs.
+func newBench(t *testing.T, build ...string) *bench {
 	t.Helper()
 	b := &bench{dir: t.TempDir(), files: map[string]http.HandlerFunc{}, reports: make(chan join.Report, 100)}
 	cache, err := os.UserCacheDir()
@@ -109,16 +110,12 @@ func newBench(t *testing.T, spec image.Spec, build ...string) *bench {
 		cache = t.TempDir()
 	}
 	store := filepath.Join(cache, "mayfly", "packages")
-	lock, err := image.Lock(t.Context(), spec, store)
-	if err != nil {
-		t.Fatal(err)
-	}
 	start := time.Now()
-	lockFile := filepath.Join(b.dir, "lock")
-	if err := os.WriteFile(lockFile, lock, 0o600); err != nil {
-		t.Fatal(err)
+	lockFile, builder := filepath.Join(b.dir, "lock"), program(t, "../../image/testdata/buildimage")
+	if text, err := exec.CommandContext(t.Context(), builder, "lock", lockFile, store, build[0], image.DefaultProfile).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, text)
 	}
-	cmd := exec.Command(program(t, "../../image/testdata/buildimage"), append([]string{lockFile, store, b.dir}, build...)...)
+	cmd := exec.Command(builder, append([]string{lockFile, store, b.dir}, build...)...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
@@ -267,7 +264,7 @@ func needMachines(t *testing.T) {
 // The image of a fleet's servers boots as far as its own init, which finds no controller here that admits it.
 func TestBootServer(t *testing.T) {
 	needMachines(t)
-	b := newBench(t, image.Default(), "-", "../../..")
+	b := newBench(t, "-", "../../..")
 	q, start := b.on(t, "server", attempt{memory: 512}, b.prepare(t, "server", attempt{}))
 	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
 	defer cancel()
@@ -280,15 +277,11 @@ func TestBootServer(t *testing.T) {
 
 func TestBoot(t *testing.T) {
 	needMachines(t)
-	spec, err := image.ParseSpec("tiny.toml", []byte(tinySpec))
-	if err != nil {
-		t.Fatal(err)
-	}
 	specFile := filepath.Join(t.TempDir(), "tiny.toml")
 	if err := os.WriteFile(specFile, []byte(tinySpec), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b := newBench(t, spec, specFile, "-", "mayfly-stub="+program(t, "."), "mayfly-init="+program(t, "./testdata/rootinit"))
+	b := newBench(t, specFile, "-", "mayfly-stub="+program(t, "."), "mayfly-init="+program(t, "./testdata/rootinit"))
 	hour := time.Hour
 	attempts := map[string]attempt{
 		"good":           {},

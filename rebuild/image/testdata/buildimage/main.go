@@ -2,8 +2,9 @@
 // under which unpacking a kernel takes a minute. It prints the result as JSON.
 //
 //	buildimage LOCK STORE OUT SPEC|- MODULE|- NAME=PROGRAM…
+//	buildimage lock FILE STORE SPEC|- PROFILE
 //
-// With a module, the image's programs are built from it, into OUT/programs.
+// With a module, the image's programs are built from it, into OUT/programs. The second form writes a lock file.
 package main
 
 import (
@@ -28,20 +29,17 @@ func run(ctx context.Context, args []string) error {
 	if len(args) < 5 {
 		return fmt.Errorf("got %d arguments, want at least 5", len(args))
 	}
-	lockFile, store, out, specFile, module := args[0], args[1], args[2], args[3], args[4]
+	if args[0] == "lock" {
+		return lock(ctx, args[1], args[2], args[3], args[4])
+	}
+	lockFile, store, out, module := args[0], args[1], args[2], args[4]
 	lock, err := os.ReadFile(lockFile)
 	if err != nil {
 		return err
 	}
-	spec := image.Default()
-	if specFile != "-" {
-		data, err := os.ReadFile(specFile)
-		if err != nil {
-			return err
-		}
-		if spec, err = image.ParseSpec(specFile, data); err != nil {
-			return err
-		}
+	spec, err := readSpec(args[3])
+	if err != nil {
+		return err
 	}
 	programs := map[string]string{}
 	if module != "-" {
@@ -56,9 +54,35 @@ func run(ctx context.Context, args []string) error {
 		}
 		programs[name] = path
 	}
-	result, err := spec.Build(ctx, lock, store, programs, out)
+	result, err := spec.Build(ctx, image.Inputs{Lock: lock, Store: store, Programs: programs}, out)
 	if err != nil {
 		return err
 	}
 	return json.NewEncoder(os.Stdout).Encode(result)
+}
+
+func lock(ctx context.Context, file, store, specFile, profile string) error {
+	spec, err := readSpec(specFile)
+	if err != nil {
+		return err
+	}
+	if spec, err = spec.Profile(profile); err != nil {
+		return err
+	}
+	data, err := image.Lock(ctx, spec, store)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, data, 0o644)
+}
+
+func readSpec(file string) (image.Spec, error) {
+	if file == "-" {
+		return image.Default(), nil
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return image.Spec{}, err
+	}
+	return image.ParseSpec(file, data)
 }
