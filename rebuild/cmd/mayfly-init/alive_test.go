@@ -191,7 +191,7 @@ func TestSupervisorCannotStart(t *testing.T) {
 
 // TestReaper runs real children. No other test of this package may wait for a process while it runs.
 func TestReaper(t *testing.T) {
-	r, err := newReaper()
+	r, err := newReaper(false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +217,7 @@ func TestReaper(t *testing.T) {
 }
 
 func TestReaperCannotStart(t *testing.T) {
-	r, err := newReaper()
+	r, err := newReaper(false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -39,6 +40,15 @@ func uptime() (time.Duration, error) {
 		return 0, fmt.Errorf("reading CLOCK_BOOTTIME: %w", err)
 	}
 	return time.Duration(ts.Nano()), nil
+}
+
+// since counts from now on.
+func since(clock func() (time.Duration, error)) func() (time.Duration, error) {
+	began, first := clock()
+	return func() (time.Duration, error) {
+		now, err := clock()
+		return now - began, errors.Join(first, err)
+	}
 }
 
 // drainLead is how long before its end a life of this length lets its users go.

@@ -30,6 +30,7 @@
 //	cut.go       ending what an engineer left behind
 //	deadline.go  the end of life by CLOCK_BOOTTIME
 //	button.go    the ACPI power button
+//	container.go a server of a test fleet that is a container
 //	stop.go      the orderly end
 //
 // Rendering is pure and tested on any host; effects are thin beside it.

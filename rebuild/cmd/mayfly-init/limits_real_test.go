@@ -134,7 +134,7 @@ func TestForkBomb(t *testing.T) {
 			return
 		}
 		defer removeGroup(t, group)
-		r, err := newReaper()
+		r, err := newReaper(false)
 		if err != nil {
 			t.Error(err)
 			return

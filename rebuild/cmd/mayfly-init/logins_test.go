@@ -58,7 +58,7 @@ func TestLoginReports(t *testing.T) {
 
 // TestServiceIsRead: what a service says on stderr has one reader, which sees its end; what it says on stdout has none.
 func TestServiceIsRead(t *testing.T) {
-	r, err := newReaper()
+	r, err := newReaper(false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,9 +24,13 @@ func main() {
 	}
 	con := &console{w: os.Stdout}
 	ctx, cancel := context.WithCancel(context.Background())
-	end := &ending{con: con, cancel: cancel}
+	inside := inContainer(os.Args)
+	end := &ending{con: con, cancel: cancel, inContainer: inside}
 	limit := newDeadline()
-	b := &boot{con: con, end: end, limit: limit}
+	b := &boot{con: con, end: end, limit: limit, inContainer: inside, up: uptime}
+	if inside {
+		b.up = since(uptime)
+	}
 	b.watchEnds(ctx)
 	if err := b.run(ctx); err != nil {
 		b.hold(ctx, err)
@@ -47,9 +51,12 @@ type boot struct {
 	con    *console
 	end    *ending
 	limit  *deadline
-	papers *papers // nil until they are read
-	mu     sync.Mutex
-	live   *machine // nil until it has joined; guarded by mu
+	papers *papers                       // nil until they are read
+	up     func() (time.Duration, error) // how long this life has lasted
+
+	inContainer bool
+	mu          sync.Mutex
+	live        *machine // nil until it has joined; guarded by mu
 }
 
 // watchEnds starts all that may end the machine: signals, the power button, the end of life.
@@ -59,7 +66,7 @@ func (b *boot) watchEnds(ctx context.Context) {
 	// Handled and not ignored: what PID 1 ignores, every program after it would ignore.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGPIPE)
 	go func() { b.end.stop((<-stop).String()) }()
-	go b.limit.watch(ctx, uptime, b.lastDrain, b.end.stop)
+	go b.limit.watch(ctx, b.up, b.lastDrain, b.end.stop)
 }
 
 // lastDrain lets users go before the end, if nobody ordered it.
@@ -74,20 +81,7 @@ func (b *boot) lastDrain(left time.Duration) {
 
 // run is the boot. Each stage is told as it begins.
 func (b *boot) run(ctx context.Context) error {
-	// The stub handed over its file descriptors; services and sessions shall not find more.
-	for _, s := range []struct {
-		name, code string
-		do         func() error
-	}{
-		{"mounts", codeMounts, mountAll},
-		{"limits", codeMounts, limitSessions},
-		{"modules", codeModules, loadModules},
-		{"papers", codePapers, b.readPapers},
-		{"network", codeNetwork, func() error { return configureNetwork(b.papers.ticket) }},
-		{"refusals", codeDisk, b.refusals},
-		{"packet filter", codeFirewall, b.firstRules},
-		{"lockdown", codeLockdown, func() error { return lockdown("/proc/sys", settings) }},
-	} {
+	for _, s := range b.stages() {
 		b.con.stage("%s", s.name)
 		if err := s.do(); err != nil {
 			return coded(s.code, err)
@@ -101,6 +95,37 @@ func (b *boot) run(ctx context.Context) error {
 		return err
 	}
 	return b.serve(ctx, m)
+}
+
+// stage is one step of a boot, with the reason code of its failures that have none of their own.
+type stage struct {
+	name, code string
+	do         func() error
+}
+
+// stages of a boot, in order.
+func (b *boot) stages() []stage {
+	if b.inContainer {
+		return []stage{
+			{"mounts", codeMounts, mountAll},
+			{"papers", codePapers, func() error { return takePapers(containerPapers, runDir) }},
+			{"papers", codePapers, b.readPapers},
+			{"network", codeNetwork, func() error { return configureNetwork(b.papers.ticket) }},
+			{"packet filter", codeFirewall, b.firstRules},
+			{"lockdown", codeLockdown, func() error { return lockdown("/proc/sys", ownNetwork(settings)) }},
+		}
+	}
+	// The stub handed over its file descriptors; services and sessions shall not find more.
+	return []stage{
+		{"mounts", codeMounts, mountAll},
+		{"limits", codeMounts, limitSessions},
+		{"modules", codeModules, loadModules},
+		{"papers", codePapers, b.readPapers},
+		{"network", codeNetwork, func() error { return configureNetwork(b.papers.ticket) }},
+		{"refusals", codeDisk, b.refusals},
+		{"packet filter", codeFirewall, b.firstRules},
+		{"lockdown", codeLockdown, func() error { return lockdown("/proc/sys", settings) }},
+	}
 }
 
 // coded gives an error of a stage the stage's reason code, if it has none.
@@ -151,11 +176,14 @@ func (b *boot) join(ctx context.Context) (*machine, error) {
 	if err != nil {
 		return nil, coded(codeKeys, err)
 	}
+	if b.inContainer {
+		k.bootID = containerID()
+	}
 	client, err := join.NewClient(t)
 	if err != nil {
 		return nil, coded(codeJoin, err)
 	}
-	r, err := newReaper()
+	r, err := newReaper(b.inContainer)
 	if err != nil {
 		return nil, coded(codeServices, err)
 	}
@@ -245,7 +273,7 @@ func (b *boot) stay(ctx context.Context, m *machine, server inventory.Server, se
 func (b *boot) tellReady(ctx context.Context, m *machine) {
 	for sleep(ctx, probeEvery/2) {
 		if _, ready := m.sup.all(); ready {
-			up, err := uptime()
+			up, err := b.up()
 			if err != nil {
 				b.con.stage("ready")
 				return

@@ -16,15 +16,19 @@ type reaper struct {
 	mu       sync.Mutex // held from a start until the pid is noted, and over each wait
 	children map[int]chan<- unix.WaitStatus
 	null     *os.File
-	group    string // control group of services with engineers' sessions
+	group    string // control group of services with engineers' sessions; none in a container
 }
 
-func newReaper() (*reaper, error) {
+func newReaper(inContainer bool) (*reaper, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", os.DevNull, err)
 	}
-	return &reaper{children: make(map[int]chan<- unix.WaitStatus), null: null, group: sessionsGroup}, nil
+	r := &reaper{children: make(map[int]chan<- unix.WaitStatus), null: null, group: sessionsGroup}
+	if inContainer {
+		r.group = ""
+	}
+	return r, nil
 }
 
 // start runs a program in a session of its own, with nothing to read, and all that it says to nowhere, or to the one reader of its
@@ -54,7 +58,7 @@ func (r *reaper) start(s spec) (process, error) {
 	if s.uid != 0 {
 		attr.Sys.Credential = &syscall.Credential{Uid: uint32(s.uid), Gid: uint32(s.uid)}
 	}
-	if s.users {
+	if s.users && r.group != "" {
 		group, err := os.Open(r.group)
 		if err != nil {
 			return process{}, fmt.Errorf("starting %s: %w", s.path, err)

@@ -20,6 +20,8 @@ type ending struct {
 	cancel context.CancelFunc // ends the machine's work
 	wait   func()             // returns when the services have ended; nil before there are any
 	mu     sync.Mutex         // guards wait
+
+	inContainer bool
 }
 
 func (e *ending) onServices(wait func()) {
@@ -49,6 +51,9 @@ func (e *ending) stop(why string) {
 		time.Sleep(restLimit)
 		_ = unix.Kill(-1, unix.SIGKILL)
 		e.con.stage("off")
+		if e.inContainer {
+			exit()
+		}
 		if err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF); err != nil {
 			e.con.stage("switching off: %v", err)
 		}
