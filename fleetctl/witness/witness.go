@@ -171,7 +171,7 @@ func (w *Witness) Answer(q witness.Question, now time.Time) ([]byte, error) {
 	w.mu.Lock()
 	known := w.newest
 	w.mu.Unlock()
-	if known.version == 0 {
+	if known.version == 0 || q.Subject != witness.SubjectPolicy {
 		return nil, refuse(404, "nothing_known", "no policy was published here")
 	}
 	return witness.Sign(w.signer, w.name, q, known.version, known.sha256, now)

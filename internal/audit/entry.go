@@ -1,13 +1,13 @@
 package audit
 
 import (
-	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"time"
+
+	"mayfly/internal/inclusion"
 )
 
 // Specification constants: c2sp.org/tlog-tiles.
@@ -20,14 +20,8 @@ const (
 // EventTorn is the event of the record that notes a frame of the journal which was not whole after a crash.
 const EventTorn = "audit_torn"
 
-var eventName = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,63}$`)
-
 // Entry is one record of the log: an object with these keys in this order, without white space.
-type Entry struct {
-	Time   time.Time       `json:"time"`
-	Event  string          `json:"event"`
-	Record json.RawMessage `json:"record"`
-}
+type Entry = inclusion.Entry
 
 // torn is the record of an EventTorn.
 type torn struct {
@@ -48,7 +42,7 @@ func appendEntry(b []byte, now time.Time, event string, record []byte) []byte {
 
 // encodeRecord checks what Append was given.
 func encodeRecord(event string, record any) ([]byte, error) {
-	if !eventName.MatchString(event) {
+	if !inclusion.IsEvent(event) {
 		return nil, errors.New("event is no lower-case word")
 	}
 	body, err := json.Marshal(record)
@@ -62,21 +56,7 @@ func encodeRecord(event string, record any) ([]byte, error) {
 }
 
 // ParseEntry reads one entry, which must be exactly as the log writes it.
-func ParseEntry(text []byte) (Entry, error) {
-	var e Entry
-	dec := json.NewDecoder(bytes.NewReader(text))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&e); err != nil {
-		return Entry{}, fmt.Errorf("not a record: %w", err)
-	}
-	if again, err := json.Marshal(e); err != nil || !bytes.Equal(again, text) {
-		return Entry{}, errors.New("not a record: not as the log writes it")
-	}
-	if !eventName.MatchString(e.Event) {
-		return Entry{}, errors.New("not a record: its event is no lower-case word")
-	}
-	return e, nil
-}
+func ParseEntry(text []byte) (Entry, error) { return inclusion.ParseEntry(text) }
 
 // parseBundle cuts an entry bundle into its first n entries; a bundle of a bigger log may hold more.
 func parseBundle(data []byte, n int) ([][]byte, error) {

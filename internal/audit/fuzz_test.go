@@ -105,11 +105,11 @@ func FuzzCheckpoint(f *testing.F) {
 	f.Add([]byte("lab/test\n18446744073709551615\nAAAA\n\n— lab/test AAAA\n"))
 	f.Add([]byte("lab/test\n0\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\nmore\n\n— lab/test AAAAAAA=\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if c, err := claimed(data); err == nil && !bytes.HasPrefix(data, []byte(c.text()+"\n")) {
+		if c, err := claimed(data); err == nil && !bytes.HasPrefix(data, []byte(c.Text()+"\n")) {
 			t.Errorf("%q: got %+v", data, c)
 		}
 		c, _, err := OpenCheckpoint(data, key)
-		if err == nil && (c.Size != 3 || !bytes.HasPrefix(data, []byte(c.text()))) {
+		if err == nil && (c.Size != 3 || !bytes.HasPrefix(data, []byte(c.Text()))) {
 			t.Errorf("%q opens as %+v", data, c)
 		}
 	})
@@ -129,8 +129,8 @@ func FuzzProof(f *testing.F) {
 		f.Add(p.Marshal())
 		entries[index] = p.Entry
 	}
-	f.Add([]byte(proofHeader + "\nextra \nindex 0\n\n"))
-	f.Add([]byte(proofHeader + "\nindex 0\n\n"))
+	f.Add([]byte("c2sp.org/tlog-proof@v1" + "\nextra \nindex 0\n\n"))
+	f.Add([]byte("c2sp.org/tlog-proof@v1" + "\nindex 0\n\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		p, err := ParseProof(data)
 		if err != nil {

@@ -2,33 +2,25 @@ package audit
 
 import (
 	"bytes"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strconv"
-	"strings"
 
 	"golang.org/x/mod/sumdb/tlog"
 
 	"mayfly/internal/durable"
 	"mayfly/internal/hint"
+	"mayfly/internal/inclusion"
 )
 
-// Specification constants: c2sp.org/tlog-proof.
-const (
-	proofHeader = "c2sp.org/tlog-proof@v1"
-	MaxProof    = 1 << 18
-	maxHashes   = 63
-)
+// MaxProof bounds a proof, in bytes.
+const MaxProof = inclusion.MaxProof
 
 // Proof shows by itself, and a key, that a record is in a log.
-type Proof struct {
-	Index      uint64
-	Entry      []byte // carried as the format's extra data
-	Hashes     []tlog.Hash
-	Checkpoint []byte // with its signatures
-}
+type Proof = inclusion.Proof
+
+// ParseProof reads what Marshal writes. It checks the form alone.
+func ParseProof(data []byte) (Proof, error) { return inclusion.ParseProof(data) }
 
 // Proven is what a proof shows.
 type Proven struct {
@@ -72,52 +64,6 @@ func prove(dir string, index uint64, c Checkpoint, signed []byte) (Proof, error)
 	return p, err
 }
 
-// Marshal writes a proof as c2sp.org/tlog-proof, with the record as the extra data.
-func (p Proof) Marshal() []byte {
-	b := fmt.Appendf(nil, "%s\nextra %s\nindex %d\n", proofHeader, base64.StdEncoding.EncodeToString(p.Entry), p.Index)
-	for _, h := range p.Hashes {
-		b = fmt.Appendf(b, "%s\n", base64.StdEncoding.EncodeToString(h[:]))
-	}
-	return append(append(b, '\n'), p.Checkpoint...)
-}
-
-// ParseProof reads what Marshal writes. It checks the form alone.
-func ParseProof(data []byte) (Proof, error) {
-	if len(data) > MaxProof {
-		return Proof{}, fmt.Errorf("not a proof: longer than %d bytes", MaxProof)
-	}
-	head, checkpoint, found := strings.Cut(string(data), "\n\n")
-	lines := strings.Split(head, "\n")
-	if !found || len(lines) < 3 || lines[0] != proofHeader {
-		return Proof{}, errors.New("not a proof: want " + proofHeader)
-	}
-	extra, ok := strings.CutPrefix(lines[1], "extra ")
-	entry, err := base64.StdEncoding.DecodeString(extra)
-	if !ok || err != nil {
-		return Proof{}, errors.New("not a proof: want the record in base64 after \"extra\"")
-	}
-	number, ok := strings.CutPrefix(lines[2], "index ")
-	index, err := strconv.ParseUint(number, 10, 63)
-	if !ok || err != nil {
-		return Proof{}, errors.New("not a proof: want a number after \"index\"")
-	}
-	p := Proof{Index: index, Entry: entry, Checkpoint: []byte(checkpoint)}
-	if len(lines)-3 > maxHashes {
-		return Proof{}, fmt.Errorf("not a proof: more than %d hashes", maxHashes)
-	}
-	for _, line := range lines[3:] {
-		h, err := base64.StdEncoding.DecodeString(line)
-		if err != nil || len(h) != tlog.HashSize {
-			return Proof{}, errors.New("not a proof: a hash is not 32 bytes of base64")
-		}
-		p.Hashes = append(p.Hashes, tlog.Hash(h))
-	}
-	if !bytes.Equal(p.Marshal(), data) {
-		return Proof{}, errors.New("not a proof: not in its one form")
-	}
-	return p, nil
-}
-
 // VerifyProof checks a proof by the keys alone. t.Against has no part in it.
 func VerifyProof(data []byte, t Trusted) (Proven, error) {
 	p, err := ParseProof(data)
@@ -128,11 +74,8 @@ func VerifyProof(data []byte, t Trusted) (Proven, error) {
 	if err != nil {
 		return Proven{}, err
 	}
-	if p.Index >= c.Size {
-		return Proven{}, forged("record %d is not among the %d of the checkpoint", p.Index, c.Size)
-	}
-	if err := tlog.CheckRecord(p.Hashes, int64(c.Size), c.Root, int64(p.Index), tlog.RecordHash(p.Entry)); err != nil {
-		return Proven{}, forged("the proof does not lead from the record to the checkpoint: %w", err)
+	if err := p.Leads(c); err != nil {
+		return Proven{}, forged("%w", err)
 	}
 	e, err := ParseEntry(p.Entry)
 	if err != nil {

@@ -220,7 +220,7 @@ func syncFiles(files []*os.File) error {
 }
 
 func (l *Log) sign(c Checkpoint) error {
-	signed, err := c.sign(l.signer)
+	signed, err := signCheckpoint(c, l.signer)
 	if err != nil {
 		return fmt.Errorf("signing a checkpoint: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"mayfly/internal/durable"
+	"mayfly/internal/inclusion"
 )
 
 // readAttempts is how often a reader begins anew when the writer has moved on under it.
@@ -108,7 +109,7 @@ func claimed(data []byte) (Checkpoint, error) {
 	if !found {
 		return Checkpoint{}, errors.New("malformed checkpoint: not signed")
 	}
-	return parseCheckpoint(text + "\n")
+	return inclusion.ParseCheckpoint(text + "\n")
 }
 
 // IsLog reports whether a directory holds a log.

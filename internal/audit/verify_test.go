@@ -37,7 +37,7 @@ func resign(t *testing.T, dir string, signer note.Signer, change func(i int, tex
 			t.Fatal(err)
 		}
 	}
-	signed, err := Checkpoint{Origin: signer.Name(), Size: tr.size, Root: tr.root()}.sign(signer)
+	signed, err := signCheckpoint(Checkpoint{Origin: signer.Name(), Size: tr.size, Root: tr.root()}, signer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +238,7 @@ func TestOpenCheckpoint(t *testing.T) {
 		"of another log":               {"lab/other", []note.Signer{log}, -1},
 		"of another log, and cosigned": {"lab/other", []note.Signer{log, witness}, -1},
 	} {
-		data, err := note.Sign(&note.Note{Text: Checkpoint{Origin: tt.origin, Size: 3}.text()}, tt.signers...)
+		data, err := note.Sign(&note.Note{Text: Checkpoint{Origin: tt.origin, Size: 3}.Text()}, tt.signers...)
 		if err != nil {
 			t.Fatal(err)
 		}

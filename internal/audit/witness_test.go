@@ -125,7 +125,7 @@ func (w *testWitness) add(body string) (int, string) {
 		}
 	}
 	w.last = c
-	return http.StatusOK, w.cosign(c.text(), time.Now())
+	return http.StatusOK, w.cosign(c.Text(), time.Now())
 }
 
 func (w *testWitness) seen() uint64 {

@@ -9,7 +9,7 @@ import (
 	"mayfly/policies/trust"
 )
 
-// MaxSkew is how far a witness's clock may be from the asker's. It is wide, since it only has to notice a clock that was set
+// MaxSkew is how far a witness's clock may be from the asker's, or of a release from the other witnesses'. It is wide, since it only has to notice a clock that was set
 // back to bring an expired file to life again.
 const MaxSkew = 10 * time.Minute
 
@@ -103,6 +103,17 @@ func Judge(t *trust.Trust, q Question, version uint64, sum string, answers [][]b
 
 // answers reports why an answer is not one to this question at this time.
 func (a Answer) answers(q Question, now time.Time) error {
+	if err := a.repeats(q); err != nil {
+		return err
+	}
+	if a.Time.Sub(now).Abs() > MaxSkew {
+		return fmt.Errorf("%s says that it is %s, and here it is %s", a.Witness, a.Time.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// repeats reports why an answer is not one to this question, whenever it was given.
+func (a Answer) repeats(q Question) error {
 	switch {
 	case q.Nonce == "" || a.Nonce != q.Nonce:
 		return fmt.Errorf("%s answers another question", a.Witness)
@@ -110,8 +121,6 @@ func (a Answer) answers(q Question, now time.Time) error {
 		return fmt.Errorf("%s answers for fleet %q", a.Witness, a.Fleet)
 	case a.Subject != q.Subject:
 		return fmt.Errorf("%s answers about %q", a.Witness, a.Subject)
-	case a.Time.Sub(now).Abs() > MaxSkew:
-		return fmt.Errorf("%s says that it is %s, and here it is %s", a.Witness, a.Time.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
 	return nil
 }

@@ -29,10 +29,12 @@ const (
 	KindPublication = "mayfly-witness-publication/1"
 	Namespace       = "mayfly-witness" // of an answer's SSHSIG signature
 
-	SubjectPolicy = "policy" // bundle.json
+	SubjectPolicy  = "policy"  // bundle.json
+	SubjectRelease = "release" // release.json
 
 	PathAnswer        = "/answer"
 	PathPublish       = "/policy"
+	PathRelease       = "/release"
 	PathAddCheckpoint = "/add-checkpoint" // c2sp.org/tlog-witness
 
 	nonceSize = 32
@@ -43,6 +45,7 @@ const (
 	MaxQuestion    = 1 << 10
 	MaxAnswer      = 16 << 10
 	MaxPublication = 5 << 20 // a bundle in JSON in JSON: each quote of it takes two bytes
+	MaxRelease     = 1 << 20 // a publication of a release
 )
 
 // Question asks for the newest version of a subject.
@@ -60,9 +63,10 @@ type Answer struct {
 	Fleet   string    `json:"fleet"`
 	Nonce   string    `json:"nonce"` // the question's
 	Subject string    `json:"subject"`
-	Version uint64    `json:"version"` // the newest that it has seen signed by enough people
-	SHA256  string    `json:"sha256"`  // of that file's exact bytes, lower-case hex
-	Time    time.Time `json:"time"`    // by the witness's clock, UTC, whole seconds
+	Version uint64    `json:"version"`         // the newest that it has seen signed by enough people
+	Least   uint64    `json:"least,omitempty"` // of a release: the oldest version that may still boot, as the newest says
+	SHA256  string    `json:"sha256"`          // of that file's exact bytes, lower-case hex
+	Time    time.Time `json:"time"`            // by the witness's clock, UTC, whole seconds
 }
 
 // Signed is an answer on its way: the exact bytes that were signed, and the armored signature.
@@ -99,7 +103,7 @@ func ParseQuestion(data []byte) (Question, error) {
 		return Question{}, fmt.Errorf("reading question: kind is %q, not %q", q.Kind, KindQuestion)
 	case q.Fleet == "":
 		return Question{}, errors.New("reading question: it names no fleet")
-	case q.Subject != SubjectPolicy:
+	case !isSubject(q.Subject):
 		return Question{}, fmt.Errorf("reading question: unknown subject %q", q.Subject)
 	case !isHex(q.Nonce, nonceSize):
 		return Question{}, fmt.Errorf("reading question: the nonce is not %d bytes in lower-case hex", nonceSize)
@@ -116,7 +120,7 @@ func ParsePublication(data []byte) (Publication, error) {
 	switch {
 	case p.Kind != KindPublication:
 		return Publication{}, fmt.Errorf("reading publication: kind is %q, not %q", p.Kind, KindPublication)
-	case p.Subject != SubjectPolicy:
+	case !isSubject(p.Subject):
 		return Publication{}, fmt.Errorf("reading publication: unknown subject %q", p.Subject)
 	case p.File == "" || p.Signatures == "":
 		return Publication{}, errors.New("reading publication: file or signatures are empty")
@@ -124,9 +128,14 @@ func ParsePublication(data []byte) (Publication, error) {
 	return p, nil
 }
 
-// Sign answers a question under the witness's key.
+// Sign answers a question about the policy under the witness's key.
 func Sign(signer ssh.Signer, name string, q Question, version uint64, sum string, now time.Time) ([]byte, error) {
-	a := Answer{Kind: Kind, Witness: name, Fleet: q.Fleet, Nonce: q.Nonce, Subject: q.Subject, Version: version, SHA256: sum,
+	return SignRelease(signer, name, q, version, 0, sum, now)
+}
+
+// SignRelease answers a question about releases, or with least 0 about the policy.
+func SignRelease(signer ssh.Signer, name string, q Question, version, least uint64, sum string, now time.Time) ([]byte, error) {
+	a := Answer{Kind: Kind, Witness: name, Fleet: q.Fleet, Nonce: q.Nonce, Subject: q.Subject, Version: version, Least: least, SHA256: sum,
 		Time: now.UTC().Truncate(time.Second)}
 	if err := a.check(); err != nil {
 		return nil, fmt.Errorf("making answer: %w", err)
@@ -178,12 +187,14 @@ func (a Answer) check() error {
 		return fmt.Errorf("kind is %q, not %q", a.Kind, Kind)
 	case a.Witness == "" || a.Fleet == "":
 		return errors.New("it names no witness or no fleet")
-	case a.Subject != SubjectPolicy:
+	case !isSubject(a.Subject):
 		return fmt.Errorf("unknown subject %q", a.Subject)
 	case !isHex(a.Nonce, nonceSize):
 		return fmt.Errorf("the nonce is not %d bytes in lower-case hex", nonceSize)
 	case a.Version == 0:
 		return errors.New("version is 0")
+	case a.Subject == SubjectPolicy && a.Least != 0 || a.Subject == SubjectRelease && (a.Least == 0 || a.Least > a.Version):
+		return fmt.Errorf("least is %d: of a release it is 1 to its version, of a policy there is none", a.Least)
 	case !isHex(a.SHA256, sha256.Size):
 		return errors.New("sha256 is no hash in lower-case hex")
 	case a.Time.IsZero():
@@ -191,6 +202,8 @@ func (a Answer) check() error {
 	}
 	return nil
 }
+
+func isSubject(s string) bool { return s == SubjectPolicy || s == SubjectRelease }
 
 func isHex(text string, size int) bool {
 	raw, err := hex.DecodeString(text)

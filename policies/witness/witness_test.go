@@ -183,7 +183,7 @@ func TestParse(t *testing.T) {
 		t.Errorf("publication: got %+v, %v", got, err)
 	}
 	for _, change := range []func(*Question){
-		func(q *Question) { q.Kind = Kind }, func(q *Question) { q.Fleet = "" }, func(q *Question) { q.Subject = "release" },
+		func(q *Question) { q.Kind = Kind }, func(q *Question) { q.Fleet = "" }, func(q *Question) { q.Subject = "trust" },
 		func(q *Question) { q.Nonce = "" }, func(q *Question) { q.Nonce = q.Nonce[2:] }, func(q *Question) { q.Nonce = strings.Repeat("A", 64) },
 		func(q *Question) { q.Fleet = strings.Repeat("a", MaxQuestion) },
 	} {

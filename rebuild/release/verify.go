@@ -20,7 +20,7 @@ const (
 
 // Refusal is why a release, or a part of it, is not used.
 type Refusal struct {
-	Reason string // one of the codes above, or of a part
+	Reason string // one of the codes above, of a part, or of the ledger
 	Err    error
 }
 
@@ -36,9 +36,10 @@ func refuse(reason, format string, args ...any) error {
 	return &Refusal{Reason: reason, Err: fmt.Errorf(format, args...)}
 }
 
-// Verify returns the statement in data if enough people signed these exact bytes, and it is this fleet's, no older than the trust
-// policy allows, and valid now. Nothing is parsed before the signatures are checked. Its error is a *Refusal.
-func Verify(t *trust.Trust, data, sigs []byte, now time.Time) (*Statement, error) {
+// Open returns the statement in data if enough people and enough builders signed these exact bytes, and it is this fleet's and no older than the
+// trust policy allows. Nothing is parsed before the signatures are checked. It says nothing about the time: At does, once
+// the time is known. Its error is a *Refusal.
+func Open(t *trust.Trust, data, sigs []byte) (*Statement, error) {
 	if len(data) > MaxStatement {
 		return nil, refuse(Malformed, "statement of %d bytes, more than %d", len(data), MaxStatement)
 	}
@@ -57,10 +58,29 @@ func Verify(t *trust.Trust, data, sigs []byte, now time.Time) (*Statement, error
 		return nil, refuse(OtherFleet, "the release is for fleet %q, the trust policy for %q", s.Fleet, t.Fleet)
 	case s.Version < t.MinRelease:
 		return nil, refuse(Older, "version %d is older than %d", s.Version, t.MinRelease)
+	}
+	return s, nil
+}
+
+// At reports, as a *Refusal, that the statement may not be used at this time.
+func (s *Statement) At(now time.Time) error {
+	switch {
 	case now.Before(s.NotBefore):
-		return nil, refuse(NotYet, "valid from %s, it is %s", s.NotBefore.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+		return refuse(NotYet, "valid from %s, it is %s", s.NotBefore.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	case !now.Before(s.NotAfter):
-		return nil, refuse(Expired, "valid until %s, it is %s", s.NotAfter.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+		return refuse(Expired, "valid until %s, it is %s", s.NotAfter.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// Verify is Open and At together.
+func Verify(t *trust.Trust, data, sigs []byte, now time.Time) (*Statement, error) {
+	s, err := Open(t, data, sigs)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.At(now); err != nil {
+		return nil, err
 	}
 	return s, nil
 }
