@@ -21,6 +21,8 @@ var fuzzTargets = []struct{ input, pkg, name string }{
 	{"direct-tcpip payload", "./bastion", "FuzzDirectTCPIP"},
 	{"bastion.toml", "./bastion", "FuzzConfig"},
 	{"control socket", "./bastion", "FuzzControl"},
+	{"EFI images", "./rebuild/uki", "FuzzImage"},
+	{"Secure Boot signatures", "./rebuild/uki", "FuzzSignature"},
 	{"whole server, at each state of a connection", "./bastion", "FuzzServer"},
 	{"commit objects", "./rebuild/history", "FuzzParseCommit"},
 	{"tree objects", "./rebuild/history", "FuzzTree"},

@@ -44,6 +44,13 @@ var testNeeds = slices.Concat(demoNeeds, pcscd.Needs, cgobuild.Needs(cgobuild.PC
 	{Name: "openssl", Package: "openssl"},
 	{Name: "pinentry-curses", Package: "pinentry-curses"}, // bastion-agent's peers
 	{Name: "dbus-daemon", Package: "dbus-daemon"},
+	{Name: "sbverify", Package: "sbsigntool"}, // peers of what UEFI firmware boots
+	{Name: "sig-list-to-certs", Package: "efitools"},
+	{Name: "mcopy", Package: "mtools"},
+	{Name: "fsck.vfat", Package: "dosfstools"},
+	{Name: "xorriso", Package: "xorriso"},
+	{Name: "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", Package: "ovmf"},
+	{Name: "swtpm", Package: "swtpm"},
 })
 
 // Debian's PKCS #11 libraries that read PIV cards. The pattern is for the architecture.

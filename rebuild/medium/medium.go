@@ -7,16 +7,15 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"mayfly/rebuild/uki"
 )
 
 // Specification constants: where firmware and systemd-stub look.
 const (
 	// Loader is the path of what firmware boots from a removable medium.
-	Loader           = "EFI/BOOT/BOOTX64.EFI"
-	credentials      = Loader + ".extra.d/"
-	credentialSuffix = ".cred"
-	// HandedOver is where the initramfs finds credentials: HandedOver + Name + ".cred".
-	HandedOver = "/.extra/credentials/"
+	Loader = "EFI/BOOT/BOOTX64.EFI"
+	beside = Loader + ".extra.d/"
 )
 
 // Implementation limits.
@@ -27,23 +26,17 @@ const (
 	maxName        = 64
 )
 
-// Credential is a file beside the image. Nothing signs it here: who uses it verifies it; systemd-stub measures it into PCR 12.
-type Credential struct {
-	Name string
-	Data []byte
-}
-
 // tree is what is on a medium, by path with slashes; directories come before what is in them.
-func tree(uki []byte, files []Credential) ([]file, error) {
-	if len(uki) == 0 || len(uki) > MaxLoader {
-		return nil, fmt.Errorf("an image of %d bytes, not 1 to %d", len(uki), MaxLoader)
+func tree(image []byte, files []uki.Credential) ([]file, error) {
+	if len(image) == 0 || len(image) > MaxLoader {
+		return nil, fmt.Errorf("an image of %d bytes, not 1 to %d", len(image), MaxLoader)
 	}
 	if len(files) > maxCredentials {
 		return nil, fmt.Errorf("%d credentials, more than %d", len(files), maxCredentials)
 	}
-	all := []file{{path: "EFI", dir: true}, {path: "EFI/BOOT", dir: true}, {path: Loader, data: uki}}
+	all := []file{{path: "EFI", dir: true}, {path: "EFI/BOOT", dir: true}, {path: Loader, data: image}}
 	if len(files) > 0 {
-		all = append(all, file{path: strings.TrimSuffix(credentials, "/"), dir: true})
+		all = append(all, file{path: strings.TrimSuffix(beside, "/"), dir: true})
 	}
 	seen := map[string]bool{}
 	for _, f := range files {
@@ -57,7 +50,7 @@ func tree(uki []byte, files []Credential) ([]file, error) {
 			return nil, fmt.Errorf("credential %q has %d bytes, more than %d", f.Name, len(f.Data), maxCredential)
 		}
 		seen[folded] = true
-		all = append(all, file{path: credentials + f.Name + credentialSuffix, data: f.Data})
+		all = append(all, file{path: beside + f.Name + uki.CredentialSuffix, data: f.Data})
 	}
 	return all, nil
 }
@@ -77,13 +70,13 @@ func identity(files []file) [sha256.Size]byte {
 }
 
 // USB writes a disk image: GPT, and one EFI system partition.
-func USB(w io.Writer, uki []byte, files []Credential) error {
-	return wrap("writing a USB image", write(w, uki, files, writeGPT))
+func USB(w io.Writer, image []byte, files []uki.Credential) error {
+	return wrap("writing a USB image", write(w, image, files, writeGPT))
 }
 
 // ISO writes a CD image: ISO 9660 with one file, the EFI system partition, which El Torito names to UEFI firmware.
-func ISO(w io.Writer, uki []byte, files []Credential) error {
-	return wrap("writing an ISO image", write(w, uki, files, writeISO))
+func ISO(w io.Writer, image []byte, files []uki.Credential) error {
+	return wrap("writing an ISO image", write(w, image, files, writeISO))
 }
 
 func wrap(doing string, err error) error {
@@ -93,8 +86,8 @@ func wrap(doing string, err error) error {
 	return fmt.Errorf("%s: %w", doing, err)
 }
 
-func write(w io.Writer, uki []byte, files []Credential, around func(*output, *fat, [sha256.Size]byte)) error {
-	all, err := tree(uki, files)
+func write(w io.Writer, image []byte, files []uki.Credential, around func(*output, *fat, [sha256.Size]byte)) error {
+	all, err := tree(image, files)
 	if err != nil {
 		return err
 	}
