@@ -2,7 +2,6 @@ package inventory
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -39,6 +38,7 @@ type checker struct {
 	addresses map[netip.Addr]string // → what has it
 	taps      map[string]string
 	macs      map[string]string
+	bmcs      map[string]string
 }
 
 // Check refuses a fleet that Parse would refuse. Its errors name places by their path: "server[2].capacity: …".
@@ -46,7 +46,7 @@ func Check(f Fleet) error {
 	c := &checker{
 		fleet:     &f,
 		names:     map[string]string{NameController: "the controller", NameCheckin: "check-in"},
-		addresses: map[netip.Addr]string{}, taps: map[string]string{}, macs: map[string]string{},
+		addresses: map[netip.Addr]string{}, taps: map[string]string{}, macs: map[string]string{}, bmcs: map[string]string{},
 	}
 	for _, step := range []func() error{c.top, c.network, c.dns, c.bastions, c.places, c.servers, c.tunnels} {
 		if err := step(); err != nil {
@@ -324,32 +324,6 @@ func (c *checker) serverAddress(path string, s Server) error {
 		return tomlfile.At(path, "check the prefix length, and network.gateway", "server %q has address %s, from which the gateway %s cannot be reached", s.Name, s.Address, c.fleet.Network.Gateway)
 	}
 	return c.take(path, s)
-}
-
-func (c *checker) power(path string, s Server) error {
-	p := s.Power
-	if p.Driver != DriverQEMU {
-		return tomlfile.At(path+".driver", "known drivers: qemu", "server %q has unknown power driver %q", s.Name, p.Driver)
-	}
-	if !device.MatchString(p.Tap) {
-		return tomlfile.At(path+".tap", "name the tap interface of the machine, at most 15 characters", "server %q has tap %q, which is no interface name", s.Name, p.Tap)
-	}
-	if other, ok := c.taps[p.Tap]; ok {
-		return tomlfile.At(path+".tap", "each machine has a tap of its own", "servers %q and %q both have tap %q", other, s.Name, p.Tap)
-	}
-	c.taps[p.Tap] = s.Name
-	mac, err := net.ParseMAC(p.MAC)
-	if err != nil || len(mac) != 6 || mac[0]&1 != 0 || mac.String() != p.MAC {
-		return tomlfile.At(path+".mac", "for example mac = \"52:54:00:00:00:11\"", "server %q has MAC %q, which is no unicast address in lower case with colons", s.Name, p.MAC)
-	}
-	if other, ok := c.macs[p.MAC]; ok {
-		return tomlfile.At(path+".mac", "each machine has a MAC of its own", "servers %q and %q both have MAC %s", other, s.Name, p.MAC)
-	}
-	c.macs[p.MAC] = s.Name
-	if p.MemoryMiB != 0 && (p.MemoryMiB < minMemory || p.MemoryMiB > maxMemory) {
-		return tomlfile.At(path+".memory_mib", "leave it out for the driver's default", "server %q has %d MiB of memory: it must be %d to %d", s.Name, p.MemoryMiB, minMemory, maxMemory)
-	}
-	return nil
 }
 
 // name checks the name of a server or bastion, which share one name space: certificates.

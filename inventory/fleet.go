@@ -90,14 +90,6 @@ type Link struct {
 	VLAN int      `toml:"vlan" json:"vlan,omitempty"` // 1 to 4094
 }
 
-// Power names the driver that can switch a server and what the driver needs to know.
-type Power struct {
-	Driver    string `toml:"driver" json:"driver"` // "qemu"
-	Tap       string `toml:"tap,omitempty" json:"tap,omitempty"`
-	MAC       string `toml:"mac,omitempty" json:"mac,omitempty"`
-	MemoryMiB int    `toml:"memory_mib,omitempty" json:"memory_mib,omitempty"`
-}
-
 // Server returns the server with this name.
 func (f *Fleet) Server(name string) (Server, bool) {
 	for _, s := range f.Servers {

@@ -7,9 +7,6 @@ const (
 	RoleHost    = "host"    // somebody else's to install, Ansible's for example: engineers reach it through the bastion, and that is all
 )
 
-// DriverQEMU is the power driver of QEMU machines.
-const DriverQEMU = "qemu"
-
 // Names of the controller's services in certificates, so no server or bastion may have them.
 const (
 	NameController = "controller"

@@ -263,7 +263,7 @@ func TestParseRefuses(t *testing.T) {
 		{"tunnels equal", `"10.64.2.0/24"`, `"10.64.1.0/24"`, `tunnel = "10.64.1.0/24"`, "overlapping"},
 		{"tunnels overlap", `"10.64.1.0/24"`, `"10.64.0.0/16"`, `tunnel = "10.64.2.0/24"`, "overlapping"},
 		{"tunnel over management", `"10.64.2.0/24"`, `"10.77.0.128/25"`, `tunnel = "10.77.0.128/25"`, "overlaps management"},
-		{"driver", `driver = "qemu"`, `driver = "ipmi"`, `power = { driver = "ipmi"`, "unknown power driver"},
+		{"driver", `driver = "qemu"`, `driver = "virsh"`, `power = { driver = "virsh"`, "unknown power driver"},
 		{"no power", `power = { driver = "qemu", tap = "mf-se-2", mac = "52:54:00:00:00:12", memory_mib = 512 }`, ``, ``, "unknown power driver"},
 		{"tap", `"mf-se-2"`, `"mf-se-2 -drive x"`, `power = { driver = "qemu", tap = "mf-se-2 `, "no interface name"},
 		{"tap twice", `"mf-nl-1"`, `"mf-se-1"`, `tap = "mf-se-1"`, "both have tap"},
