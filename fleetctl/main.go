@@ -27,6 +27,7 @@ var program = command.Program{
 		keyChallengeVerb, keyAddVerb, keyListVerb, keyShowVerb, keyRevokeVerb,
 		sshConfigVerb, robotKeysVerb, certifyVerb,
 		trustShowVerb, trustProposeVerb, trustSignVerb, trustApplyVerb, trustVerifyVerb,
+		secretSealVerb, secretListVerb,
 		caListVerb, caRotateVerb, caRetireVerb, caPublishVerb,
 	},
 }

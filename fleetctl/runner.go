@@ -79,7 +79,7 @@ func (d state) runner(ctx context.Context, c *command.Call) (*rotate.Runner, pla
 		Release:  g.release,
 		Trust:    g.trust,
 		CA:       ca,
-		Machines: rotate.PowerDir{Dir: d.machines(), Log: log},
+		Machines: rotate.Power{Place: d.powerPlace(g.bundle.Inventory, log)},
 		Tickets:  signer.Dial(string(d)),
 		Prober:   rotate.TLSProbe{Config: func(name string) *tls.Config { return pki.VerifyName(ca, name) }, FQDN: g.bundle.Inventory.FQDN},
 		Talk:     c.Stderr,

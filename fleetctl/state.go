@@ -19,6 +19,7 @@ import (
 	"mayfly/policies/bundle"
 	"mayfly/policies/trust"
 	"mayfly/policies/trust/chain"
+	"mayfly/rebuild/offer"
 )
 
 // maxFile bounds the files of a state directory that are read whole.
@@ -40,6 +41,8 @@ func (d state) storeFile() string      { return d.path("store.db") }
 func (d state) lockFile() string       { return d.path("rotate.lock") }
 func (d state) auditLogs() string      { return d.path("audit") } // of rebuilt bastions
 func (d state) machines() string       { return d.path("machines") }
+func (d state) offers() offer.Dir      { return offer.Dir(d.path("offers")) } // what machines elsewhere boot from: not in public, for it holds tickets
+func (d state) powerPlugins() string   { return d.path("power-plugins") }
 func (d state) caFile() string         { return d.path("tls-ca.pem") }        // not in signer, which only the signer reads
 func (d state) hostCAsFile() string    { return d.path("ssh-host-cas.json") } // as tls-ca.pem
 func (d state) currentFile() string    { return d.path("release") }           // not in public: who writes there must not choose

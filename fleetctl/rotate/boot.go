@@ -19,11 +19,12 @@ import (
 
 // Implementation constants of a boot.
 const (
-	onLimit       = 30 * time.Second // until the machine runs
+	onLimit       = 5 * time.Minute  // until its next boot is set and the machine runs
 	ticketLimit   = 15 * time.Second // the signer's answer
 	probeLimit    = 10 * time.Second
 	ticketSlack   = time.Minute     // a ticket lives this much longer than boot_limit: never longer than ticket.MaxWindow
 	readBackEvery = 2 * time.Second // how often a booting machine is asked whether it still runs
+	tidyLimit     = time.Minute
 )
 
 // boot hands the machine its ticket and switches it on, once for an epoch, and waits until it has joined.
@@ -57,11 +58,22 @@ func (l *life) boot(ctx context.Context, s store.Server) error {
 		if s.State != inventory.Booting {
 			l.joined = time.Since(l.booted)
 			l.sayf("%s: joined after %.1f s", s.Name, l.joined.Seconds())
+			l.tidy(ctx, s)
 			return true, nil
 		}
 		return false, l.sick(ctx, s, end, "has not joined")
 	})
 	return err
+}
+
+// tidy has what the life booted from taken away: its ticket is used, and the next boot shall not be this one. What fails is said, and no
+// fault of the life's: the offer ends with the ticket, and the next SetBoot finds the medium.
+func (l *life) tidy(ctx context.Context, s store.Server) {
+	ctx, cancel := context.WithTimeout(ctx, tidyLimit)
+	defer cancel()
+	if err := l.machine.Joined(ctx); err != nil && ctx.Err() == nil {
+		l.sayf("%s: what it booted from could not be taken away: %v", s.Name, err)
+	}
 }
 
 // on gives the machine a fresh ticket, which revokes older unused ones, and boots it.
@@ -92,10 +104,16 @@ func (l *life) on(ctx context.Context, s store.Server) error {
 	ctx, cancel = context.WithTimeout(ctx, onLimit)
 	defer cancel()
 	signed := l.Release.Statement
-	err = l.machine.On(ctx, power.Boot{Epoch: s.Epoch, Trust: l.Trust, Ticket: data, TicketSig: sig, Cmdline: signed.Cmdline,
-		Kernel: power.File{Path: l.Release.Kernel, Signed: signed.Kernel}, Stub: power.File{Path: l.Release.Stub, Signed: signed.Stub}})
-	if err != nil {
-		return &failure{"power_on", err.Error()}
+	boot := power.Boot{Epoch: s.Epoch, Trust: l.Trust, Ticket: data, TicketSig: sig, Cmdline: signed.Cmdline, NotAfter: t.NotAfter,
+		Kernel: power.File{Path: l.Release.Kernel, Signed: signed.Kernel}, Stub: power.File{Path: l.Release.Stub, Signed: signed.Stub}}
+	if signed.UKI != nil {
+		boot.UKI = power.File{Path: l.Release.UKI, Signed: *signed.UKI}
+	}
+	if err := l.machine.SetBoot(ctx, boot); err != nil {
+		return powerFailure("power_boot", err)
+	}
+	if err := l.machine.On(ctx, boot); err != nil {
+		return powerFailure("power_on", err)
 	}
 	return nil
 }

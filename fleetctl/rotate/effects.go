@@ -9,13 +9,7 @@ import (
 )
 
 // Machine switches one server off and on. Asked twice for one epoch, it acts once.
-type Machine interface {
-	Off(ctx context.Context) error
-	On(ctx context.Context, boot power.Boot) error
-	Status(ctx context.Context) (power.Status, error)
-}
-
-var _ Machine = power.Driver(nil)
+type Machine = power.Driver
 
 // Tickets signs one-time tickets.
 type Tickets interface {
@@ -27,8 +21,7 @@ type Prober interface {
 	Probe(ctx context.Context, server inventory.Server) error
 }
 
-// Machines finds the machine of a server and what it last said on its console.
+// Machines finds the machine of a server.
 type Machines interface {
 	Machine(server inventory.Server) (Machine, error)
-	Console(server string, lines int) []string
 }

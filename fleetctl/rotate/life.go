@@ -17,7 +17,8 @@ import (
 // Implementation constants.
 const (
 	drainGrace   = 5 * time.Second  // beyond the bound, for the server's last word
-	offLimit     = 30 * time.Second // power off and read back
+	offLimit     = 5 * time.Minute // power off and read back: a BMC may want to be asked three times
+	statusLimit  = time.Minute
 	consoleLines = 5
 	maxCause     = 2048
 	maxStale     = 100 // how often a life looks again because somebody else moved its server
@@ -176,26 +177,35 @@ func (l *life) off(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, offLimit)
 	defer cancel()
 	if err := l.machine.Off(ctx); err != nil {
-		return &failure{"power_off", err.Error()}
+		return powerFailure("power_off", err)
 	}
 	got, err := l.machine.Status(ctx)
 	if err != nil {
-		return &failure{"power_off", "reading back: " + err.Error()}
+		return powerFailure("power_off", fmt.Errorf("reading back: %w", err))
 	}
-	if got.On {
+	if got.On && !got.Unknown {
 		return &failure{"power_off", fmt.Sprintf("read back as on, in epoch %d", got.Epoch)}
 	}
 	return nil
 }
 
 func (l *life) status(ctx context.Context) (power.Status, error) {
-	ctx, cancel := context.WithTimeout(ctx, offLimit)
+	ctx, cancel := context.WithTimeout(ctx, statusLimit)
 	defer cancel()
 	got, err := l.machine.Status(ctx)
 	if err != nil {
-		return got, &failure{"power_status", err.Error()}
+		return got, powerFailure("power_status", err)
 	}
 	return got, nil
+}
+
+// powerFailure has the driver's own reason code, where it gave one.
+func powerFailure(reason string, err error) *failure {
+	f, ok := errors.AsType[*power.Failure](err)
+	if !ok {
+		return &failure{reason, err.Error()}
+	}
+	return &failure{f.Reason, strings.Replace(err.Error(), f.Reason+": ", "", 1)}
 }
 
 // fail tries again with the next life, or quarantines.
@@ -230,7 +240,7 @@ func (l *life) fail(ctx context.Context, s store.Server, f *failure) error {
 		return l.next(ctx, s, f.Error())
 	}
 	cause := first
-	if tail := l.Machines.Console(s.Name, consoleLines); len(tail) > 0 {
+	if tail := console(ctx, l.machine, consoleLines); len(tail) > 0 {
 		cause += " (console: " + strings.Join(tail, " | ") + ")"
 	}
 	if err := l.effect(ctx, s, "off", func(ctx context.Context) error { return l.off(ctx) }); err != nil {

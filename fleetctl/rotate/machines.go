@@ -2,48 +2,35 @@ package rotate
 
 import (
 	"bytes"
-	"errors"
-	"io"
-	"log/slog"
-	"os"
-	"path/filepath"
+	"context"
 	"strings"
+	"time"
 
 	"mayfly/inventory"
 	"mayfly/rebuild/power"
 )
 
-// PowerDir finds machines by the driver that the inventory names, with their files in one directory.
-type PowerDir struct {
-	Dir string
-	Log *slog.Logger
-}
+// Power finds machines by the driver that the inventory names.
+type Power struct{ power.Place }
 
-var _ Machines = PowerDir{}
+var _ Machines = Power{}
 
 // Machine opens the server's driver.
-func (p PowerDir) Machine(s inventory.Server) (Machine, error) { return power.Open(s, p.Dir, p.Log) }
+func (p Power) Machine(s inventory.Server) (Machine, error) { return power.Open(s, p.Place) }
 
 // Bounds of what is quoted from a console.
 const (
-	consoleTail  = 16 << 10
-	maxConsoleAt = 200 // bytes of a line
+	maxConsoleAt = 200              // bytes of a line
+	consoleLimit = 20 * time.Second // to read it
 )
 
-// Console returns the last lines of the server's console, printable, oldest first; none if there is no console.
-func (p PowerDir) Console(server string, lines int) []string {
-	f, err := os.Open(filepath.Join(p.Dir, server, "console.log"))
+// console returns the last lines of a machine's console, printable, oldest first; none if there is no console. It is told beside a
+// cause, and so fails in silence.
+func console(ctx context.Context, m Machine, lines int) []string {
+	ctx, cancel := context.WithTimeout(ctx, consoleLimit)
+	defer cancel()
+	data, err := m.Console(ctx)
 	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	if end, err := f.Seek(0, io.SeekEnd); err != nil {
-		return nil
-	} else if _, err := f.Seek(max(0, end-consoleTail), io.SeekStart); err != nil {
-		return nil
-	}
-	data, err := io.ReadAll(io.LimitReader(f, consoleTail))
-	if err != nil && !errors.Is(err, io.EOF) {
 		return nil
 	}
 	var tail []string

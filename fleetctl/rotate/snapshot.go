@@ -21,6 +21,7 @@ type Release struct {
 	Path      string   // below the controller's boot port: "/releases/7/"
 	Kernel    string   // file, which may change until it is booted: the driver compares it with Statement again
 	Stub      string   // likewise
+	UKI       string   // likewise, if the release has one
 }
 
 // Rules are the policy's rules; a release that allows less age wins.

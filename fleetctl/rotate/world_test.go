@@ -89,9 +89,6 @@ func (m fakeMachines) Machine(s inventory.Server) (Machine, error) {
 	return fakeMachine{filepath.Join(m.dir, s.Name+".machine")}, nil
 }
 
-func (m fakeMachines) Console(server string, lines int) []string {
-	return []string{"mayfly-stub: refused: release_unsigned: signed by 1 of 2"}
-}
 
 type fakeMachine struct{ path string }
 
@@ -142,6 +139,14 @@ func (m fakeMachine) On(ctx context.Context, b power.Boot) error {
 	f.On, f.Epoch = true, b.Epoch
 	f.Boots[b.Epoch]++
 	return m.save(f)
+}
+
+func (m fakeMachine) SetBoot(context.Context, power.Boot) error { return nil }
+
+func (m fakeMachine) Joined(context.Context) error { return nil }
+
+func (m fakeMachine) Console(context.Context) ([]byte, error) {
+	return []byte("mayfly-stub: refused: release_unsigned: signed by 1 of 2\r\n"), nil
 }
 
 func (m fakeMachine) Status(context.Context) (power.Status, error) {

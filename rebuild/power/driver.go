@@ -8,6 +8,7 @@ package power
 import (
 	"context"
 	"errors"
+	"time"
 
 	"mayfly/rebuild/release"
 )
@@ -39,12 +40,13 @@ var ErrNoConsole = errors.New("this power driver has no console")
 type Boot struct {
 	Epoch     uint64 // the life that this boot begins
 	Kernel    File
-	Stub      File   // the stub's initrd
-	UKI       File   // the unified kernel image, for machines that boot by UEFI; signed for Secure Boot or not
-	Trust     []byte // trust.json, put into the initrd
-	Ticket    []byte // the one-time ticket, put into the initrd with mode 0600, never on the command line
-	TicketSig []byte // its SSHSIG, beside it
-	Cmdline   string // kernel command line of the release
+	Stub      File      // the stub's initrd
+	UKI       File      // the unified kernel image, for machines that boot by UEFI; signed for Secure Boot or not
+	Trust     []byte    // trust.json, put into the initrd
+	Ticket    []byte    // the one-time ticket, put into the initrd with mode 0600, never on the command line
+	TicketSig []byte    // its SSHSIG, beside it
+	Cmdline   string    // kernel command line of the release
+	NotAfter  time.Time // the ticket's: nothing is offered longer
 }
 
 // File is a file of the release, with what was signed about it. Nothing checks it after the driver: a driver boots the very bytes

@@ -17,8 +17,8 @@ import (
 // initrdAlign is what the kernel wants the start of a further archive aligned to.
 const initrdAlign = 4
 
-// writeInitrd writes the stub's initramfs, then an archive with what is this machine's own. Nobody else may read it.
-func writeInitrd(path string, boot Boot) error {
+// initrd writes the stub's initramfs, then an archive with what is this machine's own.
+func initrd(w io.Writer, boot Boot) error {
 	out := new(bytes.Buffer)
 	if err := boot.Stub.copy(out); err != nil {
 		return fmt.Errorf("reading the stub: %w", err)
@@ -34,12 +34,17 @@ func writeInitrd(path string, boot Boot) error {
 	if err != nil {
 		return err
 	}
+	_, err = w.Write(out.Bytes())
+	return err
+}
+
+// writeInitrd writes it to a file that nobody else may read.
+func writeInitrd(path string, boot Boot) error {
 	f, err := create(path)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(out.Bytes())
-	return errors.Join(err, f.Close())
+	return errors.Join(initrd(f, boot), f.Close())
 }
 
 // writeKernel writes the machine's own copy of the kernel.

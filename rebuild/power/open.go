@@ -12,7 +12,6 @@ import (
 	"mayfly/internal/sealed"
 	"mayfly/inventory"
 	"mayfly/rebuild/offer"
-	"mayfly/rebuild/ticket"
 )
 
 // Place is where drivers work: directories of the controller, and its boot port.
@@ -41,7 +40,7 @@ func Open(s inventory.Server, p Place) (Driver, error) {
 func (p Place) open(s inventory.Server) (bmc, error) {
 	switch s.Power.Driver {
 	case inventory.DriverRedfish:
-		return &redfish{s.Power, newRedfishClient(s.Power, p.password(s.Power), p.ration(s))}, nil
+		return &redfish{power: s.Power, client: newRedfishClient(s.Power, p.password(s.Power), p.ration(s))}, nil
 	}
 	return nil, fmt.Errorf("power driver %q is not known", s.Power.Driver)
 }
@@ -76,15 +75,11 @@ func (p Place) remote(s inventory.Server, b bmc) *remote {
 
 // offer lays down a life's files. Those that the release has not are not offered.
 func (p Place) offer(ctx context.Context, s inventory.Server, boot Boot) (nextBoot, error) {
-	t, err := ticketEnd(boot.Ticket)
-	if err != nil {
-		return nextBoot{}, err
-	}
 	who := []netip.Addr{s.Address.Addr()}
 	if a, ok := s.Power.BMCAddress(); ok {
 		who = append(who, a.Addr())
 	}
-	o, err := p.Offers.Put(ctx, offer.Offer{Server: s.Name, Epoch: boot.Epoch, Addresses: who, NotAfter: t}, func(offer.Offer) []offer.File {
+	o, err := p.Offers.Put(ctx, offer.Offer{Server: s.Name, Epoch: boot.Epoch, Addresses: who, NotAfter: boot.NotAfter}, func(offer.Offer) []offer.File {
 		files := []offer.File{
 			{Name: offer.KernelFile, Write: boot.Kernel.copy},
 			{Name: offer.InitrdFile, Write: func(w io.Writer) error { return initrd(w, boot) }},
@@ -110,5 +105,3 @@ func (p Place) offer(ctx context.Context, s inventory.Server, boot Boot) (nextBo
 	}
 	return next, nil
 }
-
-var _ = ticket.File

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -51,6 +52,8 @@ type QEMU struct {
 	dir     string
 	options Options
 	log     *slog.Logger
+
+	set uint64 // the epoch whose files SetBoot has laid down; 0: none
 }
 
 // Options are not part of an inventory: tests and test environments set them.
@@ -88,8 +91,37 @@ func OpenQEMU(s inventory.Server, dir string, options Options, log *slog.Logger)
 	return &QEMU{server: s, dir: dir, options: options, log: log}, nil
 }
 
-// Console is the path of the machine's console log, of its latest boot.
-func (q *QEMU) Console() string { return filepath.Join(q.dir, consoleFile) }
+// ConsoleFile is the path of the machine's console log, of its latest boot.
+func (q *QEMU) ConsoleFile() string { return filepath.Join(q.dir, consoleFile) }
+
+// Console returns the end of it.
+func (q *QEMU) Console(context.Context) ([]byte, error) {
+	data, err := tail(q.ConsoleFile())
+	return data, q.wrap("reading the console", err)
+}
+
+// Joined does nothing: what the machine booted from was removed when it ran.
+func (q *QEMU) Joined(context.Context) error { return nil }
+
+// tail reads the last bytes of a file; none of one that is not there.
+func tail(path string) (data []byte, err error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	end, err := f.Seek(0, io.SeekEnd)
+	if err == nil {
+		_, err = f.Seek(max(0, end-MaxConsole), io.SeekStart)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.LimitReader(f, MaxConsole))
+}
 
 // Status reads the process table.
 func (q *QEMU) Status(context.Context) (Status, error) {
@@ -108,7 +140,7 @@ func (q *QEMU) Status(context.Context) (Status, error) {
 
 // Off kills the machine's process, waits until it is gone, and reads that back.
 func (q *QEMU) Off(ctx context.Context) error {
-	unlock, err := q.lock(ctx)
+	unlock, err := lockMachine(ctx, q.dir)
 	if err != nil {
 		return q.wrap("switching off", err)
 	}
@@ -125,6 +157,7 @@ func (q *QEMU) Off(ctx context.Context) error {
 	if again, err := q.find(); err != nil || len(again) > 0 {
 		return q.wrap("switching off", errors.Join(err, fmt.Errorf("%d processes still run this machine", len(again))))
 	}
+	q.set = 0
 	if err := q.removeFiles(pidFile, qmpSocket, kernelFile, initrdFile); err != nil {
 		return q.wrap("switching off", err)
 	}
@@ -134,12 +167,56 @@ func (q *QEMU) Off(ctx context.Context) error {
 	return nil
 }
 
+// SetBoot lays down what the machine boots from, each file compared with what was signed about it.
+func (q *QEMU) SetBoot(ctx context.Context, boot Boot) error {
+	if err := checkBoot(boot); err != nil {
+		return q.wrap("setting the next boot", err)
+	}
+	unlock, err := lockMachine(ctx, q.dir)
+	if err != nil {
+		return q.wrap("setting the next boot", err)
+	}
+	defer unlock()
+	switch running, err := q.find(); {
+	case err != nil:
+		return q.wrap("setting the next boot", err)
+	case len(running) > 0 && running[0].epoch == boot.Epoch:
+		return nil // it runs already
+	case len(running) > 0:
+		return q.wrap("setting the next boot", failf(OnAlready, "it runs with epoch %d; it has to be off before epoch %d", running[0].epoch, boot.Epoch))
+	}
+	return q.wrap("setting the next boot", q.prepare(boot))
+}
+
+func checkBoot(boot Boot) error {
+	if boot.Epoch == 0 || strings.ContainsRune(boot.Cmdline, 0) {
+		return errors.New("bad epoch or command line")
+	}
+	return nil
+}
+
+// prepare writes the files. They go when the machine runs, or is switched off.
+func (q *QEMU) prepare(boot Boot) error {
+	q.set = 0
+	if err := q.removeFiles(pidFile, qmpSocket, kernelFile, initrdFile); err != nil {
+		return err
+	}
+	if err := writeKernel(filepath.Join(q.dir, kernelFile), boot); err != nil {
+		return err
+	}
+	if err := writeInitrd(filepath.Join(q.dir, initrdFile), boot); err != nil {
+		return err
+	}
+	q.set = boot.Epoch
+	return nil
+}
+
 // On boots the machine, unless it runs with this epoch already. It returns once QEMU says that the machine runs.
 func (q *QEMU) On(ctx context.Context, boot Boot) error {
-	if boot.Epoch == 0 || strings.ContainsRune(boot.Cmdline, 0) {
-		return q.wrap("switching on", errors.New("bad epoch or command line"))
+	if err := checkBoot(boot); err != nil {
+		return q.wrap("switching on", err)
 	}
-	unlock, err := q.lock(ctx)
+	unlock, err := lockMachine(ctx, q.dir)
 	if err != nil {
 		return q.wrap("switching on", err)
 	}
@@ -150,11 +227,12 @@ func (q *QEMU) On(ctx context.Context, boot Boot) error {
 	}
 	if len(running) > 0 {
 		if running[0].epoch != boot.Epoch {
-			return q.wrap("switching on", fmt.Errorf("it runs with epoch %d; it has to be off before epoch %d", running[0].epoch, boot.Epoch))
+			return q.wrap("switching on", failf(OnAlready, "it runs with epoch %d; it has to be off before epoch %d", running[0].epoch, boot.Epoch))
 		}
 	} else if err := q.start(ctx, boot); err != nil {
 		return q.wrap("switching on", err)
 	}
+	q.set = 0
 	if err := q.awaitRunning(ctx); err != nil {
 		return q.wrap("switching on", err)
 	}
@@ -168,14 +246,10 @@ func (q *QEMU) On(ctx context.Context, boot Boot) error {
 
 // start writes down what is about to run, then runs it as a session of its own.
 func (q *QEMU) start(ctx context.Context, boot Boot) error {
-	if err := q.removeFiles(pidFile, qmpSocket, kernelFile, initrdFile); err != nil {
-		return err
-	}
-	if err := writeKernel(filepath.Join(q.dir, kernelFile), boot); err != nil {
-		return err
-	}
-	if err := writeInitrd(filepath.Join(q.dir, initrdFile), boot); err != nil {
-		return err
+	if q.set != boot.Epoch {
+		if err := q.prepare(boot); err != nil {
+			return err
+		}
 	}
 	intent, err := json.Marshal(struct {
 		Epoch uint64 `json:"epoch"`
@@ -273,31 +347,6 @@ func (q *QEMU) DumpMemory(ctx context.Context, path string) error {
 		return err
 	}
 	return q.wrap("dumping memory", q.qmp(ctx, "dump-guest-memory", map[string]any{"paging": false, "protocol": "file:" + path}, nil))
-}
-
-// lock keeps other drivers of this machine out until unlock is called or this process ends.
-func (q *QEMU) lock(ctx context.Context) (unlock func(), err error) {
-	if err := os.MkdirAll(q.dir, 0o700); err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(filepath.Join(q.dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return func() { f.Close() }, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, errors.Join(fmt.Errorf("locking %s: %w", q.dir, err), f.Close())
-		}
-		select {
-		case <-ctx.Done():
-			return nil, errors.Join(fmt.Errorf("waiting for another driver of this machine: %w", ctx.Err()), f.Close())
-		case <-time.After(pollInterval):
-		}
-	}
 }
 
 func (q *QEMU) removeFiles(names ...string) error {

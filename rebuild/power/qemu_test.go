@@ -123,7 +123,7 @@ func TestOnOff(t *testing.T) {
 		t.Errorf("the command line %q (%v) holds the ticket", args, err)
 	}
 	waitFor(t, "the machine to say it is up", func() bool {
-		data, err := os.ReadFile(q.Console())
+		data, err := os.ReadFile(q.ConsoleFile())
 		return err == nil && bytes.Contains(data, []byte("up\n"))
 	})
 	core := filepath.Join(t.TempDir(), "core")
@@ -232,7 +232,7 @@ func TestOnFails(t *testing.T) {
 
 func TestOpenRefuses(t *testing.T) {
 	good := inventory.Server{Name: "se-1", Power: inventory.Power{Driver: inventory.DriverQEMU, Tap: "tap0", MAC: "52:54:00:00:00:01"}}
-	if _, err := Open(good, t.TempDir(), slog.New(slog.DiscardHandler)); err != nil {
+	if _, err := Open(good, Place{Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler)}); err != nil {
 		t.Errorf("a good server: %v", err)
 	}
 	tests := map[string]func(*inventory.Server){
@@ -247,7 +247,7 @@ func TestOpenRefuses(t *testing.T) {
 	for name, f := range tests {
 		s := good
 		f(&s)
-		if _, err := Open(s, t.TempDir(), slog.New(slog.DiscardHandler)); err == nil {
+		if _, err := Open(s, Place{Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler)}); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}

@@ -46,6 +46,9 @@ func newRation(dir, address string) *ration {
 
 // take waits for a command's turn, unless it would come after ctx's end: then it fails at once.
 func (r *ration) take(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	wait, err := r.reserve(ctx)
 	if err != nil || wait == 0 {
 		return err

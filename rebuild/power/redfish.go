@@ -28,12 +28,13 @@ const (
 )
 
 // localPath is a path as a service may name one of its own: nothing that leads elsewhere.
-var localPath = regexp.MustCompile(`^/redfish/v1(/[A-Za-z0-9._:~#-]{1,128}){1,12}/?$`)
+var localPath = regexp.MustCompile(`^/redfish/v1(/[A-Za-z0-9._:~#-]+){1,12}/?$`)
 
 // redfish speaks to a BMC's Redfish service. Each operation has a session of its own, which it ends: BMCs have few.
 type redfish struct {
 	power  inventory.Power
 	client *redfishClient
+	path   string // of the system, once it was found
 }
 
 var _ bmc = (*redfish)(nil)
@@ -88,27 +89,23 @@ func (d *redfish) console(context.Context) ([]byte, error) { return nil, ErrNoCo
 
 // state reads the system's power, and holds the chassis' against it: one BMC alone has been seen to be wrong about it.
 func (d *redfish) state(ctx context.Context) (powerState, error) {
-	state := stateUnknown
-	err := d.client.session(ctx, func() error {
-		s, err := d.system(ctx)
-		if err != nil {
-			return err
-		}
-		state = redfishPower(s.PowerState)
-		if state != stateOn && state != stateOff || len(s.Links.Chassis) != 1 {
-			return nil
-		}
-		var c chassisPower
-		if err := d.client.get(ctx, s.Links.Chassis[0].ID, &c); err != nil {
-			return err
-		}
-		// A chassis with several systems stays on: only one that is off beside a system that is on is wrong for certain.
-		if state == stateOn && redfishPower(c.PowerState) == stateOff {
-			return failf(StateWrong, "the system is said to be on, and its chassis off")
-		}
-		return nil
-	})
-	return state, err
+	s, err := d.system(ctx)
+	if err != nil {
+		return stateUnknown, err
+	}
+	state := redfishPower(s.PowerState)
+	if state != stateOn || len(s.Links.Chassis) != 1 {
+		return state, nil
+	}
+	var c chassisPower
+	if err := d.client.get(ctx, s.Links.Chassis[0].ID, &c); err != nil {
+		return stateUnknown, err
+	}
+	// A chassis with several systems stays on: only one that is off around a system that is on is wrong for certain.
+	if redfishPower(c.PowerState) == stateOff {
+		return stateUnknown, failf(StateWrong, "the system is said to be on, and its chassis off")
+	}
+	return state, nil
 }
 
 func redfishPower(s string) powerState {
@@ -128,23 +125,41 @@ func (d *redfish) switchTo(ctx context.Context, on bool) error {
 	if on {
 		kind = "On"
 	}
-	return d.client.session(ctx, func() error {
-		s, err := d.system(ctx)
-		if err != nil {
-			return err
-		}
-		if s.Actions.Reset.Target == "" {
-			return failf(Malformed, "the system has no action to reset it")
-		}
-		return d.client.post(ctx, s.Actions.Reset.Target, map[string]string{"ResetType": kind})
-	})
+	s, err := d.system(ctx)
+	if err != nil {
+		return err
+	}
+	if s.Actions.Reset.Target == "" {
+		return failf(Malformed, "the system has no action to reset it")
+	}
+	return d.client.post(ctx, s.Actions.Reset.Target, map[string]string{"ResetType": kind})
 }
+
+// done ends the session of an operation.
+func (d *redfish) done(ctx context.Context) { d.client.close(ctx) }
 
 // system reads the one that the inventory names, or the only one.
 func (d *redfish) system(ctx context.Context) (computerSystem, error) {
+	if err := d.client.open(ctx); err != nil {
+		return computerSystem{}, err
+	}
+	if d.path == "" {
+		path, err := d.find(ctx)
+		if err != nil {
+			return computerSystem{}, err
+		}
+		d.path = path
+	}
+	var s computerSystem
+	err := d.client.get(ctx, d.path, &s)
+	s.Path = d.path
+	return s, err
+}
+
+func (d *redfish) find(ctx context.Context) (string, error) {
 	var all collection
 	if err := d.client.get(ctx, redfishSystems, &all); err != nil {
-		return computerSystem{}, err
+		return "", err
 	}
 	at := slices.IndexFunc(all.Members, func(l link) bool {
 		return d.power.System != "" && strings.HasSuffix(strings.TrimSuffix(l.ID, "/"), "/"+d.power.System)
@@ -153,46 +168,39 @@ func (d *redfish) system(ctx context.Context) (computerSystem, error) {
 	case d.power.System == "" && len(all.Members) == 1:
 		at = 0
 	case d.power.System == "":
-		return computerSystem{}, failf(Refused, "%d systems are behind this BMC: power.system has to name one", len(all.Members))
+		return "", failf(Refused, "%d systems are behind this BMC: power.system has to name one", len(all.Members))
 	case at < 0:
-		return computerSystem{}, failf(Refused, "no system %q is behind this BMC", d.power.System)
+		return "", failf(Refused, "no system %q is behind this BMC", d.power.System)
 	}
-	var s computerSystem
-	if err := d.client.get(ctx, all.Members[at].ID, &s); err != nil {
-		return computerSystem{}, err
-	}
-	s.Path = all.Members[at].ID
-	return s, nil
+	return all.Members[at].ID, nil
 }
 
 func (d *redfish) setBoot(ctx context.Context, next nextBoot) error {
-	return d.client.session(ctx, func() error {
-		s, err := d.system(ctx)
-		if err != nil {
+	s, err := d.system(ctx)
+	if err != nil {
+		return err
+	}
+	want := bootSource{Enabled: overrideOnce, Mode: "UEFI"}
+	switch d.power.Boot {
+	case inventory.BootPXE:
+		want.Target = targetPXE
+	case inventory.BootHTTP:
+		if next.medium == "" {
+			return failf(MediumMissing, "the release has no unified kernel image, which HTTP boot takes")
+		}
+		want.Target, want.URI = targetHTTP, next.medium
+	default:
+		if next.medium == "" {
+			return failf(MediumMissing, "the release has no unified kernel image, which virtual media take")
+		}
+		if want.Target, err = d.insert(ctx, s, next.medium); err != nil {
 			return err
 		}
-		want := bootSource{Enabled: overrideOnce, Mode: "UEFI"}
-		switch d.power.Boot {
-		case inventory.BootPXE:
-			want.Target = targetPXE
-		case inventory.BootHTTP:
-			if next.medium == "" {
-				return failf(MediumMissing, "the release has no unified kernel image, which HTTP boot takes")
-			}
-			want.Target, want.URI = targetHTTP, next.medium
-		default:
-			if next.medium == "" {
-				return failf(MediumMissing, "the release has no unified kernel image, which virtual media take")
-			}
-			if want.Target, err = d.insert(ctx, s, next.medium); err != nil {
-				return err
-			}
-		}
-		if len(s.Boot.Targets) > 0 && !slices.Contains(s.Boot.Targets, want.Target) {
-			return failf(BootUnsupported, "the system can boot once from %s, not from %s", printable(strings.Join(s.Boot.Targets, ", ")), want.Target)
-		}
-		return d.override(ctx, s, want)
-	})
+	}
+	if len(s.Boot.Targets) > 0 && !slices.Contains(s.Boot.Targets, want.Target) {
+		return failf(BootUnsupported, "the system can boot once from %s, not from %s", printable(strings.Join(s.Boot.Targets, ", ")), want.Target)
+	}
+	return d.override(ctx, s, want)
 }
 
 // override writes the next boot and reads it back. What reads as wanted before anything was written proves nothing: it is taken back first.

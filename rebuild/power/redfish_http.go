@@ -31,6 +31,7 @@ const (
 	maxJSONDepth  = 32
 	maxPrintable  = 200
 	maxTokenBytes = 1 << 10
+	maxPath       = 512
 )
 
 // redfishClient sends single commands. It follows nothing, keeps nothing, and knows one host.
@@ -42,7 +43,8 @@ type redfishClient struct {
 	ration   *ration
 	http     *http.Client
 
-	token string // of the session that is open
+	token, place string // of the session that is open
+	lostBy       error  // why the last command had no answer
 }
 
 func newRedfishClient(p inventory.Power, password func() (sealed.Secret, error), r *ration) *redfishClient {
@@ -71,11 +73,10 @@ func newRedfishClient(p inventory.Power, password func() (sealed.Secret, error),
 		}}
 }
 
-// session opens a session, does something in it, and ends it.
-func (c *redfishClient) session(ctx context.Context, do func() error) (err error) {
-	defer c.http.CloseIdleConnections()
-	if c.basic {
-		return do()
+// open begins a session, unless one is open or none is needed.
+func (c *redfishClient) open(ctx context.Context) error {
+	if c.basic || c.token != "" {
+		return nil
 	}
 	password, err := c.password()
 	if err != nil {
@@ -85,26 +86,29 @@ func (c *redfishClient) session(ctx context.Context, do func() error) (err error
 	if err != nil {
 		return err
 	}
-	c.token = res.header.Get("X-Auth-Token")
-	defer func() { c.token = "" }()
-	if c.token == "" || len(c.token) > maxTokenBytes {
+	token, at := res.header.Get("X-Auth-Token"), res.header.Get("Location")
+	if token == "" || len(token) > maxTokenBytes {
 		return failf(Malformed, "the BMC opened a session and gave no token")
 	}
-	at := res.header.Get("Location")
 	if u, err := url.Parse(at); err == nil && u.IsAbs() && u.Scheme+"://"+u.Host == c.base {
 		at = u.Path
 	}
-	if localPath.MatchString(at) {
-		defer func() {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), redfishEnd)
-			defer cancel()
-			// A session that could not be ended ends by itself; what was done in it counts.
-			if _, ended := c.call(ctx, http.MethodDelete, at, "", nil); ended != nil && err != nil {
-				err = fmt.Errorf("%w (and ending the session: %w)", err, ended)
-			}
-		}()
+	c.token, c.place = token, at
+	return nil
+}
+
+// close ends the session. One that cannot be ended ends by itself; what was done in it counts.
+func (c *redfishClient) close(ctx context.Context) {
+	defer c.http.CloseIdleConnections()
+	if c.token == "" {
+		return
 	}
-	return do()
+	if localPath.MatchString(c.place) && (c.lostBy == nil || Reason(c.lostBy) != Frozen) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), redfishEnd)
+		defer cancel()
+		_, _ = c.call(ctx, http.MethodDelete, c.place, "", nil)
+	}
+	c.token, c.place, c.lostBy = "", "", nil
 }
 
 func (c *redfishClient) get(ctx context.Context, path string, out any) error {
@@ -134,12 +138,16 @@ func (c *redfishClient) patch(ctx context.Context, path, etag string, in any) er
 // call is one command and its whole answer.
 func (c *redfishClient) call(ctx context.Context, method, path, etag string, in any) (redfishResponse, error) {
 	var none redfishResponse
-	if !localPath.MatchString(path) || strings.Contains(path, "/../") || strings.Contains(path, "/./") {
+	if len(path) > maxPath || !localPath.MatchString(path) || strings.Contains(path, "/../") || strings.Contains(path, "/./") {
 		return none, failf(Malformed, "the BMC names a resource %q, which is no path of its service", printable(path))
+	}
+	if ctx.Err() != nil && c.lostBy != nil {
+		return none, c.lostBy // which is what took the time
 	}
 	if err := c.ration.take(ctx); err != nil {
 		return none, err
 	}
+	c.lostBy = nil
 	ctx, cancel := context.WithTimeout(ctx, redfishCall)
 	defer cancel()
 	var connected atomic.Bool
@@ -203,7 +211,8 @@ func (c *redfishClient) lost(what string, err error, connected bool) error {
 		return failf(Certificate, "%s: %w", what, err)
 	}
 	f := transport(err, connected)
-	return failf(f.Reason, "%s: %w", what, f.Err)
+	c.lostBy = failf(f.Reason, "%s: %w", what, f.Err)
+	return c.lostBy
 }
 
 // judge turns a status into a reason.

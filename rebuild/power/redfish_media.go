@@ -76,18 +76,16 @@ func (d *redfish) joined(ctx context.Context) error {
 	if d.power.Boot != "media" {
 		return nil
 	}
-	return d.client.session(ctx, func() error {
-		s, err := d.system(ctx)
-		if err != nil {
-			return err
-		}
-		v, err := d.drive(ctx, s)
-		if err != nil {
-			return err
-		}
-		_, err = d.eject(ctx, v)
+	s, err := d.system(ctx)
+	if err != nil {
 		return err
-	})
+	}
+	v, err := d.drive(ctx, s)
+	if err != nil {
+		return err
+	}
+	_, err = d.eject(ctx, v)
+	return err
 }
 
 // eject empties a drive and reads it back as empty.

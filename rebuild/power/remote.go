@@ -44,6 +44,8 @@ type bmc interface {
 	console(ctx context.Context) ([]byte, error)
 	// joined takes away what the machine booted from. Asked twice it does nothing.
 	joined(ctx context.Context) error
+	// done ends an operation, of any number of the above.
+	done(ctx context.Context)
 }
 
 // nextBoot is where a life's files are offered.
@@ -96,6 +98,7 @@ func (r *remote) Status(ctx context.Context) (Status, error) {
 	if !r.at.IsZero() && time.Since(r.at) < r.pace.fresh {
 		return r.seen, nil
 	}
+	defer r.bmc.done(ctx)
 	s, err := r.status(ctx)
 	return s, r.wrap("reading the power", err)
 }
@@ -340,6 +343,7 @@ func (r *remote) locked(ctx context.Context, doing string, do func() error) erro
 		return r.wrap(doing, err)
 	}
 	defer unlock()
+	defer r.bmc.done(ctx)
 	return r.wrap(doing, do())
 }
 

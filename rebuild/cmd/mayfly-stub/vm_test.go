@@ -506,7 +506,7 @@ func (b *bench) expectRoot(t *testing.T, ctx context.Context, q *power.QEMU, han
 func waitConsole(t *testing.T, ctx context.Context, q *power.QEMU, enough func(string) bool) string {
 	t.Helper()
 	for ended := false; ; {
-		data, err := os.ReadFile(q.Console())
+		data, err := os.ReadFile(q.ConsoleFile())
 		if err != nil {
 			t.Fatal(err)
 		}

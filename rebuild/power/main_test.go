@@ -1,0 +1,7 @@
+package power
+
+import "io"
+
+func init() {
+	makeMedium = func(w io.Writer, b Boot) error { return b.UKI.copy(w) }
+}
