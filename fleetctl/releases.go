@@ -111,6 +111,19 @@ func (d state) current() (uint64, error) {
 	return v, nil
 }
 
+// unified is the release's unified kernel image to boot: the one signed for Secure Boot, where somebody has signed it.
+func unified(dir string) string {
+	if path := filepath.Join(dir, release.SignedUKIFile); exists(path) {
+		return path
+	}
+	return filepath.Join(dir, release.UKIFile)
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
 // release verifies the current release, statement and files.
 func (d state) release(t *trust.Trust, least uint64, now time.Time) (rotate.Release, error) {
 	v, err := d.current()
@@ -139,5 +152,5 @@ func (d state) release(t *trust.Trust, least uint64, now time.Time) (rotate.Rele
 		return rotate.Release{}, err
 	}
 	return rotate.Release{Statement: *s, Digest: sha256.Sum256(data), Path: boot.ReleasePath(v),
-		Kernel: filepath.Join(abs, release.KernelFile), Stub: filepath.Join(abs, release.StubFile), UKI: filepath.Join(abs, release.UKIFile)}, nil
+		Kernel: filepath.Join(abs, release.KernelFile), Stub: filepath.Join(abs, release.StubFile), UKI: unified(abs)}, nil
 }

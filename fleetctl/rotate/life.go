@@ -16,7 +16,7 @@ import (
 
 // Implementation constants.
 const (
-	drainGrace   = 5 * time.Second  // beyond the bound, for the server's last word
+	drainGrace   = 5 * time.Second // beyond the bound, for the server's last word
 	offLimit     = 5 * time.Minute // power off and read back: a BMC may want to be asked three times
 	statusLimit  = time.Minute
 	consoleLines = 5

@@ -89,7 +89,6 @@ func (m fakeMachines) Machine(s inventory.Server) (Machine, error) {
 	return fakeMachine{filepath.Join(m.dir, s.Name+".machine")}, nil
 }
 
-
 type fakeMachine struct{ path string }
 
 // machineFile counts each life's boots.

@@ -1,7 +1,0 @@
-package power
-
-import "io"
-
-func init() {
-	makeMedium = func(w io.Writer, b Boot) error { return b.UKI.copy(w) }
-}
