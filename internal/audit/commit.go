@@ -29,6 +29,7 @@ var errUnpublished = errors.New("too many records wait for a checkpoint")
 type batch struct {
 	frames []byte
 	ends   []int // of each frame
+	first  uint64 // number of its first record, once it is written
 	done   chan struct{}
 	err    error
 	behind error // the replica does not have it
@@ -47,10 +48,17 @@ func (b *batch) add(now time.Time, event string, record []byte) {
 // Append writes one record. It is on disk when Append returns nil, and at the replica unless that does not answer; otherwise it is not in the log, unless the disk failed to
 // say what it holds, after which the log takes nothing more.
 func (l *Log) Append(event string, record any) error {
-	if _, err := l.append(event, record, maxUnpublished); err != nil {
-		return fmt.Errorf("writing audit record %q: %w", event, err)
+	_, err := l.AppendIndexed(event, record)
+	return err
+}
+
+// AppendIndexed is Append, and returns the record's number.
+func (l *Log) AppendIndexed(event string, record any) (uint64, error) {
+	index, _, err := l.append(event, record, maxUnpublished)
+	if err != nil {
+		return 0, fmt.Errorf("writing audit record %q: %w", event, err)
 	}
-	return nil
+	return index, nil
 }
 
 // AppendOpening is Append for the beginning of something whose end must be written as well: it fails while there is less free
@@ -59,7 +67,7 @@ func (l *Log) AppendOpening(event string, record any) error {
 	err := errors.Join(l.ship.behind(), l.space.enough(l.now()))
 	if err == nil {
 		var behind error
-		behind, err = l.append(event, record, maxUnpublished/2)
+		_, behind, err = l.append(event, record, maxUnpublished/2)
 		err = errors.Join(err, behind)
 	}
 	if err != nil {
@@ -69,24 +77,24 @@ func (l *Log) AppendOpening(event string, record any) error {
 }
 
 // append says in behind that the record is written here and not yet at the replica.
-func (l *Log) append(event string, record any, limit int) (behind, err error) {
+func (l *Log) append(event string, record any, limit int) (index uint64, behind, err error) {
 	body, err := encodeRecord(event, record)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
-	b, first, err := l.join(event, body, limit)
+	b, place, err := l.join(event, body, limit)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
-	if first {
+	if place == 0 {
 		l.commit(b)
 	}
 	<-b.done
-	return b.behind, b.err
+	return b.first + uint64(place), b.behind, b.err
 }
 
 // join puts a record into the batch that is being gathered. Whoever is its first has to commit it.
-func (l *Log) join(event string, body []byte, limit int) (b *batch, first bool, err error) {
+func (l *Log) join(event string, body []byte, limit int) (b *batch, place int, err error) {
 	for {
 		l.mu.Lock()
 		b = l.pending
@@ -100,20 +108,21 @@ func (l *Log) join(event string, body []byte, limit int) (b *batch, first bool, 
 		}
 		if err != nil {
 			l.mu.Unlock()
-			return nil, false, err
+			return nil, 0, err
 		}
 		if b != nil && len(b.frames)+len(body) > maxBatch-frameHeader-256 { // 256: keys, event and time
 			l.mu.Unlock()
 			<-b.done
 			continue
 		}
-		if first = b == nil; first {
+		if b == nil {
 			b = &batch{done: make(chan struct{})}
 			l.pending = b
 		}
+		place = len(b.ends)
 		b.add(l.now(), event, body)
 		l.mu.Unlock()
-		return b, first, nil
+		return b, place, nil
 	}
 }
 
@@ -138,6 +147,7 @@ func (l *Log) commit(b *batch) {
 			return
 		}
 	}
+	b.first = l.next
 	lost, err := l.segment.write(b.frames)
 	b.err = err
 	if err == nil {

@@ -29,6 +29,7 @@ const evidenceHint = "keep the directory as evidence and start a new log elsewhe
 type Options struct {
 	Dir     string // private; made with mode 0700 if it is not there
 	Key     string // file of the log's key; Dir/audit_key if empty, and made if the log is new
+	Own     *Own   // the key itself, which is then in no file here
 	Name    string // origin of a new log
 	Reserve uint64 // free bytes that AppendOpening leaves; 0 means Reserve
 
@@ -41,6 +42,12 @@ type Options struct {
 
 	now   func() time.Time
 	quota int64 // of AppendRefused; 0 means RefusedQuota
+}
+
+// Own is a log's key that its writer holds already.
+type Own struct {
+	Signer   note.Signer
+	Verifier note.Verifier
 }
 
 // Log is an open log. It may be used by several goroutines.
@@ -121,7 +128,9 @@ func (l *Log) begin(o Options) (err error) {
 	if known {
 		name = "" // a new key cannot be the one that signed it
 	}
-	if l.signer, l.verifier, err = loadKey(o.Key, name); err != nil {
+	if o.Own != nil {
+		l.signer, l.verifier = o.Own.Signer, o.Own.Verifier
+	} else if l.signer, l.verifier, err = loadKey(o.Key, name); err != nil {
 		return err
 	}
 	if err := l.pub.begin(l, known); err != nil {

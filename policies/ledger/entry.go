@@ -1,0 +1,155 @@
+// Package ledger is the fleet's public record: which releases may run, and each life of each server. Its entries, the keys under which it
+// is signed and cosigned, and the proof that one entry is in it are here, apart from rebuild and tunnel: the signer writes the ledger, a
+// server hands over the proof of its own life, and the VPN client, which links nothing of rebuild, checks that. rebuild/ledger judges a
+// whole ledger.
+//
+// The log is one of internal/audit. Its writer is fleetctl signer; docs/formats/ledger.md describes it for those who check it by other means.
+//
+// Files: entry.go (what is written), form.go (and in which form), key.go (whose signatures count), proof.go (one entry is in the log), life.go (and is the life of
+// the server at the other end).
+package ledger
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"mayfly/internal/audit"
+)
+
+// Specification constants.
+const (
+	// Kind of this format's version, the first field of every record.
+	Kind = "mayfly-ledger/1"
+
+	EventRelease = "release" // Release: a release that people and builders signed
+	EventTrust   = "trust"   // Trust: a trust policy that is in force from here on
+	EventBegin   = "begin"   // Begin: a server's life
+	EventEnd     = "end"     // End: of a life
+
+	// MaxStatement bounds a release statement in the log, and MaxSignatures the signatures that go with it, in bytes: both in base64 fit an entry.
+	MaxStatement  = 16 << 10
+	MaxSignatures = 28 << 10
+)
+
+// Evidence is what is known of a life's boot.
+const (
+	Attested   = "attested"   // a TPM that the inventory names quoted the firmware's measurements, the release and the ticket
+	Claimed    = "claimed"    // the machine says so
+	Unverified = "unverified" // a container, which has no boot of its own
+)
+
+// Reasons of an end.
+const (
+	Rotated    = "rotated"    // switched off, and read back as off
+	Passed     = "deadline"   // it ended itself, as it has to, or could prove nothing any more
+	Revoked    = "revoked"    // its ticket was used twice
+	Failed     = "failed"     // it did not come up, or was taken out
+	Superseded = "superseded" // the next life began, and nobody had said that this one was over
+)
+
+// Release is the record of a release. The signatures are those that counted when it was logged.
+type Release struct {
+	Kind       string `json:"kind"`
+	Version    uint64 `json:"version"`
+	SHA256     string `json:"sha256"`     // of the statement, lower-case hex
+	Statement  []byte `json:"statement"`  // release.json, exact bytes
+	Signatures []byte `json:"signatures"` // armored blocks, of approvers and of builders
+}
+
+// Trust is the record of a trust policy.
+type Trust struct {
+	Kind    string `json:"kind"`
+	Version uint64 `json:"version"`
+	SHA256  string `json:"sha256"` // of trust.json
+}
+
+// Begin is the record of a server's life.
+type Begin struct {
+	Kind          string    `json:"kind"`
+	Server        string    `json:"server"`
+	Epoch         uint64    `json:"epoch"`
+	Release       uint64    `json:"release"` // version
+	ReleaseSHA256 string    `json:"release_sha256"`
+	Began         time.Time `json:"began"`    // its ticket was made then: the machine booted this life no earlier
+	Deadline      time.Time `json:"deadline"` // no certificate of it is valid later, and the machine ends itself
+	Evidence      string    `json:"evidence"` // Attested, Claimed or Unverified
+	TLSKey        string    `json:"tls_key"`  // SHA-256 of the Ed25519 key's 32 bytes
+	HostKey       string    `json:"host_key"` // SHA-256 of the SSH host key's blob
+}
+
+// End is the record of a life's end.
+type End struct {
+	Kind   string    `json:"kind"`
+	Server string    `json:"server"`
+	Epoch  uint64    `json:"epoch"`
+	Ended  time.Time `json:"ended"` // not later than this
+	Reason string    `json:"reason"`
+}
+
+// Entry is one entry. Exactly one of the four is set, or none where the log itself notes that a crash left it something unfinished (audit.EventTorn).
+type Entry struct {
+	Time    time.Time // by the signer's clock
+	Event   string
+	Release *Release
+	Trust   *Trust
+	Begin   *Begin
+	End     *End
+}
+
+// Parse reads an entry as it is in the log, strictly: what it returns is written as the same bytes.
+func Parse(text []byte) (Entry, error) {
+	if len(text) > audit.MaxEntry {
+		return Entry{}, fmt.Errorf("entry of %d bytes, at most %d", len(text), audit.MaxEntry)
+	}
+	raw, err := audit.ParseEntry(text)
+	if err != nil {
+		return Entry{}, err
+	}
+	e := Entry{Time: raw.Time, Event: raw.Event}
+	switch raw.Event {
+	case EventRelease:
+		e.Release, err = parse[Release](raw.Record)
+	case EventTrust:
+		e.Trust, err = parse[Trust](raw.Record)
+	case EventBegin:
+		e.Begin, err = parse[Begin](raw.Record)
+	case EventEnd:
+		e.End, err = parse[End](raw.Record)
+	case audit.EventTorn:
+	default:
+		err = fmt.Errorf("an event that no ledger has")
+	}
+	if err != nil {
+		return Entry{}, fmt.Errorf("entry %q: %w", raw.Event, err)
+	}
+	return e, nil
+}
+
+// record is what an entry is about.
+type record interface{ Check() error }
+
+func parse[R any, P interface {
+	*R
+	record
+}](data []byte) (*R, error) {
+	v := new(R)
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return nil, err
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return nil, fmt.Errorf("more after the record")
+	}
+	again, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(again, data) {
+		return nil, fmt.Errorf("not in its one form")
+	}
+	return v, P(v).Check()
+}
