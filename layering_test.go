@@ -27,7 +27,7 @@ var layerNames = []string{"leaf", "pure", "effect", "main", "testenv"}
 // purePackages decide and describe. What is in none of the lists below has effects.
 var purePackages = []string{
 	"inventory", "policies", "policies/trust", "policies/bundle", "policies/witness", "bastion/hardkey", "policies/enrolment",
-	"policies/krl",
+	"policies/krl", "policies/ledger",
 	"policies/statement", "policies/request",
 	"fleetctl/plan", "rebuild/release", "rebuild/ticket", "rebuild/ticket/issue", "rebuild/cpio", "rebuild/uki", "rebuild/medium", "tunnel/dns",
 }

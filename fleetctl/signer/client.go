@@ -86,6 +86,19 @@ func (c *Client) RenewHost(ctx context.Context, r renewal.Request) (renewal.Answ
 	return ask[renewal.Answer](ctx, c, pathRenewal, r)
 }
 
+// LogRelease puts a release into the fleet's public ledger, once, and returns its record's number with the proof that it is there. The proof's
+// checkpoint is the signer's own; audit.Prove in LedgerDir gives one that witnesses cosigned, as soon as they have.
+func (c *Client) LogRelease(ctx context.Context, statement, signatures []byte) (index uint64, proof []byte, err error) {
+	a, err := ask[releaseAnswer](ctx, c, pathRelease, releaseRequest{Statement: statement, Signatures: signatures})
+	return a.Index, a.Proof, err
+}
+
+// End logs that a server's life is over, if this one or an earlier one was running: ledger.Rotated or ledger.Failed.
+func (c *Client) End(ctx context.Context, server string, through uint64, reason string) (logged bool, err error) {
+	a, err := ask[endAnswer](ctx, c, pathEnd, endRequest{Server: server, Through: through, Reason: reason})
+	return a.Logged, err
+}
+
 func ask[A any](ctx context.Context, c *Client, path string, question any) (A, error) {
 	var none A
 	data, err := join.Encode(question)

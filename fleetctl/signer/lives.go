@@ -79,7 +79,7 @@ func (l *lives) save(v life) error {
 
 // begin admits a ticket, once. A second use revokes the life that the first one began. The decision is durable on return. allow is
 // asked last: a ticket that is refused anyway uses up nothing that a good one needs.
-func (l *lives) begin(t *ticket.Ticket, hash [32]byte, tlsKey, hostKey string, now time.Time, allow func() error) (life, error) {
+func (l *lives) begin(t *ticket.Ticket, hash [32]byte, tlsKey, hostKey string, ends, now time.Time, allow func() error) (life, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	v, err := l.load(t.Server)
@@ -113,7 +113,7 @@ func (l *lives) begin(t *ticket.Ticket, hash [32]byte, tlsKey, hostKey string, n
 	v.Epoch = t.Epoch
 	v.Tickets = append(v.Tickets, h)
 	v.TLSKey, v.HostKey, v.Revoked, v.Drained = tlsKey, hostKey, false, time.Time{}
-	v.Ends = now.Add(time.Duration(t.MaxAge) * time.Second).UTC().Truncate(time.Second)
+	v.Ends = ends
 	if err := l.save(v); err != nil {
 		return life{}, err
 	}

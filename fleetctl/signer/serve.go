@@ -39,6 +39,8 @@ const (
 	pathService = "/v1/service"
 	pathHost    = "/v1/host"
 	pathRenewal = "/v1/host/renew"
+	pathRelease = "/v1/release"
+	pathEnd     = "/v1/end"
 )
 
 type server struct {
@@ -49,6 +51,7 @@ type server struct {
 	orders   orders
 	rate     rate
 	log      *audit.Log
+	book     *book // nil where the trust policy, a test fleet's, names no ledger key
 	now      func() time.Time
 }
 
@@ -58,7 +61,7 @@ func Serve(ctx context.Context, dir string, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.log.Close()) }()
+	defer func() { err = errors.Join(err, s.log.Close(), s.book.close()) }()
 	listener, err := listen(filepath.Join(dir, SocketName))
 	if err != nil {
 		return err
@@ -111,7 +114,11 @@ func open(dir string) (*server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the log of certificates: %w", err)
 	}
-	return &server{keys: k, rules: r, lives: l, bastions: hosts, orders: orders{u, a}, log: a, now: time.Now}, nil
+	s := &server{keys: k, rules: r, lives: l, bastions: hosts, orders: orders{u, a}, log: a, now: time.Now}
+	if s.book, err = s.openLedger(dir); err != nil {
+		return nil, errors.Join(err, a.Close())
+	}
+	return s, nil
 }
 
 // listen makes the socket, 0600 from its first moment. The log's lock is held, so a socket that is there is a dead one's.
@@ -138,6 +145,8 @@ func (s *server) handler(log *slog.Logger) http.Handler {
 	mux.Handle("POST "+pathService, handle(log, s.now, s.service))
 	mux.Handle("POST "+pathHost, handle(log, s.now, s.host))
 	mux.Handle("POST "+pathRenewal, handle(log, s.now, s.renewHost))
+	mux.Handle("POST "+pathRelease, handle(log, s.now, s.logRelease))
+	mux.Handle("POST "+pathEnd, handle(log, s.now, s.end))
 	places := make(chan struct{}, maxInFlight)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
@@ -187,7 +196,11 @@ func answerRefusal(w http.ResponseWriter, log *slog.Logger, path string, err err
 		log.Error("failed", "path", path, "error", err)
 		refusal, status = &join.Refusal{Reason: join.ControllerFailed}, http.StatusInternalServerError
 	} else {
-		log.Warn("refused", "path", path, "reason", refusal.Reason, "detail", refusal.Detail)
+		level := slog.LevelWarn
+		if refusal.Reason == join.ReleaseForked {
+			level = slog.LevelError // people signed two releases of one version, or somebody has their keys
+		}
+		log.Log(context.Background(), level, "refused", "path", path, "reason", refusal.Reason, "detail", refusal.Detail)
 	}
 	data, err := join.Encode(refusal)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"mayfly/inventory"
+	"mayfly/policies/ledger"
 	"mayfly/policies/trust"
 	"mayfly/rebuild/join"
 	"mayfly/rebuild/ticket"
@@ -54,10 +55,16 @@ func (s *server) admit(r join.Request, now time.Time) (join.Certificates, error)
 		return join.Certificates{}, join.Refuse(join.RequestInvalid, "csr: %v", err)
 	}
 	hash := ticket.Hash(r.Ticket)
-	v, err := s.lives.begin(t, hash, join.KeyHash(key), r.HostKey, now, func() error {
+	v, err := s.lives.begin(t, hash, join.KeyHash(key), r.HostKey, s.ends(t, now), now, func() error {
+		if err := s.mayBegin(t, now); err != nil {
+			return err
+		}
 		return s.rate.allow("admissions", t.Server, admitsPerHour, now)
 	})
 	if err != nil {
+		return join.Certificates{}, s.revoked(t, err, now)
+	}
+	if err := s.begun(t, v, ledger.Claimed, now); err != nil { // on disk before a certificate leaves
 		return join.Certificates{}, err
 	}
 	return s.issue("admit", v, hex.EncodeToString(hash[:]), r.CSR, r.HostKey, b.Inventory, now)
@@ -128,7 +135,7 @@ func (s *server) issue(event string, v life, ticketHash string, csr []byte, host
 	if err := s.log.Append(event, record); err != nil {
 		return join.Certificates{}, err
 	}
-	return join.Certificates{TLS: chain, Host: host, NotAfter: notAfter}, nil
+	return join.Certificates{TLS: chain, Host: host, NotAfter: notAfter, Ledger: s.entry(v)}, nil
 }
 
 func sum(b []byte) string {

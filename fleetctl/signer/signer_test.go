@@ -1,6 +1,7 @@
 package signer
 
 import (
+	"errors"
 	"math"
 	"net/netip"
 	"os"
@@ -47,7 +48,7 @@ func offline(t *testing.T, f *fleet) *server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := s.log.Close(); err != nil {
+		if err := errors.Join(s.log.Close(), s.book.close()); err != nil {
 			t.Error(err)
 		}
 	})
@@ -193,6 +194,7 @@ func TestCertificatesAreShort(t *testing.T) {
 	m := newMachine(t)
 	tk := f.newTicket(t, 1)
 	tk.MaxAge = int64(24 * time.Hour / time.Second)
+	tk.Deadline = now.Add(24 * time.Hour).Truncate(time.Second)
 	signed, err := s.ticket(tk, now)
 	if err != nil {
 		t.Fatal(err)

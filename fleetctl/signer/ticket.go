@@ -20,6 +20,9 @@ type signedFile struct {
 	Signature []byte `json:"signature"`
 }
 
+// maxTicketSkew is how much later than the signer's clock a ticket may say that it was made.
+const maxTicketSkew = time.Minute
+
 // ticket signs a ticket that says nothing else than the signed inventory and policy do.
 func (s *server) ticket(t ticket.Ticket, now time.Time) (signedFile, error) {
 	b, err := s.rules.bundle(now)
@@ -27,6 +30,12 @@ func (s *server) ticket(t ticket.Ticket, now time.Time) (signedFile, error) {
 		return signedFile{}, err
 	}
 	if err := checkTicket(t, b.Inventory, b.Policy, string(s.keys.caPEM), now); err != nil {
+		return signedFile{}, err
+	}
+	if at := t.Deadline.Add(-time.Duration(t.MaxAge) * time.Second); at.After(now.Add(maxTicketSkew)) {
+		return signedFile{}, join.Refuse(join.LifetimeTooLong, "the ticket for %q says that it was made at %s, it is %s", t.Server, at.Format(time.RFC3339), now.Format(time.RFC3339))
+	}
+	if err := s.logNamed(t, now); err != nil {
 		return signedFile{}, err
 	}
 	data, err := t.Marshal()

@@ -60,8 +60,8 @@ func (c cosigner) Verify(msg, sig []byte) bool {
 	return at < 1<<63 && ed25519.Verify(c.key, signed, sig[8:])
 }
 
-// CosignedAt is when a witness says that it signed.
-func CosignedAt(s note.Signature) (time.Time, error) {
+// cosignedAt is when a witness says that it signed.
+func cosignedAt(s note.Signature) (time.Time, error) {
 	raw, err := base64.StdEncoding.DecodeString(s.Base64)
 	if err != nil || len(raw) != 4+cosignatureSize {
 		return time.Time{}, errors.New("malformed cosignature")

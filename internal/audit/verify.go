@@ -115,7 +115,7 @@ func openCosigned(data []byte, t Trusted) (Checkpoint, []Cosigning, error) {
 		found := false
 		for _, s := range by {
 			if s.Name == w.Name() && s.Hash == w.KeyHash() && !found {
-				at, err := CosignedAt(s)
+				at, err := cosignedAt(s)
 				if err != nil {
 					return Checkpoint{}, nil, forged("cosignature of %s: %w", w.Name(), err)
 				}

@@ -16,7 +16,7 @@ import (
 	"io"
 	"time"
 
-	"mayfly/internal/audit"
+	"mayfly/internal/inclusion"
 )
 
 // Specification constants.
@@ -24,14 +24,16 @@ const (
 	// Kind of this format's version, the first field of every record.
 	Kind = "mayfly-ledger/1"
 
-	EventRelease = "release" // Release: a release that people and builders signed
-	EventTrust   = "trust"   // Trust: a trust policy that is in force from here on
-	EventBegin   = "begin"   // Begin: a server's life
-	EventEnd     = "end"     // End: of a life
+	EventRelease = "release"    // Release: a release that people and builders signed
+	EventTrust   = "trust"      // Trust: a trust policy that is in force from here on
+	EventBegin   = "begin"      // Begin: a server's life
+	EventEnd     = "end"        // End: of a life
+	EventTorn    = "audit_torn" // the log's own: after a crash, a record was not whole, and is not in the log
 
-	// MaxStatement bounds a release statement in the log, and MaxSignatures the signatures that go with it, in bytes: both in base64 fit an entry.
+	// MaxEntry bounds an entry, in bytes (c2sp.org/tlog-tiles). MaxStatement and MaxSignatures bound what is in that of a release.
+	MaxEntry      = 1<<16 - 1
 	MaxStatement  = 16 << 10
-	MaxSignatures = 28 << 10
+	MaxSignatures = 32 << 10
 )
 
 // Evidence is what is known of a life's boot.
@@ -50,13 +52,11 @@ const (
 	Superseded = "superseded" // the next life began, and nobody had said that this one was over
 )
 
-// Release is the record of a release. The signatures are those that counted when it was logged.
+// Release is the record of a release: all that it takes to check it again. rebuild/release reads it when a machine boots.
 type Release struct {
 	Kind       string `json:"kind"`
-	Version    uint64 `json:"version"`
-	SHA256     string `json:"sha256"`     // of the statement, lower-case hex
-	Statement  []byte `json:"statement"`  // release.json, exact bytes
-	Signatures []byte `json:"signatures"` // armored blocks, of approvers and of builders
+	Statement  string `json:"statement"`  // release.json, exact bytes
+	Signatures string `json:"signatures"` // armored blocks, of approvers and of builders: those that counted when it was logged
 }
 
 // Trust is the record of a trust policy.
@@ -89,7 +89,7 @@ type End struct {
 	Reason string    `json:"reason"`
 }
 
-// Entry is one entry. Exactly one of the four is set, or none where the log itself notes that a crash left it something unfinished (audit.EventTorn).
+// Entry is one entry. Exactly one of the four is set, or none where the log itself notes that a crash left it something unfinished (EventTorn).
 type Entry struct {
 	Time    time.Time // by the signer's clock
 	Event   string
@@ -101,10 +101,10 @@ type Entry struct {
 
 // Parse reads an entry as it is in the log, strictly: what it returns is written as the same bytes.
 func Parse(text []byte) (Entry, error) {
-	if len(text) > audit.MaxEntry {
-		return Entry{}, fmt.Errorf("entry of %d bytes, at most %d", len(text), audit.MaxEntry)
+	if len(text) > MaxEntry {
+		return Entry{}, fmt.Errorf("entry of %d bytes, at most %d", len(text), MaxEntry)
 	}
-	raw, err := audit.ParseEntry(text)
+	raw, err := inclusion.ParseEntry(text)
 	if err != nil {
 		return Entry{}, err
 	}
@@ -118,7 +118,7 @@ func Parse(text []byte) (Entry, error) {
 		e.Begin, err = parse[Begin](raw.Record)
 	case EventEnd:
 		e.End, err = parse[End](raw.Record)
-	case audit.EventTorn:
+	case EventTorn:
 	default:
 		err = fmt.Errorf("an event that no ledger has")
 	}

@@ -25,14 +25,10 @@ func (r *Release) Check() error {
 	switch {
 	case r.Kind != Kind:
 		return fmt.Errorf("kind is %q, not %q", r.Kind, Kind)
-	case r.Version == 0:
-		return errors.New("version is 0")
 	case len(r.Statement) == 0 || len(r.Statement) > MaxStatement:
 		return fmt.Errorf("statement of %d bytes: 1 to %d", len(r.Statement), MaxStatement)
 	case len(r.Signatures) == 0 || len(r.Signatures) > MaxSignatures:
 		return fmt.Errorf("signatures of %d bytes: 1 to %d", len(r.Signatures), MaxSignatures)
-	case r.SHA256 != sum(r.Statement):
-		return errors.New("sha256 is not the statement's")
 	}
 	return nil
 }
@@ -97,9 +93,4 @@ func isTime(t time.Time) bool {
 func isHash(s string) bool {
 	b, err := hex.DecodeString(s)
 	return err == nil && len(b) == sha256.Size && s == strings.ToLower(s)
-}
-
-func sum(b []byte) string {
-	h := sha256.Sum256(b)
-	return hex.EncodeToString(h[:])
 }

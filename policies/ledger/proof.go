@@ -1,14 +1,17 @@
 package ledger
 
 import (
+	"bytes"
+	"encoding/base64"
+	"encoding/binary"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
-	"golang.org/x/mod/sumdb/tlog"
 
-	"mayfly/internal/audit"
+	"mayfly/internal/inclusion"
 )
 
 // Reason codes of refused proofs.
@@ -37,8 +40,8 @@ func refuse(reason, format string, args ...any) error {
 
 // Head is a checkpoint that was believed.
 type Head struct {
-	audit.Checkpoint
-	Cosigned []Cosigned // by whom, in the order of the keys
+	inclusion.Checkpoint
+	Cosigned []Cosigned // sorted by the witness's name, each once
 }
 
 // Cosigned is a witness's signature.
@@ -51,47 +54,38 @@ type Cosigned struct {
 func (k Keys) Checkpoint(data []byte) (Head, error) {
 	h, err := k.Signed(data)
 	if err == nil && (k.Threshold < 0 || len(h.Cosigned) < k.Threshold) {
-		return Head{}, refuse(Split, "cosigned by %d witnesses, %d are needed", len(h.Cosigned), k.Threshold)
+		return Head{}, refuse(Split, "%d witnesses cosigned the checkpoint, %d are needed: others may be shown another ledger", len(h.Cosigned), k.Threshold)
 	}
 	return h, err
 }
 
 // Signed is Checkpoint, however many witnesses cosigned it.
 func (k Keys) Signed(data []byte) (Head, error) {
-	if len(data) > audit.MaxCheckpoint {
-		return Head{}, refuse(Unlogged, "a checkpoint of %d bytes, at most %d", len(data), audit.MaxCheckpoint)
+	c, by, err := inclusion.Open(data, k.Ledger, k.Witnesses)
+	if err != nil {
+		return Head{}, &Refusal{Unlogged, err}
 	}
-	if len(k.Ledger) == 0 {
-		return Head{}, refuse(Unlogged, "no ledger key is trusted")
-	}
-	var others []note.Verifier
-	for _, w := range k.Witnesses {
-		others = append(others, w.Keys...)
-	}
-	var last error
-	for _, v := range k.Ledger {
-		c, by, err := audit.OpenCheckpoint(data, v, others...)
-		if err != nil {
-			last = err
-			continue
+	h := Head{Checkpoint: c}
+	for _, v := range by {
+		if !slices.ContainsFunc(h.Cosigned, func(c Cosigned) bool { return c.Witness == v.Name() }) {
+			h.Cosigned = append(h.Cosigned, Cosigned{v.Name(), cosignedAt(data, v)})
 		}
-		h := Head{Checkpoint: c}
-		for _, w := range k.Witnesses {
-			i := slices.IndexFunc(by, func(s note.Signature) bool {
-				return slices.ContainsFunc(w.Keys, func(v note.Verifier) bool { return v.Name() == s.Name && v.KeyHash() == s.Hash })
-			})
-			if i < 0 {
-				continue
-			}
-			at, err := audit.CosignedAt(by[i])
-			if err != nil {
-				return Head{}, refuse(Unlogged, "cosignature of %s: %v", w.Name, err)
-			}
-			h.Cosigned = append(h.Cosigned, Cosigned{w.Name, at})
-		}
-		return h, nil
 	}
-	return Head{}, refuse(Unlogged, "checkpoint: %v", last)
+	slices.SortFunc(h.Cosigned, func(a, b Cosigned) int { return strings.Compare(a.Witness, b.Witness) })
+	return h, nil
+}
+
+// cosignedAt is the time of a witness's signature (c2sp.org/tlog-cosignature), which is under the checkpoint.
+func cosignedAt(data []byte, v note.Verifier) time.Time {
+	end := bytes.LastIndex(data, []byte("\n\n"))
+	for line := range strings.Lines(string(data[end+2:])) {
+		rest, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "— "+v.Name()+" ")
+		raw, err := base64.StdEncoding.DecodeString(rest)
+		if ok && err == nil && len(raw) > 12 && binary.BigEndian.Uint32(raw) == v.KeyHash() && v.Verify(data[:end+1], raw[4:]) {
+			return time.Unix(int64(binary.BigEndian.Uint64(raw[4:])), 0).UTC()
+		}
+	}
+	return time.Time{}
 }
 
 // Proven is an entry that is in the ledger.
@@ -101,25 +95,22 @@ type Proven struct {
 	Head  Head
 }
 
-// Open reads the proof (audit.Proof) that an entry is in the ledger, by the keys alone. Its error is a *Refusal.
+// Open reads the proof (internal/inclusion) that an entry is in the ledger, by the keys alone. Its error is a *Refusal.
 func (k Keys) Open(proof []byte) (Proven, error) {
-	p, err := audit.ParseProof(proof)
+	p, err := inclusion.ParseProof(proof)
 	if err != nil {
-		return Proven{}, refuse(Unlogged, "%v", err)
+		return Proven{}, &Refusal{Unlogged, err}
 	}
 	h, err := k.Checkpoint(p.Checkpoint)
 	if err != nil {
 		return Proven{}, err
 	}
-	if p.Index >= h.Size || h.Size >= 1<<62 {
-		return Proven{}, refuse(Unlogged, "entry %d is not among the %d of the checkpoint", p.Index, h.Size)
-	}
-	if err := tlog.CheckRecord(p.Hashes, int64(h.Size), h.Root, int64(p.Index), tlog.RecordHash(p.Entry)); err != nil {
-		return Proven{}, refuse(Unlogged, "the proof does not lead from the entry to the checkpoint: %v", err)
+	if err := p.Leads(h.Checkpoint); err != nil {
+		return Proven{}, &Refusal{Unlogged, err}
 	}
 	e, err := Parse(p.Entry)
 	if err != nil {
-		return Proven{}, refuse(Unlogged, "%v", err)
+		return Proven{}, &Refusal{Unlogged, err}
 	}
 	return Proven{p.Index, e, h}, nil
 }

@@ -36,7 +36,18 @@ type Certificates struct {
 	TLS      []byte    `json:"tls"`       // PEM chain
 	Host     string    `json:"host"`      // SSH host certificate, authorized_keys form
 	NotAfter time.Time `json:"not_after"` // the earlier of the two
+
+	Ledger *Ledger `json:"ledger,omitempty"` // nil where a test fleet has no ledger
 }
+
+// Ledger is where the fleet's public ledger has this life.
+type Ledger struct {
+	Index uint64 `json:"index"`           // of the record
+	Proof []byte `json:"proof,omitempty"` // that it is there, as soon as witnesses have cosigned it; at most MaxLedgerProof bytes
+}
+
+// MaxLedgerProof bounds the proof of a life, in bytes: a record of one is small.
+const MaxLedgerProof = 32 << 10
 
 // Response admits a server.
 type Response struct {

@@ -36,6 +36,10 @@ const (
 	RequestUsed      = "request_used"      // as late a request was answered before
 	AuditRefused     = "audit_refused"     // not what follows in the audit log of this life
 	TimeWrong        = "time_wrong"        // the request is not of now; compare the clocks
+	ReleaseUnlogged  = "release_unlogged"  // the ledger does not hold the release
+	ReleaseForked    = "release_forked"    // the ledger holds another release of this version
+	ReleaseFrozen    = "release_frozen"    // older than the oldest that may still boot
+	LedgerMissing    = "ledger_missing"    // the fleet's trust policy names no ledger
 )
 
 // Refusal is how the controller and the signer say no. It is also the JSON body of their error answers.
