@@ -28,7 +28,7 @@ var errUnpublished = errors.New("too many records wait for a checkpoint")
 // batch is what is written to the journal at once.
 type batch struct {
 	frames []byte
-	ends   []int // of each frame
+	ends   []int  // of each frame
 	first  uint64 // number of its first record, once it is written
 	done   chan struct{}
 	err    error
