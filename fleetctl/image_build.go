@@ -23,7 +23,8 @@ var imageBuildVerb = command.Verb{
 	Args:    "--dir DIR --lock FILE --version N [--twice]",
 	Summary: "build our programs and the image into an unsigned release",
 	Help: `Builds the image's own programs from the source tree, and the image from the lock file and the package store, into
-DIR/public/releases/N, with the statement that people sign (release.json). Nothing is fetched: Go modules have to be there, as go.sum says.
+DIR/public/releases/N, with the statement that people sign (release.json) and a unified kernel image for UEFI (mayfly.efi), which holds the
+trust policy in force. Nothing is fetched: Go modules have to be there, as go.sum says.
 
 Where the policy in force has [history], it builds the commit at the source's HEAD, and only if
 "fleetctl verify-history" passes; what lies beside what was committed is not built.
@@ -67,7 +68,7 @@ func runImageBuild(ctx context.Context, c *command.Call) (err error) {
 		return command.Usagef("--valid and --max-age are a minute at least")
 	}
 	d := state(*dir)
-	t, _, err := d.trust()
+	t, trustPolicy, err := d.trust()
 	if err != nil {
 		return err
 	}
@@ -109,6 +110,9 @@ func runImageBuild(ctx context.Context, c *command.Call) (err error) {
 	s := &release.Statement{Kind: release.Kind, Fleet: t.Fleet, Version: *version, Least: 1, Profile: release.ProfileCloud, NotBefore: now, NotAfter: now.Add(*valid),
 		MaxAge: int64(*maxAge / time.Second), Kernel: built.Kernel, Stub: built.Stub, Root: built.Root, Cmdline: built.Cmdline,
 		Lock: built.Lock, MinPolicy: *minPolicy}
+	if err := makeUKI(first, built, trustPolicy, s); err != nil {
+		return err
+	}
 	data, err := s.Marshal()
 	if err != nil {
 		return err

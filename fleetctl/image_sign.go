@@ -36,7 +36,7 @@ Example:
 			return command.Usagef("--release and --key are needed")
 		}
 		d := state(*dir)
-		t, _, err := d.trust()
+		t, trustPolicy, err := d.trust()
 		if err != nil {
 			return err
 		}
@@ -54,6 +54,9 @@ Example:
 			return command.Refuse(fmt.Errorf("%s is of fleet %q, the trust policy of %q", path, s.Fleet, t.Fleet))
 		}
 		if err := checkParts(s, where); err != nil {
+			return err
+		}
+		if err := d.checkUKI(c, t, trustPolicy, s, where); err != nil {
 			return err
 		}
 		fmt.Fprintf(c.Stderr, "fleetctl: release %d of fleet %s, until %s: root %.12s, stub %.12s, kernel %.12s\n",

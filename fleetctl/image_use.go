@@ -40,7 +40,7 @@ Example:
 			return command.Usagef("%q is no version", fs.Arg(0))
 		}
 		d := state(*dir)
-		t, _, err := d.trust()
+		t, trustPolicy, err := d.trust()
 		if err != nil {
 			return err
 		}
@@ -64,6 +64,9 @@ Example:
 			return err
 		}
 		if err := checkParts(s, where); err != nil {
+			return err
+		}
+		if err := d.checkUKI(c, t, trustPolicy, s, where); err != nil {
 			return err
 		}
 		if err := durable.WriteFile(d.currentFile(), []byte(strconv.FormatUint(v, 10)+"\n"), 0o644); err != nil {

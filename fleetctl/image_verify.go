@@ -15,7 +15,8 @@ var imageVerifyVerb = command.Verb{
 	Args:    "--dir DIR --release DIR|VERSION",
 	Summary: "check a release as a server's stub would, and every file of it",
 	Help: `Checks the signatures over the release's statement against DIR/trust.json, then what it says (fleet, validity, version), then
-the size and hash of every file. Exit code 3 when any of it is refused.
+the size and hash of every file, and that a unified kernel image holds the same kernel, stub, command line and a trust policy of this fleet;
+if it is signed for Secure Boot, by whom. Exit code 3 when any of it is refused.
 
 Example:
 
@@ -35,7 +36,7 @@ Example:
 			return command.Usagef("--release is needed")
 		}
 		d := state(*dir)
-		t, _, err := d.trust()
+		t, trustPolicy, err := d.trust()
 		if err != nil {
 			return err
 		}
@@ -44,6 +45,9 @@ Example:
 			return err
 		}
 		if err := checkParts(s, d.releaseDir(*name)); err != nil {
+			return err
+		}
+		if err := d.checkUKI(c, t, trustPolicy, s, d.releaseDir(*name)); err != nil {
 			return err
 		}
 		rows := [][]string{{release.StatementFile, "version " + strconv.FormatUint(s.Version, 10), "signed, until " + s.NotAfter.Format(time.RFC3339)}}

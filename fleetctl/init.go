@@ -29,7 +29,7 @@ import (
 
 var initVerb = command.Verb{
 	Name:    "init",
-	Args:    "--dir DIR --approver NAME=REQUEST... [--threshold N] [--recovery NAME=REQUEST... [--recovery-threshold N]] [--builder NAME=REQUEST... [--builder-threshold N]] [--witness NAME=PUBFILE... [--witness-threshold N]]",
+	Args:    "--dir DIR --approver NAME=REQUEST... [--threshold N] [--recovery NAME=REQUEST... [--recovery-threshold N]] [--builder NAME=REQUEST... [--builder-threshold N]] [--witness NAME=PUBFILE... [--witness-threshold N]] [--secure-boot FILE...]",
 	Summary: "make a fleet's trust policy and the signer's keys, once",
 	Help: `The ceremony from which all else follows. Makes, from DIR/fleet.toml and the enrolment requests of the approvers and of the recovery people, the
 trust policy (DIR/trust.json: whose signatures count, and how many people it takes), the signer's keys (DIR/signer), the certificate of the
@@ -48,6 +48,8 @@ every record of a login, a ticket or a certificate does.
 --witness names who says which policy is the newest (fleetctl witness), each with an Ed25519 key: a bastion loads no policy that
 fewer than --witness-threshold of them confirm. More than half of them where nothing is said; a fleet that is no test needs at least one.
 
+--secure-boot names the certificate under which images are signed for Secure Boot (` + "`fleetctl image secureboot-keys`" + ` makes one).
+
 Example:
 
   fleetctl init --dir lab --approver ana=ana.json --approver bo=bo.json --approver cy=cy.json --threshold 2 \
@@ -64,6 +66,7 @@ type genesis struct {
 	approvers, recovery, builders, witnesses                         *[]string
 	threshold, recoveryThreshold, builderThreshold, witnessThreshold *int
 	hardware                                                         *string
+	secureBoot                                                       *[]string
 }
 
 func genesisFlags(fs *flag.FlagSet) genesis {
@@ -78,6 +81,7 @@ func genesisFlags(fs *flag.FlagSet) genesis {
 		witnesses:         manyFlag(fs, "witness", "`NAME=PUBFILE`: a witness's public key"),
 		witnessThreshold:  fs.Int("witness-threshold", -1, "`witnesses` that must confirm a policy; more than half, if not given"),
 		hardware:          fs.String("hardware", "", "`file` of rules for the keys' hardware, TOML"),
+		secureBoot:        manyFlag(fs, "secure-boot", "`FILE`: a certificate (PEM) in servers' firmware that images are signed under"),
 	}
 }
 
@@ -136,6 +140,9 @@ func (g genesis) trust(d state, f inventory.Fleet, now time.Time) (*trust.Trust,
 	if t.BuilderThreshold == 0 && !f.Test {
 		return nil, nil, command.Refuse(hint.New(errors.New("nobody would say that a release is what its lock file makes"),
 			"give --builder NAME=REQUEST for each who builds releases again; a fleet for tests says test = true in fleet.toml"))
+	}
+	if t.SecureBoot, err = secureBoot(nil, *g.secureBoot); err != nil {
+		return nil, nil, err
 	}
 	if t.Hardware, err = readHardware(*g.hardware); err != nil {
 		return nil, nil, err

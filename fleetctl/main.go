@@ -20,6 +20,7 @@ var program = command.Program{
 		initVerb, signerVerb, serveVerb, checkinVerb, witnessVerb,
 		statusVerb, loginsVerb, planVerb, rotateVerb,
 		imageLockVerb, imageBuildVerb, imageSignVerb, imageVerifyVerb, imageUseVerb,
+		imageSecureBootKeysVerb, imageSignEFIVerb, imageMediumVerb,
 		approveVerb, approvalsVerb, drainVerb, breakGlassOpenVerb, breakGlassStatusVerb,
 		requestMakeVerb, requestSignVerb, requestShowVerb,
 		verifyHistoryVerb, approveChangeVerb,

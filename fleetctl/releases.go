@@ -61,7 +61,11 @@ type part struct {
 }
 
 func parts(s *release.Statement) []part {
-	return []part{{release.KernelFile, s.Kernel}, {release.StubFile, s.Stub}, {release.RootFile, s.Root}}
+	all := []part{{release.KernelFile, s.Kernel}, {release.StubFile, s.Stub}, {release.RootFile, s.Root}}
+	if s.UKI != nil {
+		all = append(all, part{release.UKIFile, *s.UKI})
+	}
+	return all
 }
 
 // checkParts reads every file of a release and compares it with the statement.

@@ -23,8 +23,10 @@ import (
 
 	"mayfly/fleetctl/rotate"
 	"mayfly/internal/command"
+	"mayfly/rebuild/image"
 	"mayfly/rebuild/release"
 	"mayfly/testenv/softkey"
+	"mayfly/testenv/tinyefi"
 	"mayfly/tunnel/checkin"
 )
 
@@ -43,6 +45,7 @@ func TestMain(m *testing.M) {
 //	answer CARD CHALLENGE FILE  answer a challenge with a card's key: the enrolment request
 //	fingerprint CARD VAR        put a card's fingerprint into the environment
 //	release DIR VERSION [FOR]   lay an unsigned release, valid for FOR (default 1h)
+//	uki DIR VERSION [KERNEL]    give a laid release a kernel that looks like one, and a unified kernel image
 //	flip FILE                   change one bit in the middle of a file
 //	listens HOST:PORT           wait until somebody listens there
 //	occupy HOST:PORT            listen there until the script ends
@@ -79,7 +82,7 @@ func TestScripts(t *testing.T) {
 			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": scriptCode, "cards": scriptCards, "agent": scriptAgent, "lab": scriptLab, "key": scriptKey, "release": scriptRelease, "flip": scriptFlip, "pipe": scriptPipe, "listens": scriptListens,
+			"code": scriptCode, "cards": scriptCards, "agent": scriptAgent, "lab": scriptLab, "key": scriptKey, "release": scriptRelease, "uki": scriptUKI, "flip": scriptFlip, "pipe": scriptPipe, "listens": scriptListens,
 			"card": scriptCard, "answer": scriptAnswer, "fingerprint": scriptFingerprint,
 			"occupy": scriptOccupy, "exists-soon": scriptExistsSoon, "hold": scriptHold, "fetch-list": scriptFetchList,
 		},
@@ -178,6 +181,24 @@ func scriptRelease(ts *testscript.TestScript, neg bool, args []string) {
 	s := &release.Statement{Kind: release.Kind, Fleet: "lab", Version: version, Least: 1, Profile: release.ProfileCloud, NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(valid),
 		MaxAge: int64(age / time.Second), Kernel: lay(release.KernelFile), Stub: lay(release.StubFile), Root: lay(release.RootFile),
 		Cmdline: "console=ttyS0", Lock: lay(release.LockFile).SHA256, MinPolicy: 1}
+	data, err := s.Marshal()
+	ts.Check(err)
+	ts.Check(os.WriteFile(filepath.Join(dir, release.StatementFile), data, 0o644))
+}
+
+func scriptUKI(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: uki DIR VERSION [KERNEL]")
+	}
+	root := ts.MkAbs(args[0])
+	dir := filepath.Join(root, "public", "releases", args[1])
+	s, err := release.Parse([]byte(ts.ReadFile(filepath.Join(dir, release.StatementFile))))
+	ts.Check(err)
+	kernel := tinyefi.Image(strings.Join(args[2:], " "))
+	ts.Check(os.WriteFile(filepath.Join(dir, release.KernelFile), kernel, 0o644))
+	s.Kernel = release.Part{Size: int64(len(kernel)), SHA256: fmt.Sprintf("%x", sha256.Sum256(kernel))}
+	built := image.Result{EFIStub: tinyefi.Image(""), Cmdline: s.Cmdline, Uname: "6.1"}
+	ts.Check(makeUKI(dir, built, []byte(ts.ReadFile(filepath.Join(root, "trust.json"))), s))
 	data, err := s.Marshal()
 	ts.Check(err)
 	ts.Check(os.WriteFile(filepath.Join(dir, release.StatementFile), data, 0o644))

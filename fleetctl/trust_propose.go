@@ -24,7 +24,8 @@ changes before ` + "`fleetctl trust sign`" + ` by enough people and ` + "`fleetc
 ` + "`fleetctl init`" + `; it answers a challenge of ` + "`fleetctl key challenge`" + `.
 
 A NAME that is there gets another key; dropped and given again, the new key takes the place of all old ones. Witnesses are changed
-with --drop-witness, --witness and --witness-threshold, rules for hardware with --hardware.
+with --drop-witness, --witness and --witness-threshold, rules for hardware with --hardware, certificates for Secure Boot with --drop-secure-boot
+and --secure-boot.
 
 A lost approver's key: the others sign. Fewer approvers left than the threshold: enough recovery people sign, and the new
 approvers; then nothing but approvers may change, and the threshold may not fall. A lost recovery key: the approvers sign.
@@ -48,6 +49,8 @@ func runTrustPropose(ctx context.Context, c *command.Call) (err error) {
 	recoveryThreshold := flags.Int("recovery-threshold", -1, "`people` of the recovery that name other approvers")
 	witnessThreshold := flags.Int("witness-threshold", -1, "`witnesses` that must confirm a policy")
 	minRelease := flags.Uint64("min-release", 0, "`version` below which no release boots")
+	dropSecureBoot := manyFlag(flags, "drop-secure-boot", "`SHA-256` of a certificate that images are not signed under any more")
+	addSecureBoot := manyFlag(flags, "secure-boot", "`FILE`: a certificate (PEM) in servers' firmware that images are signed under")
 	hardware := flags.String("hardware", "", "`file` of rules for the keys' hardware, TOML, in place of those in force")
 	if err := c.Parse(flags); err != nil {
 		return err
@@ -103,6 +106,15 @@ func runTrustPropose(ctx context.Context, c *command.Call) (err error) {
 	}
 	if *minRelease > 0 {
 		next.MinRelease = *minRelease
+	}
+	for _, sum := range *dropSecureBoot {
+		if !slices.Contains(next.SecureBoot, sum) {
+			return command.Usagef("--drop-secure-boot %q: no certificate of the trust policy has this SHA-256; `fleetctl trust show` lists them", sum)
+		}
+		next.SecureBoot = slices.DeleteFunc(next.SecureBoot, func(have string) bool { return have == sum })
+	}
+	if next.SecureBoot, err = secureBoot(next.SecureBoot, *addSecureBoot); err != nil {
+		return err
 	}
 	if *hardware != "" {
 		if next.Hardware, err = readHardware(*hardware); err != nil {

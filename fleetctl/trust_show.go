@@ -99,6 +99,9 @@ func runTrustShow(ctx context.Context, c *command.Call) error {
 	}
 	if *form == "table" {
 		fmt.Fprintf(c.Stdout, "trust policy %s of fleet %s, sha256 %s\n", strconv.FormatUint(t.Version, 10), t.Fleet, s.SHA256)
+		for _, sum := range t.SecureBoot {
+			fmt.Fprintf(c.Stdout, "certificate for Secure Boot: sha256 %s\n", sum)
+		}
 		fmt.Fprintf(c.Stdout, "approvers: %d of %d; recovery: %d of %d; witnesses: %d of %d\n", t.Threshold, len(t.Approvers),
 			t.Recovery.Threshold, len(t.Recovery.People), t.WitnessThreshold, len(t.Witnesses))
 	}

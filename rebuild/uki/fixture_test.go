@@ -1,52 +1,24 @@
 package uki
 
 import (
-	"bytes"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
-	"encoding/binary"
 	"sync"
 	"testing"
 	"time"
+
+	"mayfly/testenv/tinyefi"
 )
 
-// made is a small EFI image, written by hand: headers of 1024 bytes, then .text and .data, then what is given as behind.
-func made(behind string) []byte {
-	put := binary.LittleEndian
-	p := make([]byte, 1024)
-	copy(p, "MZ")
-	put.PutUint32(p[dosPEOffset:], 64)
-	copy(p[64:], "PE\x00\x00")
-	put.PutUint16(p[68:], machineX64)
-	put.PutUint16(p[70:], 2)
-	put.PutUint16(p[84:], optionalFixed+16*directorySize)
-	optional := p[64+coffHeader:]
-	put.PutUint16(optional, optionalPE32)
-	put.PutUint32(optional[offSectionAlignment:], 512)
-	put.PutUint32(optional[offFileAlignment:], 512)
-	put.PutUint32(optional[offSizeOfImage:], 0x3000)
-	put.PutUint32(optional[offSizeOfHeaders:], 1024)
-	put.PutUint32(optional[offCheckSum:], 0xabcdef)
-	put.PutUint16(optional[offSubsystem:], efiApplication)
-	put.PutUint32(optional[offDirectories:], 16)
-	for i, name := range []string{".text", ".data"} {
-		header := p[madeTable+i*sectionHeader:]
-		copy(header, name)
-		put.PutUint32(header[8:], 500)
-		put.PutUint32(header[12:], uint32(0x1000*(i+1)))
-		put.PutUint32(header[16:], 512)
-		put.PutUint32(header[20:], uint32(1024+512*i))
-		p = append(p, bytes.Repeat([]byte{byte('a' + i)}, 512)...)
-	}
-	return append(p, behind...)
-}
+// made is a small EFI image.
+func made(behind string) []byte { return tinyefi.Image(behind) }
 
 // Offsets in made's image.
 const (
-	madeOptional = 64 + coffHeader
-	madeTable    = madeOptional + optionalFixed + 16*directorySize
-	madeSecurity = madeOptional + optionalFixed + directorySecure*directorySize
+	madeOptional = tinyefi.Optional
+	madeTable    = tinyefi.Table
+	madeSecurity = tinyefi.Security
 )
 
 var parts = Parts{Stub: made("symbols"), Kernel: made(""), Initrd: []byte("initrd"), Cmdline: "console=ttyS0 quiet", OSRelease: "ID=mayfly\n", Uname: "6.1"}
