@@ -8,6 +8,7 @@ require (
 	github.com/fxamacker/cbor/v2 v2.9.6 // strict CBOR: what FIDO2 authenticators say
 	github.com/go-piv/piv-go/v2 v2.6.0 // PIV cards through PC/SC, in bastion-agent alone (cgo)
 	github.com/godbus/dbus/v5 v5.2.4 // desktop notifications of bastion-agent
+	github.com/google/go-tpm v0.9.8 // TPM 2.0: a machine's keys and quotes, and the structures that the signer reads
 	github.com/google/nftables v0.3.0 // NAT and host rules on servers, without a program
 	github.com/hashicorp/go-hclog v1.6.3 // go-plugin's logger, which is told nothing
 	github.com/hashicorp/go-plugin v1.8.0 // runs a site's own deciders as processes

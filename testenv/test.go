@@ -42,6 +42,7 @@ var testNeeds = slices.Concat(demoNeeds, pcscd.Needs, cgobuild.Needs(cgobuild.PC
 	{Name: openscPKCS11, Package: "opensc-pkcs11"},
 	{Name: "pkcs11-tool", Package: "opensc"},
 	{Name: "openssl", Package: "openssl"},
+	{Name: "swtpm", Package: "swtpm"},                     // TPMs
 	{Name: "pinentry-curses", Package: "pinentry-curses"}, // bastion-agent's peers
 	{Name: "dbus-daemon", Package: "dbus-daemon"},
 	{Name: "sbverify", Package: "sbsigntool"}, // peers of what UEFI firmware boots
