@@ -1,7 +1,7 @@
 package image
 
 import (
-	"bytes"
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"debug/buildinfo"
@@ -13,12 +13,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
-
-	erofs "github.com/erofs/go-erofs"
 
 	"mayfly/internal/hint"
 	"mayfly/rebuild/cpio"
+	"mayfly/rebuild/erofs"
 	"mayfly/rebuild/release"
 )
 
@@ -115,10 +115,10 @@ func (s Spec) build(ctx context.Context, in Inputs, outDir string) (Result, erro
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
 	}
-	return write(l, in.Lock, c, stub, outDir)
+	return write(ctx, l, in.Lock, c, stub, outDir)
 }
 
-func write(l LockFile, lock []byte, c choice, stub []cpio.File, outDir string) (Result, error) {
+func write(ctx context.Context, l LockFile, lock []byte, c choice, stub []cpio.File, outDir string) (Result, error) {
 	sum := sha256.Sum256(lock)
 	r := Result{Lock: hex.EncodeToString(sum[:]), Profile: l.Profile, Cmdline: Cmdline, Epoch: time.Unix(l.Epoch, 0).UTC(), Uname: c.uname, EFIStub: c.efiStub,
 		NoFirmware: c.lacking, Largest: largest(c.root)}
@@ -126,35 +126,33 @@ func write(l LockFile, lock []byte, c choice, stub []cpio.File, outDir string) (
 		return Result{}, err
 	}
 	var err error
-	if r.Kernel, err = writePart(outDir, release.KernelFile, func(w io.WriteSeeker) error { _, err := w.Write(c.kernel); return err }); err != nil {
+	if r.Kernel, err = writePart(outDir, release.KernelFile, func(w io.Writer) error { _, err := w.Write(c.kernel); return err }); err != nil {
 		return Result{}, err
 	}
-	if r.Stub, err = writePart(outDir, release.StubFile, func(w io.WriteSeeker) error { return cpio.Write(w, stub) }); err != nil {
+	if r.Stub, err = writePart(outDir, release.StubFile, func(w io.Writer) error { return cpio.Write(w, stub) }); err != nil {
 		return Result{}, err
 	}
-	if r.Root, err = writePart(outDir, release.RootFile, func(w io.WriteSeeker) error { return writeEROFS(w, c.root, l.Epoch) }); err != nil {
+	if r.Root, err = writePart(outDir, release.RootFile, func(w io.Writer) error { return writeEROFS(ctx, w, c.root, l.Epoch) }); err != nil {
 		return Result{}, err
 	}
-	_, err = writePart(outDir, release.LockFile, func(w io.WriteSeeker) error { _, err := w.Write(lock); return err })
+	_, err = writePart(outDir, release.LockFile, func(w io.Writer) error { _, err := w.Write(lock); return err })
 	return r, err
 }
 
 // writePart writes a file of the image whole or not at all, and hashes it.
-func writePart(dir, name string, fill func(io.WriteSeeker) error) (release.Part, error) {
+func writePart(dir, name string, fill func(io.Writer) error) (release.Part, error) {
 	f, err := os.CreateTemp(dir, "."+name+".*.tmp")
 	if err != nil {
 		return release.Part{}, err
 	}
 	defer os.Remove(f.Name()) // gone already when all went well
 	part, err := func() (release.Part, error) {
-		if err := fill(f); err != nil {
-			return release.Part{}, err
-		}
-		if _, err := f.Seek(0, io.SeekStart); err != nil {
-			return release.Part{}, err
-		}
 		h := sha256.New()
-		n, err := io.Copy(h, f)
+		out := bufio.NewWriterSize(io.MultiWriter(f, h), 1<<20)
+		if err := errors.Join(fill(out), out.Flush()); err != nil {
+			return release.Part{}, err
+		}
+		n, err := f.Seek(0, io.SeekCurrent)
 		if err != nil {
 			return release.Part{}, err
 		}
@@ -167,41 +165,16 @@ func writePart(dir, name string, fill func(io.WriteSeeker) error) (release.Part,
 }
 
 // writeEROFS writes the tree in the order of its paths. Every time in it is the epoch.
-func writeEROFS(out io.WriteSeeker, t tree, epoch int64) error {
-	scratch, err := os.MkdirTemp("", "mayfly-erofs-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(scratch)
-	w := erofs.Create(out, erofs.WithBuildTime(uint64(epoch), 0), erofs.WithTempDir(scratch))
-	at := time.Unix(epoch, 0)
+func writeEROFS(ctx context.Context, out io.Writer, t tree, epoch int64) error {
+	var files []erofs.File
 	for _, p := range t.paths() {
-		n := t[p]
-		if err := addEROFS(w, p, n); err != nil {
-			return fmt.Errorf("%s: %w", p, err)
+		name := strings.TrimPrefix(p, "/")
+		if name == "" {
+			name = "."
 		}
-		if err := errors.Join(w.Chown(p, n.uid, n.gid), w.Chtimes(p, at, at)); err != nil {
-			return fmt.Errorf("%s: %w", p, err)
-		}
+		files = append(files, erofs.File{Path: name, Mode: t[p].mode, Data: t[p].payload()})
 	}
-	return w.Close()
-}
-
-func addEROFS(w *erofs.Writer, p string, n *node) error {
-	switch {
-	case n.mode.IsDir():
-		return errors.Join(w.Mkdir(p, n.mode.Perm()), w.Chmod(p, n.mode))
-	case n.mode.IsRegular():
-		f, err := w.Create(p)
-		if err != nil {
-			return err
-		}
-		if _, err := f.ReadFrom(bytes.NewReader(n.data)); err != nil {
-			return errors.Join(err, f.Close())
-		}
-		return errors.Join(f.Close(), w.Chmod(p, n.mode.Perm()))
-	}
-	return w.Symlink(n.link, p)
+	return erofs.Write(ctx, out, files, epoch)
 }
 
 func checkToolchain(want string, programs map[string]string) error {

@@ -72,7 +72,6 @@ func layRoot(spec Spec, packages tree, modules []string) (tree, error) {
 // readOnly takes from a root what none may hold.
 func (t tree) readOnly() {
 	for _, n := range t {
-		n.uid, n.gid = 0, 0
 		if n.mode.IsRegular() { // nothing in a root is setuid, and nobody but root writes
 			n.mode &= 0o755
 		}

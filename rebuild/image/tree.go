@@ -12,11 +12,9 @@ import (
 // tree is a file system in memory, by absolute clean path.
 type tree map[string]*node
 
-// node is one file, directory or symbolic link.
+// node is one file, directory or symbolic link. Its owner is root.
 type node struct {
 	mode fs.FileMode
-	uid  int
-	gid  int
 	data []byte
 	link string
 }
