@@ -4,7 +4,6 @@ go 1.26.0
 
 require (
 	filippo.io/age v1.3.2 // encrypts recordings of sessions
-	github.com/erofs/go-erofs v0.3.1 // writes the image: EROFS in pure Go, reproducible
 	github.com/fxamacker/cbor/v2 v2.9.6 // strict CBOR: what FIDO2 authenticators say
 	github.com/go-piv/piv-go/v2 v2.6.0 // PIV cards through PC/SC, in bastion-agent alone (cgo)
 	github.com/godbus/dbus/v5 v5.2.4 // desktop notifications of bastion-agent

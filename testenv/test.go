@@ -29,6 +29,7 @@ var testNeeds = slices.Concat(demoNeeds, pcscd.Needs, cgobuild.Needs(cgobuild.PC
 	{Name: "iperf3", Package: "iperf3"},
 	{Name: "unshare", Package: "util-linux"},
 	{Name: "cpio", Package: "cpio"}, // reads our archives
+	{Name: "fsck.erofs", Package: "erofs-utils"}, // and our images
 	{Name: "git", Package: "git"},
 	{Name: "plink", Package: "putty-tools"}, // the bastion's peers
 	{Name: "dbclient", Package: "dropbear-bin"},
