@@ -28,7 +28,7 @@ import (
 var testNeeds = slices.Concat(demoNeeds, pcscd.Needs, cgobuild.Needs(cgobuild.PCSC), []debian.Need{ // the race detector takes a compiler too
 	{Name: "iperf3", Package: "iperf3"},
 	{Name: "unshare", Package: "util-linux"},
-	{Name: "cpio", Package: "cpio"}, // reads our archives
+	{Name: "cpio", Package: "cpio"},              // reads our archives
 	{Name: "fsck.erofs", Package: "erofs-utils"}, // and our images
 	{Name: "git", Package: "git"},
 	{Name: "plink", Package: "putty-tools"}, // the bastion's peers
