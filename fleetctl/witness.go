@@ -18,14 +18,15 @@ import (
 	"mayfly/internal/hint"
 	"mayfly/policies/trust"
 	"mayfly/policies/trust/chain"
+	policywitness "mayfly/policies/witness"
 )
 
 var witnessVerb = command.Verb{
 	Name:    "witness",
 	Args:    "--trust FILE [--trust-chain DIR] --key FILE --state DIR --listen ADDR [--log FILE]...",
-	Summary: "run a witness: it says which signed policy is the newest",
-	Help: `Remembers the newest policy bundle that enough approvers signed, answers bastions that ask for it, and cosigns the checkpoints
-of logs. It holds no power over the fleet, and is best run by somebody else, on a machine of theirs; all it needs is
+	Summary: "run a witness: it says which signed policy and release are the newest",
+	Help: `Remembers the newest policy bundle that enough approvers signed, and the newest release that enough approvers and builders did; answers
+bastions and booting servers that ask for them, and cosigns the checkpoints of logs. It holds no power over the fleet, and is best run by somebody else, on a machine of theirs; all it needs is
 the fleet's trust.json and its own key (Ed25519, mode 0600, made with ssh-keygen), which fleetctl init --witness has named. What it has seen is on
 disk in --state before it says so: losing that directory makes it forget, and it must not be put back from an old copy.
 
@@ -104,7 +105,8 @@ func runWitness(ctx context.Context, c *command.Call) (err error) {
 	if err != nil {
 		return hint.New(fmt.Errorf("listening for bastions: %w", err), "another process has %s, or the address is not this machine's", *listen)
 	}
-	fmt.Fprintf(c.Stderr, "fleetctl: witness: ready on %s as %s of fleet %s, policy %d\n", l.Addr(), w.Name(), t.Fleet, w.Newest())
+	fmt.Fprintf(c.Stderr, "fleetctl: witness: ready on %s as %s of fleet %s, policy %d, release %d\n",
+		l.Addr(), w.Name(), t.Fleet, w.Newest(policywitness.SubjectPolicy), w.Newest(policywitness.SubjectRelease))
 	return w.Serve(ctx, l, config)
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"mayfly/policies/witness"
+	"mayfly/rebuild/release"
 )
 
 // Bounds of an add-checkpoint request (c2sp.org/tlog-witness).
@@ -66,11 +68,9 @@ func (w *Witness) AddCheckpoint(data []byte, now time.Time) (line []byte, err er
 		return nil, refuse(400, "checkpoint_malformed", "%v", err)
 	}
 	origin, _, _ := strings.Cut(string(r.note), "\n")
-	var keys []note.Verifier
-	for _, v := range w.logs {
-		if v.Name() == origin {
-			keys = append(keys, v)
-		}
+	keys, err := w.keysOf(origin)
+	if err != nil {
+		return nil, err
 	}
 	if len(keys) == 0 {
 		return nil, refuse(404, "log_unknown", "no log %.128q is listed here", origin)
@@ -110,6 +110,34 @@ func (w *Witness) AddCheckpoint(data []byte, now time.Time) (line []byte, err er
 		}
 	}
 	return witness.Cosign(w.signer, w.name, opened.Text, now)
+}
+
+// keysOf are the keys of a log that this witness cosigns: a listed one, or the ledger of its fleet, whose keys the trust policy names.
+func (w *Witness) keysOf(origin string) (keys []note.Verifier, err error) {
+	add := func(v note.Verifier) {
+		if v.Name() == origin && !slices.ContainsFunc(keys, func(k note.Verifier) bool { return k.KeyHash() == v.KeyHash() }) {
+			keys = append(keys, v)
+		}
+	}
+	for _, v := range w.logs {
+		add(v)
+	}
+	if origin != release.LedgerOrigin(w.trust.Fleet) {
+		return keys, nil
+	}
+	now, _, err := w.follow()
+	if err != nil {
+		w.log.Error("the trust policy cannot be followed", "error", err)
+		return nil, refuse(503, "trust_not_followed", "%v", err)
+	}
+	for _, line := range now.LedgerKeys {
+		v, err := release.LedgerVerifier(now.Fleet, line)
+		if err != nil {
+			return nil, err
+		}
+		add(v)
+	}
+	return keys, nil
 }
 
 // continues checks that the next checkpoint has everything that the known one had.

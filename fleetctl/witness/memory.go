@@ -24,14 +24,8 @@ const kindLog = "mayfly-witness-log/1"
 // Bounds of the state directory.
 const (
 	maxMemory = 64 << 10
-	maxForks  = 16 // kept as evidence; further ones are refused all the same
+	maxForks  = 16 // of a subject, kept as evidence; further ones are refused all the same
 )
-
-// newest is the newest bundle that was seen. On disk it is publication.json, whose signatures are checked again at every start.
-type newest struct {
-	version uint64
-	sha256  string
-}
 
 // logState is log-HASH.json: the newest checkpoint of a log.
 type logState struct {
@@ -66,20 +60,20 @@ func (m *memory) close() error { return m.lock.Close() }
 
 func (m *memory) path(name string) string { return filepath.Join(m.dir, name) }
 
-// publication reads the newest bundle that was seen. A file that cannot be read is an error and never a beginning: a witness that
+// publication reads the newest file of a subject that was seen. One that cannot be read is an error and never a beginning: a witness that
 // forgets is worse than one that is silent.
-func (m *memory) publication() (p witness.Publication, found bool, err error) {
-	found, err = m.read("publication.json", witness.MaxPublication, &p)
+func (m *memory) publication(of subject) (p witness.Publication, found bool, err error) {
+	found, err = m.read(of.file, witness.MaxPublication, &p)
 	return p, found, err
 }
 
-// remember makes a bundle the newest one.
-func (m *memory) remember(p witness.Publication) error { return m.write("publication.json", p) }
+// remember makes a file the newest one of its subject.
+func (m *memory) remember(of subject, p witness.Publication) error { return m.write(of.file, p) }
 
-// keepFork keeps a second bundle of one version as evidence, up to a bound.
-func (m *memory) keepFork(version uint64, sum string, p witness.Publication) error {
-	name := fmt.Sprintf("fork-%d-%s.json", version, sum)
-	forks, err := filepath.Glob(m.path("fork-*.json"))
+// keepFork keeps a second file of one version as evidence, up to a bound.
+func (m *memory) keepFork(of subject, version uint64, sum string, p witness.Publication) error {
+	name := fmt.Sprintf("%s%d-%s.json", of.fork, version, sum)
+	forks, err := filepath.Glob(m.path(of.fork + "*.json"))
 	if err != nil {
 		return err
 	}

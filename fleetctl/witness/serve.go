@@ -68,22 +68,31 @@ func (w *Witness) Handler() http.Handler {
 		}
 		return w.Answer(q, time.Now())
 	})
-	handle(witness.PathPublish, "application/json", witness.MaxPublication, func(body []byte) ([]byte, error) {
-		p, err := witness.ParsePublication(body)
-		if err != nil {
-			return nil, refuse(http.StatusBadRequest, "publication_malformed", "%v", err)
-		}
-		version, err := w.Publish(p)
-		if err != nil {
-			return nil, err
-		}
-		return fmt.Appendf(nil, "{\"witness\": %q, \"version\": %d}\n", w.name, version), nil
-	})
+	for subject, at := range map[string]struct {
+		path  string
+		limit int64
+	}{witness.SubjectPolicy: {witness.PathPublish, witness.MaxPublication}, witness.SubjectRelease: {witness.PathRelease, witness.MaxRelease}} {
+		handle(at.path, "application/json", at.limit, func(body []byte) ([]byte, error) {
+			p, err := witness.ParsePublication(body)
+			if err == nil && p.Subject != subject {
+				err = fmt.Errorf("its subject is %q, and not %q", p.Subject, subject)
+			}
+			if err != nil {
+				return nil, refuse(http.StatusBadRequest, "publication_malformed", "%v", err)
+			}
+			version, err := w.Publish(p)
+			if err != nil {
+				return nil, err
+			}
+			return fmt.Appendf(nil, "{\"witness\": %q, \"version\": %d}\n", w.name, version), nil
+		})
+	}
 	handle(witness.PathAddCheckpoint, "text/plain; charset=utf-8", maxCheckpoint, func(body []byte) ([]byte, error) {
 		return w.AddCheckpoint(body, time.Now())
 	})
 	mux.HandleFunc("GET /{$}", func(rw http.ResponseWriter, _ *http.Request) {
-		w.say(rw, fmt.Appendf(nil, "witness %s of fleet %s, policy %d\ncosigns as %s\n", w.name, w.trust.Fleet, w.Newest(), w.cosigner()), "text/plain; charset=utf-8", nil)
+		w.say(rw, fmt.Appendf(nil, "witness %s of fleet %s, policy %d, release %d\ncosigns as %s\n",
+			w.name, w.trust.Fleet, w.Newest(witness.SubjectPolicy), w.Newest(witness.SubjectRelease), w.cosigner()), "text/plain; charset=utf-8", nil)
 	})
 	return mux
 }

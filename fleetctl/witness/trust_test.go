@@ -6,6 +6,7 @@ import (
 
 	"mayfly/policies/bundle"
 	"mayfly/policies/trust"
+	"mayfly/policies/witness"
 )
 
 // TestTrustIsFollowed: once a trust policy follows, a bundle of the old approvers is not taken any more and one of the new is; what was published before is
@@ -29,7 +30,7 @@ func TestTrustIsFollowed(t *testing.T) {
 	}
 	check(t, l.Close())
 	l.open()
-	if v := l.Newest(); v != 1 {
+	if v := l.Newest(witness.SubjectPolicy); v != 1 {
 		t.Errorf("after a restart: got %d, want 1", v)
 	}
 	l.approvers[1] = cy
@@ -37,7 +38,7 @@ func TestTrustIsFollowed(t *testing.T) {
 	check(t, err)
 	check(t, l.Close())
 	l.open() // by what was published under the step
-	if v := l.Newest(); v != 2 {
+	if v := l.Newest(witness.SubjectPolicy); v != 2 {
 		t.Errorf("after another restart: got %d, want 2", v)
 	}
 	broken = errors.New("a fork")

@@ -12,7 +12,6 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"mayfly/internal/hint"
-	"mayfly/policies/bundle"
 	"mayfly/policies/trust"
 	"mayfly/policies/witness"
 )
@@ -43,8 +42,11 @@ type Witness struct {
 
 	mu     sync.Mutex // of the memory and what it holds; every change is on disk before it is told
 	memory *memory
-	newest newest
+	newest map[string]newest // by subject
 }
+
+// LeastFalls is the reason code of a release under which an older one would boot again than under the one before.
+const LeastFalls = "release_least_falls"
 
 // Refusal is what a witness does not do, with its reason code.
 type Refusal struct {
@@ -83,7 +85,7 @@ func Open(o Options) (*Witness, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &Witness{trust: o.Trust, follow: o.Follow, signer: o.Key, name: name, logs: o.Logs, log: o.Log, memory: m}
+	w := &Witness{trust: o.Trust, follow: o.Follow, signer: o.Key, name: name, logs: o.Logs, log: o.Log, memory: m, newest: map[string]newest{}}
 	if err := w.recall(); err != nil {
 		return nil, errors.Join(err, m.close())
 	}
@@ -92,24 +94,29 @@ func Open(o Options) (*Witness, error) {
 
 // recall takes up what was remembered, as if it were published now.
 func (w *Witness) recall() error {
-	p, found, err := w.memory.publication()
-	if err != nil || !found {
-		return err
-	}
-	_, steps, err := w.follow()
-	if err != nil {
-		return err
-	}
-	b, err := bundle.Open(w.trust, []byte(p.File), []byte(p.Signatures), time.Time{}, 0)
-	for _, s := range steps { // it was published under one of them
+	for name, of := range subjects {
+		p, found, err := w.memory.publication(of)
 		if err != nil {
-			b, err = bundle.Open(s.Trust, []byte(p.File), []byte(p.Signatures), time.Time{}, 0)
+			return err
 		}
+		if !found {
+			continue
+		}
+		_, steps, err := w.follow()
+		if err != nil {
+			return err
+		}
+		known, err := of.open(w.trust, p)
+		for _, s := range steps { // it was published under one of them
+			if err != nil {
+				known, err = of.open(s.Trust, p)
+			}
+		}
+		if err != nil {
+			return hint.New(fmt.Errorf("%s is no memory of this fleet: %v", w.memory.path(of.file), err), "--state names this witness's own directory, one for each fleet")
+		}
+		w.newest[name] = known
 	}
-	if err != nil {
-		return hint.New(fmt.Errorf("%s is no memory of this fleet: %v", w.memory.path("publication.json"), err), "--state names this witness's own directory, one for each fleet")
-	}
-	w.newest = newest{b.Version, witness.Sum([]byte(p.File))}
 	return nil
 }
 
@@ -119,62 +126,67 @@ func (w *Witness) Close() error { return w.memory.close() }
 // Name is the witness's in the trust policy.
 func (w *Witness) Name() string { return w.name }
 
-// Newest is the newest version seen, 0 before the first.
-func (w *Witness) Newest() uint64 {
+// Newest is the newest version seen of a subject, 0 before the first.
+func (w *Witness) Newest(subject string) uint64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.newest.version
+	return w.newest[subject].version
 }
 
-// Publish takes a bundle, if enough approvers signed it and it is newer than what is known. The known one again changes nothing.
+// Publish takes a file, if enough people signed it and it is newer than what is known of its subject. The known one again changes nothing.
 func (w *Witness) Publish(p witness.Publication) (version uint64, err error) {
+	of, ok := subjects[p.Subject]
+	if !ok {
+		return 0, refuse(400, "publication_malformed", "unknown subject %q", p.Subject)
+	}
 	now, _, err := w.follow()
 	if err != nil {
 		w.log.Error("the trust policy cannot be followed", "error", err)
 		return 0, refuse(503, "trust_not_followed", "%v", err)
 	}
-	// An expired bundle counts as well: it is still newer than what it replaced.
-	b, err := bundle.Open(now, []byte(p.File), []byte(p.Signatures), time.Time{}, 0)
-	if refusal := (*bundle.Refusal)(nil); errors.As(err, &refusal) {
-		return 0, refuse(403, refusal.Reason, "%v", refusal.Err)
+	next, err := of.open(now, p)
+	if code, detail, refused := refusalOf(err); refused {
+		return 0, refuse(403, code, "%v", detail)
 	}
 	if err != nil {
 		return 0, err
 	}
-	sum := witness.Sum([]byte(p.File))
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	switch known := w.newest; {
-	case b.Version < known.version:
-		return 0, refuse(409, bundle.Older, "version %d is known", known.version)
-	case b.Version == known.version && sum == known.sha256:
-		return b.Version, nil
-	case b.Version == known.version:
-		err := w.memory.keepFork(b.Version, sum, p)
-		w.log.Error("TWO DIFFERENT BUNDLES OF ONE VERSION ARE SIGNED: the approvers made both, or their keys are not theirs alone",
-			"version", b.Version, "known", known.sha256, "other", sum, "evidence", w.memory.dir, "error", err)
-		return 0, refuse(409, witness.Forked, "version %d is known with sha256 %s, and this is %s", b.Version, known.sha256, sum)
+	switch known := w.newest[p.Subject]; {
+	case next.version < known.version:
+		return 0, refuse(409, of.older, "version %d is known", known.version)
+	case next.version == known.version && next.sha256 == known.sha256:
+		return next.version, nil
+	case next.version == known.version:
+		err := w.memory.keepFork(of, next.version, next.sha256, p)
+		w.log.Error("TWO DIFFERENT FILES OF ONE VERSION ARE SIGNED: the approvers made both, or their keys are not theirs alone",
+			"subject", p.Subject, "version", next.version, "known", known.sha256, "other", next.sha256, "evidence", w.memory.dir, "error", err)
+		return 0, refuse(409, of.forked, "version %d is known with sha256 %s, and this is %s", next.version, known.sha256, next.sha256)
+	case next.least < known.least:
+		// What may not boot any more never does again: to go back, an older image is signed under a higher version.
+		return 0, refuse(409, LeastFalls, "release %d says that none older than %d boots any more, and this one says %d", known.version, known.least, next.least)
 	}
-	if err := w.memory.remember(p); err != nil {
+	if err := w.memory.remember(of, p); err != nil {
 		return 0, err
 	}
-	w.newest = newest{b.Version, sum}
-	w.log.Info("newest policy", "version", b.Version, "sha256", sum)
-	return b.Version, nil
+	w.newest[p.Subject] = next
+	w.log.Info("newest "+p.Subject, "version", next.version, "sha256", next.sha256)
+	return next.version, nil
 }
 
-// Answer says which version is the newest.
+// Answer says which version of a subject is the newest.
 func (w *Witness) Answer(q witness.Question, now time.Time) ([]byte, error) {
 	if q.Fleet != w.trust.Fleet {
 		return nil, refuse(404, "other_fleet", "this is a witness of fleet %s", w.trust.Fleet)
 	}
 	w.mu.Lock()
-	known := w.newest
+	known := w.newest[q.Subject]
 	w.mu.Unlock()
-	if known.version == 0 || q.Subject != witness.SubjectPolicy {
-		return nil, refuse(404, "nothing_known", "no policy was published here")
+	if known.version == 0 {
+		return nil, refuse(404, "nothing_known", "no %s was published here", q.Subject)
 	}
-	return witness.Sign(w.signer, w.name, q, known.version, known.sha256, now)
+	return witness.SignRelease(w.signer, w.name, q, known.version, known.least, known.sha256, now)
 }
 
 // cosigner is how others check this witness's cosignatures.

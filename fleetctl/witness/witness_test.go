@@ -41,6 +41,8 @@ type lab struct {
 	t         testing.TB
 	trust     *trust.Trust
 	approvers []ssh.Signer
+	builder   ssh.Signer
+	ledger    ssh.Signer
 	key       ssh.Signer
 	logKey    note.Signer
 	fleet     inventory.Fleet
@@ -67,10 +69,11 @@ func check(t testing.TB, err error) {
 
 func newLab(t testing.TB) *lab {
 	t.Helper()
-	l := &lab{t: t, approvers: []ssh.Signer{newSigner(t), newSigner(t)}, key: newSigner(t)}
+	l := &lab{t: t, approvers: []ssh.Signer{newSigner(t), newSigner(t)}, builder: newSigner(t), ledger: newSigner(t), key: newSigner(t)}
 	line := func(s ssh.Signer) string { return trust.FormatKey(s.PublicKey()) }
 	l.trust = &trust.Trust{Kind: trust.Kind, Fleet: "lab", Test: true, Version: 1, Threshold: 2,
-		Approvers:  []trust.Person{{Name: "ana", Keys: []string{line(l.approvers[0])}}, {Name: "bo", Keys: []string{line(l.approvers[1])}}},
+		Approvers: []trust.Person{{Name: "ana", Keys: []string{line(l.approvers[0])}}, {Name: "bo", Keys: []string{line(l.approvers[1])}}},
+		Builders:  []trust.Person{{Name: "dan", Keys: []string{line(l.builder)}}}, BuilderThreshold: 1, LedgerKeys: []string{line(l.ledger)},
 		TicketKeys: []string{line(newSigner(t))}, ListKeys: []string{line(newSigner(t))},
 		Witnesses: []trust.Person{{Name: "ida", Keys: []string{line(l.key)}}}, WitnessThreshold: 1}
 	check(t, l.trust.Check())
@@ -226,6 +229,12 @@ func (h *history) add(t testing.TB, from, to int64, what string) {
 
 // request is an add-checkpoint request for a size, proven from an old one.
 func (l *lab) request(h *history, old, size int64, key note.Signer) []byte {
+	l.t.Helper()
+	return l.requestOf(h, origin, old, size, key)
+}
+
+// requestOf is request for a log of another name.
+func (l *lab) requestOf(h *history, origin string, old, size int64, key note.Signer) []byte {
 	l.t.Helper()
 	root, err := tlog.TreeHash(size, h)
 	check(l.t, err)
