@@ -23,9 +23,10 @@ var trustProposeVerb = command.Verb{
 changes before ` + "`fleetctl trust sign`" + ` by enough people and ` + "`fleetctl trust apply`" + `. A REQUEST is what bastion-agent enroll wrote, as for
 ` + "`fleetctl init`" + `; it answers a challenge of ` + "`fleetctl key challenge`" + `.
 
-A NAME that is there gets another key; dropped and given again, the new key takes the place of all old ones. Witnesses are changed
-with --drop-witness, --witness and --witness-threshold, rules for hardware with --hardware, certificates for Secure Boot with --drop-secure-boot
-and --secure-boot.
+A NAME that is there gets another key; dropped and given again, the new key takes the place of all old ones. Builders are changed with
+--drop-builder, --builder and --builder-threshold, witnesses with --drop-witness, --witness and --witness-threshold, rules for hardware with
+--hardware, certificates for Secure Boot with --drop-secure-boot and --secure-boot, keys of the public ledger with --drop-ledger-key (a
+fingerprint) and --ledger-key.
 
 A lost approver's key: the others sign. Fewer approvers left than the threshold: enough recovery people sign, and the new
 approvers; then nothing but approvers may change, and the threshold may not fall. A lost recovery key: the approvers sign.
@@ -41,13 +42,16 @@ func runTrustPropose(ctx context.Context, c *command.Call) (err error) {
 	dir := dirFlag(flags)
 	drop := map[string]*[]string{}
 	give := map[string]*[]string{}
-	for _, role := range []string{"approver", "recovery", "witness"} {
+	for _, role := range []string{"approver", "recovery", "builder", "witness"} {
 		drop[role] = manyFlag(flags, "drop-"+role, "`NAME` who is no "+role+" any more")
 		give[role] = manyFlag(flags, role, "`NAME=FILE`: a key, or another key, of a "+role)
 	}
 	threshold := flags.Int("threshold", -1, "`people` whose signatures a release, a policy or the next trust policy needs")
 	recoveryThreshold := flags.Int("recovery-threshold", -1, "`people` of the recovery that name other approvers")
 	witnessThreshold := flags.Int("witness-threshold", -1, "`witnesses` that must confirm a policy")
+	builderThreshold := flags.Int("builder-threshold", -1, "`builders` whose signatures a release needs")
+	dropLedger := manyFlag(flags, "drop-ledger-key", "`fingerprint` of a key that the ledger is not signed with any more")
+	addLedger := manyFlag(flags, "ledger-key", "`FILE`: another public key that the ledger is signed with")
 	minRelease := flags.Uint64("min-release", 0, "`version` below which no release boots")
 	dropSecureBoot := manyFlag(flags, "drop-secure-boot", "`SHA-256` of a certificate that images are not signed under any more")
 	addSecureBoot := manyFlag(flags, "secure-boot", "`FILE`: a certificate (PEM) in servers' firmware that images are signed under")
@@ -82,6 +86,10 @@ func runTrustPropose(ctx context.Context, c *command.Call) (err error) {
 	if err != nil {
 		return err
 	}
+	builders, err := d.readPeople("builder", *give["builder"], old.Fleet, old.Test, &met, now)
+	if err != nil {
+		return err
+	}
 	witnesses, err := witnessKeys(*give["witness"])
 	if err != nil {
 		return err
@@ -89,20 +97,23 @@ func runTrustPropose(ctx context.Context, c *command.Call) (err error) {
 	for _, l := range []struct {
 		role string
 		list *[]trust.Person
-	}{{"approver", &next.Approvers}, {"recovery", &next.Recovery.People}, {"witness", &next.Witnesses}} {
+	}{{"approver", &next.Approvers}, {"recovery", &next.Recovery.People}, {"builder", &next.Builders}, {"witness", &next.Witnesses}} {
 		if *l.list, err = without(*l.list, l.role, *drop[l.role]); err != nil {
 			return err
 		}
 	}
-	next.Approvers, next.Recovery.People = approvers.join(next.Approvers), recovery.join(next.Recovery.People)
+	next.Approvers, next.Recovery.People, next.Builders = approvers.join(next.Approvers), recovery.join(next.Recovery.People), builders.join(next.Builders)
 	next.Witnesses = append(next.Witnesses, witnesses...)
 	for _, n := range []struct {
 		given int
 		at    *int
-	}{{*threshold, &next.Threshold}, {*recoveryThreshold, &next.Recovery.Threshold}, {*witnessThreshold, &next.WitnessThreshold}} {
+	}{{*threshold, &next.Threshold}, {*recoveryThreshold, &next.Recovery.Threshold}, {*builderThreshold, &next.BuilderThreshold}, {*witnessThreshold, &next.WitnessThreshold}} {
 		if n.given >= 0 {
 			*n.at = n.given
 		}
+	}
+	if next.LedgerKeys, err = ledgerKeys(next.LedgerKeys, *dropLedger, *addLedger); err != nil {
+		return err
 	}
 	if *minRelease > 0 {
 		next.MinRelease = *minRelease
@@ -175,7 +186,7 @@ func (d state) proposed(follows string) (all []hardkey.Shown) {
 	if err != nil || t.Previous != follows {
 		return nil
 	}
-	for _, p := range slices.Concat(t.Approvers, t.Recovery.People) {
+	for _, p := range slices.Concat(t.Approvers, t.Recovery.People, t.Builders) {
 		all = append(all, p.Shown...)
 	}
 	return all

@@ -57,7 +57,14 @@ func trustRecord(t *trust.Trust, data []byte, how string, now time.Time) string 
 		line("RECOVERY: nobody. If fewer than %d approvers are left, the fleet's trust ends.", t.Threshold)
 	}
 	line("")
-	line("WITNESSES: %d of %d confirm which policy is the newest", t.WitnessThreshold, len(t.Witnesses))
+	if t.BuilderThreshold > 0 {
+		line("BUILDERS: %d of %d made a release again themselves, bit for bit, before it runs", t.BuilderThreshold, len(t.Builders))
+		recordPeople(line, t, t.Builders)
+	} else {
+		line("BUILDERS: nobody. What a release was made from is the approvers' word alone.")
+	}
+	line("")
+	line("WITNESSES: %d of %d confirm which policy and release are the newest, and cosign the ledger", t.WitnessThreshold, len(t.Witnesses))
 	for _, w := range t.Witnesses {
 		for _, key := range w.Keys {
 			line("  %-16s %s", w.Name, policies.Fingerprint(key))
@@ -76,6 +83,21 @@ func trustRecord(t *trust.Trust, data []byte, how string, now time.Time) string 
 	for _, key := range t.ListKeys {
 		line("  %-16s %s", "server lists", policies.Fingerprint(key))
 	}
+	for _, key := range t.LedgerKeys {
+		line("  %-16s %s", "public ledger", policies.Fingerprint(key))
+	}
+	if len(t.LedgerKeys) == 0 {
+		line("  %-16s %s", "public ledger", "none: no release has to be logged")
+	}
+	if len(t.SecureBoot) > 0 {
+		line("")
+		line("CERTIFICATES IN SERVERS' FIRMWARE (SECURE BOOT), sha256")
+		for _, sum := range t.SecureBoot {
+			for i, row := range aloud(sum) {
+				line("  %s %s", map[bool]string{true: "-", false: " "}[i == 0], row)
+			}
+		}
+	}
 	line("")
 	line("SHA-256 OF trust.json, to be read aloud by one person and compared by all others:")
 	line("")
@@ -87,7 +109,7 @@ func trustRecord(t *trust.Trust, data []byte, how string, now time.Time) string 
 	for _, who := range []struct {
 		role   string
 		people []trust.Person
-	}{{"approver", t.Approvers}, {"recovery", t.Recovery.People}} {
+	}{{"approver", t.Approvers}, {"recovery", t.Recovery.People}, {"builder", t.Builders}} {
 		for _, p := range who.people {
 			line("")
 			line("  %-10s %-20s date ______________  signature ____________________", who.role, p.Name)

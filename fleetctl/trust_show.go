@@ -37,13 +37,15 @@ type shownTrust struct {
 	SHA256            string     `json:"sha256"`
 	Threshold         int        `json:"threshold"`
 	RecoveryThreshold int        `json:"recovery_threshold"`
+	BuilderThreshold  int        `json:"builder_threshold"`
 	WitnessThreshold  int        `json:"witness_threshold"`
 	Keys              []shownKey `json:"keys"`
+	SecureBoot        []string   `json:"secure_boot,omitempty"`
 	Next              *shownNext `json:"next,omitempty"`
 }
 
 type shownKey struct {
-	Role        string         `json:"role"` // approver, recovery or witness
+	Role        string         `json:"role"` // approver, recovery, builder, witness or ledger
 	Name        string         `json:"name"`
 	Fingerprint string         `json:"fingerprint"`
 	Type        string         `json:"type"`
@@ -85,7 +87,7 @@ func runTrustShow(ctx context.Context, c *command.Call) error {
 		return err
 	}
 	s := shownTrust{Fleet: t.Fleet, Test: t.Test, Version: t.Version, SHA256: trust.Sum(data), Threshold: t.Threshold,
-		RecoveryThreshold: t.Recovery.Threshold, WitnessThreshold: t.WitnessThreshold, Keys: shownKeys(t)}
+		RecoveryThreshold: t.Recovery.Threshold, BuilderThreshold: t.BuilderThreshold, WitnessThreshold: t.WitnessThreshold, Keys: shownKeys(t), SecureBoot: t.SecureBoot}
 	var rows [][]string
 	for _, k := range s.Keys {
 		rows = append(rows, []string{k.Role, k.Name, k.Fingerprint, k.Type, k.Text})
@@ -102,8 +104,8 @@ func runTrustShow(ctx context.Context, c *command.Call) error {
 		for _, sum := range t.SecureBoot {
 			fmt.Fprintf(c.Stdout, "certificate for Secure Boot: sha256 %s\n", sum)
 		}
-		fmt.Fprintf(c.Stdout, "approvers: %d of %d; recovery: %d of %d; witnesses: %d of %d\n", t.Threshold, len(t.Approvers),
-			t.Recovery.Threshold, len(t.Recovery.People), t.WitnessThreshold, len(t.Witnesses))
+		fmt.Fprintf(c.Stdout, "approvers: %d of %d; recovery: %d of %d; builders: %d of %d; witnesses: %d of %d\n", t.Threshold, len(t.Approvers),
+			t.Recovery.Threshold, len(t.Recovery.People), t.BuilderThreshold, len(t.Builders), t.WitnessThreshold, len(t.Witnesses))
 	}
 	if err := show(c.Stdout, *form, s, []string{"ROLE", "NAME", "KEY", "TYPE", "PROVES"}, rows); err != nil || *form == "json" {
 		return err
@@ -119,7 +121,7 @@ func shownKeys(t *trust.Trust) (keys []shownKey) {
 	for _, r := range []struct {
 		role   string
 		people []trust.Person
-	}{{"approver", t.Approvers}, {"recovery", t.Recovery.People}, {"witness", t.Witnesses}} {
+	}{{"approver", t.Approvers}, {"recovery", t.Recovery.People}, {"builder", t.Builders}, {"witness", t.Witnesses}} {
 		for _, p := range r.people {
 			for i, line := range p.Keys {
 				kind, _, _ := strings.Cut(line, " ")
@@ -133,6 +135,10 @@ func shownKeys(t *trust.Trust) (keys []shownKey) {
 				keys = append(keys, k)
 			}
 		}
+	}
+	for _, line := range t.LedgerKeys {
+		kind, _, _ := strings.Cut(line, " ")
+		keys = append(keys, shownKey{Role: "ledger", Name: "signer", Fingerprint: policies.Fingerprint(line), Type: kind, Text: "the fleet's public ledger is signed with it"})
 	}
 	return keys
 }
