@@ -13,8 +13,8 @@ import (
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
+	"mayfly/policies/ledger"
 	"mayfly/policies/witness"
-	"mayfly/rebuild/release"
 )
 
 // Bounds of an add-checkpoint request (c2sp.org/tlog-witness).
@@ -122,7 +122,7 @@ func (w *Witness) keysOf(origin string) (keys []note.Verifier, err error) {
 	for _, v := range w.logs {
 		add(v)
 	}
-	if origin != release.LedgerOrigin(w.trust.Fleet) {
+	if origin != ledger.Origin(w.trust.Fleet) {
 		return keys, nil
 	}
 	now, _, err := w.follow()
@@ -131,7 +131,7 @@ func (w *Witness) keysOf(origin string) (keys []note.Verifier, err error) {
 		return nil, refuse(503, "trust_not_followed", "%v", err)
 	}
 	for _, line := range now.LedgerKeys {
-		v, err := release.LedgerVerifier(now.Fleet, line)
+		v, err := ledger.Verifier(now.Fleet, line)
 		if err != nil {
 			return nil, err
 		}

@@ -17,6 +17,7 @@ import (
 
 	"mayfly/internal/canonical"
 	"mayfly/internal/sshsig"
+	"mayfly/policies/ledger"
 	"mayfly/policies/trust"
 	"mayfly/policies/witness"
 	"mayfly/rebuild/release"
@@ -150,12 +151,12 @@ func TestFollowsTheLedger(t *testing.T) {
 	check(t, err)
 	l.trust.LedgerKeys = []string{trust.FormatKey(key.PublicKey())}
 	l.open()
-	verifier, err := release.LedgerVerifier(l.trust.Fleet, l.trust.LedgerKeys[0])
+	verifier, err := ledger.Verifier(l.trust.Fleet, l.trust.LedgerKeys[0])
 	check(t, err)
 	h := new(history)
 	h.add(t, 0, 3, "x")
 	signed := func(by note.Signer) []byte {
-		return l.requestOf(h, release.LedgerOrigin(l.trust.Fleet), 0, 3, by)
+		return l.requestOf(h, ledger.Origin(l.trust.Fleet), 0, 3, by)
 	}
 	line, err := l.AddCheckpoint(signed(noteKey{verifier, private}), time.Now())
 	check(t, err)

@@ -19,6 +19,7 @@ import (
 
 	"mayfly/internal/audit"
 	"mayfly/internal/inclusion"
+	"mayfly/policies/ledger"
 	"mayfly/policies/trust"
 	"mayfly/policies/witness"
 )
@@ -45,7 +46,7 @@ func logged(t testing.TB) *trust.Trust {
 }
 
 // ledger is a log in memory.
-type ledger struct {
+type book struct {
 	t       testing.TB
 	origin  string
 	seed    byte
@@ -53,7 +54,7 @@ type ledger struct {
 	hashes  []tlog.Hash
 }
 
-func (l *ledger) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
+func (l *book) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 	var list []tlog.Hash
 	for _, i := range indexes {
 		list = append(list, l.hashes[i])
@@ -61,7 +62,7 @@ func (l *ledger) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 	return list, nil
 }
 
-func (l *ledger) add(event string, record any) (index int64) {
+func (l *book) add(event string, record any) (index int64) {
 	l.t.Helper()
 	body, err := json.Marshal(record)
 	check(l.t, err)
@@ -75,28 +76,28 @@ func (l *ledger) add(event string, record any) (index int64) {
 }
 
 // checkpoint is signed under the ledger's key, with lines below.
-func (l *ledger) checkpoint(lines ...string) []byte {
+func (l *book) checkpoint(lines ...string) []byte {
 	l.t.Helper()
 	text := l.text()
 	return []byte(text + "\n" + l.signed(text) + strings.Join(lines, ""))
 }
 
-func (l *ledger) text() string {
+func (l *book) text() string {
 	root, err := tlog.TreeHash(int64(len(l.entries)), l)
 	check(l.t, err)
 	return inclusion.Checkpoint{Origin: l.origin, Size: uint64(len(l.entries)), Root: root}.Text()
 }
 
-func (l *ledger) signed(text string) string {
+func (l *book) signed(text string) string {
 	key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{l.seed}, ed25519.SeedSize))
-	v, err := LedgerVerifier(strings.TrimSuffix(strings.TrimPrefix(l.origin, "mayfly/"), "/ledger"), trust.FormatKey(signer(l.t, l.seed).PublicKey()))
+	v, err := ledger.Verifier(strings.TrimSuffix(strings.TrimPrefix(l.origin, "mayfly/"), "/ledger"), trust.FormatKey(signer(l.t, l.seed).PublicKey()))
 	check(l.t, err)
 	signed, err := note.Sign(&note.Note{Text: text}, noteKey{v, key})
 	check(l.t, err)
 	return string(signed[len(text)+1:])
 }
 
-func (l *ledger) prove(index int64, checkpoint []byte) []byte {
+func (l *book) prove(index int64, checkpoint []byte) []byte {
 	l.t.Helper()
 	hashes, err := tlog.ProveRecord(int64(len(l.entries)), index, l)
 	check(l.t, err)
@@ -104,7 +105,7 @@ func (l *ledger) prove(index int64, checkpoint []byte) []byte {
 }
 
 // cosigned is a witness's line under the ledger's present checkpoint.
-func (l *ledger) cosigned(seed byte, name string) string {
+func (l *book) cosigned(seed byte, name string) string {
 	l.t.Helper()
 	line, err := witness.Cosign(signer(l.t, seed), name, l.text(), now)
 	check(l.t, err)
@@ -125,34 +126,34 @@ func check(t testing.TB, err error) {
 	}
 }
 
-func record(statement, sigs []byte) Logged {
-	return Logged{Kind: LedgerKind, Statement: string(statement), Signatures: string(sigs)}
+func record(statement, sigs []byte) ledger.Release {
+	return ledger.Release{Kind: ledger.Kind, Statement: string(statement), Signatures: string(sigs)}
 }
 
 func TestCheckProof(t *testing.T) {
 	statement := marshal(t, statement())
-	fill := func(l *ledger) (index int64) {
-		l.add("trust", map[string]int{"version": 1})
-		index = l.add(LedgerEvent, record(statement, sign(t, statement, 1, 2)))
+	fill := func(l *book) (index int64) {
+		l.add("trust", ledger.Trust{Kind: ledger.Kind, Version: 1, SHA256: strings.Repeat("ab", 32)})
+		index = l.add(ledger.EventRelease, record(statement, sign(t, statement, 1, 2)))
 		for range 5 {
 			l.add("begin", map[string]string{"server": "x"})
 		}
 		return index
 	}
-	l := &ledger{t: t, origin: LedgerOrigin("demo"), seed: seedLedger}
+	l := &book{t: t, origin: ledger.Origin("demo"), seed: seedLedger}
 	index := fill(l)
 	ida, jon, kim, kim2 := l.cosigned(seedIda, "ida"), l.cosigned(seedJon, "jon"), l.cosigned(seedKim, "kim"), l.cosigned(seedKim2, "kim")
 	good := l.prove(index, l.checkpoint(ida, jon))
 	with := func(lines ...string) []byte { return l.prove(index, l.checkpoint(lines...)) }
 	// another history of the same size, cosigned by nobody here
-	split := &ledger{t: t, origin: l.origin, seed: seedLedger}
+	split := &book{t: t, origin: l.origin, seed: seedLedger}
 	fill(split)
 	split.entries, split.hashes = nil, nil
-	split.add("trust", map[string]int{"version": 2})
+	split.add("trust", ledger.Trust{Kind: ledger.Kind, Version: 2, SHA256: strings.Repeat("ab", 32)})
 	splitAt := fill(split)
-	elsewhere := &ledger{t: t, origin: LedgerOrigin("else"), seed: seedLedger}
+	elsewhere := &book{t: t, origin: ledger.Origin("else"), seed: seedLedger}
 	elsewhereAt := fill(elsewhere)
-	strangers := &ledger{t: t, origin: l.origin, seed: seedOther}
+	strangers := &book{t: t, origin: l.origin, seed: seedOther}
 	strangersAt := fill(strangers)
 	damaged := func(line string) string { // with another last byte of the signature
 		head, text, _ := strings.Cut(strings.TrimPrefix(line, "— "), " ")
@@ -161,13 +162,13 @@ func TestCheckProof(t *testing.T) {
 		raw[len(raw)-1] ^= 1
 		return fmt.Sprintf("— %s %s\n", head, base64.StdEncoding.EncodeToString(raw))
 	}
-	loose := &ledger{t: t, origin: l.origin, seed: seedLedger}
-	looseAt := loose.add(LedgerEvent, struct {
-		Logged
+	loose := &book{t: t, origin: l.origin, seed: seedLedger}
+	looseAt := loose.add(ledger.EventRelease, struct {
+		ledger.Release
 		More string `json:"more"`
-	}{record(statement, nil), "x"})
-	kind := &ledger{t: t, origin: l.origin, seed: seedLedger}
-	kindAt := kind.add(LedgerEvent, Logged{Kind: "mayfly-ledger/0", Statement: string(statement)})
+	}{record(statement, sign(t, statement, 1, 2)), "x"})
+	kind := &book{t: t, origin: l.origin, seed: seedLedger}
+	kindAt := kind.add(ledger.EventRelease, ledger.Release{Kind: "mayfly-ledger/0", Statement: string(statement), Signatures: "x"})
 	for _, tt := range []struct {
 		name  string
 		proof []byte
@@ -220,8 +221,8 @@ func TestCheckProof(t *testing.T) {
 // TestCheckProofTrust asks under trust policies that name no ledger, or no witnesses.
 func TestCheckProofTrust(t *testing.T) {
 	statement := marshal(t, statement())
-	l := &ledger{t: t, origin: LedgerOrigin("demo"), seed: seedLedger}
-	index := l.add(LedgerEvent, record(statement, nil))
+	l := &book{t: t, origin: ledger.Origin("demo"), seed: seedLedger}
+	index := l.add(ledger.EventRelease, record(statement, sign(t, statement, 1, 2)))
 	bare := l.prove(index, l.checkpoint())
 	change := func(f func(*trust.Trust)) *trust.Trust {
 		p := logged(t)
@@ -238,10 +239,10 @@ func TestCheckProofTrust(t *testing.T) {
 		{"zero", new(trust.Trust), bare, Unlogged},
 		{"no ledger in earnest", change(func(p *trust.Trust) { p.LedgerKeys, p.Test = nil, false }), bare, Unlogged},
 		{"no ledger in a test fleet", change(func(p *trust.Trust) { p.LedgerKeys = nil }), nil, ""},
-		{"no witnesses in earnest", change(func(p *trust.Trust) { p.WitnessThreshold, p.Test = 0, false }), bare, LogSplit},
+		{"no witnesses in earnest", change(func(p *trust.Trust) { p.WitnessThreshold, p.Test = 0, false }), bare, Unlogged},
 		{"no witnesses in a test fleet", change(func(p *trust.Trust) { p.WitnessThreshold = 0 }), bare, ""},
 		{"no witnesses in a test fleet, and no proof", change(func(p *trust.Trust) { p.WitnessThreshold = 0 }), nil, Unlogged},
-		{"threshold -1", change(func(p *trust.Trust) { p.WitnessThreshold = -1 }), bare, LogSplit},
+		{"threshold -1", change(func(p *trust.Trust) { p.WitnessThreshold = -1 }), bare, Unlogged},
 		{"a ledger key of another type", change(func(p *trust.Trust) { p.LedgerKeys = []string{"ssh-rsa AAAA"} }), bare, Unlogged},
 	} {
 		if err := CheckProof(tt.trust, statement, tt.proof); reasonOf(err) != tt.want {
@@ -250,7 +251,7 @@ func TestCheckProofTrust(t *testing.T) {
 	}
 }
 
-func mustHashes(t testing.TB, l *ledger, index int64) []tlog.Hash {
+func mustHashes(t testing.TB, l *book, index int64) []tlog.Hash {
 	t.Helper()
 	hashes, err := tlog.ProveRecord(int64(len(l.entries)), index, l)
 	check(t, err)
@@ -261,12 +262,12 @@ func mustHashes(t testing.TB, l *ledger, index int64) []tlog.Hash {
 func TestProofOfAudit(t *testing.T) {
 	statement := marshal(t, statement())
 	dir := filepath.Join(t.TempDir(), "ledger")
-	log, err := audit.Open(audit.Options{Dir: dir, Name: LedgerOrigin("demo")})
+	log, err := audit.Open(audit.Options{Dir: dir, Name: ledger.Origin("demo")})
 	check(t, err)
 	for i := range 300 { // more than a tile
 		check(t, log.Append("begin", map[string]int{"n": i}))
 	}
-	check(t, log.Append(LedgerEvent, record(statement, sign(t, statement, 1, 2))))
+	check(t, log.Append(ledger.EventRelease, record(statement, sign(t, statement, 1, 2))))
 	check(t, log.Append("end", map[string]int{"n": 1}))
 	check(t, log.Close())
 	p, err := audit.Prove(dir, 300)
@@ -308,9 +309,9 @@ func ledgerKey(t testing.TB, path string) string {
 
 func FuzzCheckProof(f *testing.F) {
 	statement := marshal(f, statement())
-	l := &ledger{t: f, origin: LedgerOrigin("demo"), seed: seedLedger}
-	l.add("trust", map[string]int{"version": 1})
-	index := l.add(LedgerEvent, record(statement, sign(f, statement, 1, 2)))
+	l := &book{t: f, origin: ledger.Origin("demo"), seed: seedLedger}
+	l.add("trust", ledger.Trust{Kind: ledger.Kind, Version: 1, SHA256: strings.Repeat("ab", 32)})
+	index := l.add(ledger.EventRelease, record(statement, sign(f, statement, 1, 2)))
 	l.add("begin", map[string]int{"n": 1})
 	policy := logged(f)
 	good := l.prove(index, l.checkpoint(l.cosigned(seedIda, "ida"), l.cosigned(seedJon, "jon")))

@@ -10,6 +10,7 @@ import (
 
 	"mayfly/internal/pki"
 	"mayfly/internal/sshsig"
+	"mayfly/policies/ledger"
 	"mayfly/policies/trust"
 	"mayfly/policies/witness"
 	"mayfly/rebuild/ticket"
@@ -33,8 +34,8 @@ func recordedAt(t *testing.T, p *trust.Trust, then time.Time, version, least uin
 	var w world
 	w.statement = marshal(t, s)
 	w.sigs = sign(t, w.statement, 1, 2)
-	l := &ledger{t: t, origin: LedgerOrigin(p.Fleet), seed: seedLedger}
-	index := l.add(LedgerEvent, record(w.statement, w.sigs))
+	l := &book{t: t, origin: ledger.Origin(p.Fleet), seed: seedLedger}
+	index := l.add(ledger.EventRelease, record(w.statement, w.sigs))
 	w.proof = l.prove(index, l.checkpoint(l.cosigned(seedIda, "ida"), l.cosigned(seedJon, "jon")))
 	ca, _, err := pki.NewCA("lab.test", then)
 	check(t, err)
