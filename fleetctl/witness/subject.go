@@ -19,6 +19,7 @@ type newest struct {
 
 // subject is one of the things of which a witness remembers the newest version, each by itself.
 type subject struct {
+	many   string // for people, loudly
 	file   string // in the state directory
 	fork   string // beginning of the names of evidence there
 	older  string // reason codes
@@ -29,7 +30,7 @@ type subject struct {
 }
 
 var subjects = map[string]subject{
-	witness.SubjectPolicy: {file: "publication.json", fork: "fork-", older: bundle.Older, forked: witness.Forked,
+	witness.SubjectPolicy: {many: "BUNDLES", file: "publication.json", fork: "fork-", older: bundle.Older, forked: witness.Forked,
 		open: func(t *trust.Trust, p witness.Publication) (newest, error) {
 			b, err := bundle.Open(t, []byte(p.File), []byte(p.Signatures), time.Time{}, 0)
 			if err != nil {
@@ -37,7 +38,7 @@ var subjects = map[string]subject{
 			}
 			return newest{version: b.Version, sha256: witness.Sum([]byte(p.File))}, nil
 		}},
-	witness.SubjectRelease: {file: "release.json", fork: "release-fork-", older: release.Older, forked: witness.ReleaseForked,
+	witness.SubjectRelease: {many: "RELEASES", file: "release.json", fork: "release-fork-", older: release.Older, forked: witness.ReleaseForked,
 		open: func(t *trust.Trust, p witness.Publication) (newest, error) {
 			s, err := release.Open(t, []byte(p.File), []byte(p.Signatures))
 			if err != nil {

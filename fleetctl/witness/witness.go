@@ -160,8 +160,8 @@ func (w *Witness) Publish(p witness.Publication) (version uint64, err error) {
 		return next.version, nil
 	case next.version == known.version:
 		err := w.memory.keepFork(of, next.version, next.sha256, p)
-		w.log.Error("TWO DIFFERENT FILES OF ONE VERSION ARE SIGNED: the approvers made both, or their keys are not theirs alone",
-			"subject", p.Subject, "version", next.version, "known", known.sha256, "other", next.sha256, "evidence", w.memory.dir, "error", err)
+		w.log.Error("TWO DIFFERENT "+of.many+" OF ONE VERSION ARE SIGNED: the approvers made both, or their keys are not theirs alone",
+			"version", next.version, "known", known.sha256, "other", next.sha256, "evidence", w.memory.dir, "error", err)
 		return 0, refuse(409, of.forked, "version %d is known with sha256 %s, and this is %s", next.version, known.sha256, next.sha256)
 	case next.least < known.least:
 		// What may not boot any more never does again: to go back, an older image is signed under a higher version.
