@@ -31,7 +31,8 @@ var testNeeds = slices.Concat(demoNeeds, pcscd.Needs, cgobuild.Needs(cgobuild.PC
 	{Name: "cpio", Package: "cpio"},              // reads our archives
 	{Name: "fsck.erofs", Package: "erofs-utils"}, // and our images
 	{Name: "git", Package: "git"},
-	{Name: "plink", Package: "putty-tools"}, // the bastion's peers
+	{Name: "mkfs.ext4", Package: "e2fsprogs"}, // disks that servers have to leave alone
+	{Name: "plink", Package: "putty-tools"},   // the bastion's peers
 	{Name: "dbclient", Package: "dropbear-bin"},
 	{Name: "/usr/lib/python3/dist-packages/asyncssh", Package: "python3-asyncssh"},
 	{Name: "/usr/lib/python3/dist-packages/paramiko", Package: "python3-paramiko"},

@@ -72,6 +72,18 @@ func (r *Report) Check() error {
 	return nil
 }
 
+func (h *Health) checkWarnings() error {
+	if len(h.Warnings) > MaxWarnings {
+		return Refuse(RequestInvalid, "%d warnings, at most %d", len(h.Warnings), MaxWarnings)
+	}
+	for _, w := range h.Warnings {
+		if w == "" || len(w) > MaxWarning || Printable(w, MaxWarning) != w {
+			return Refuse(RequestInvalid, "a warning that is empty, too long or not printable")
+		}
+	}
+	return nil
+}
+
 // MaxLoginText bounds each text of a login, in bytes.
 const MaxLoginText = 256
 

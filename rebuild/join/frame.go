@@ -63,6 +63,11 @@ func (f *Frames) FromServer() (FromServer, error) {
 			return FromServer{}, err
 		}
 	}
+	if m.Health != nil {
+		if err := m.Health.checkWarnings(); err != nil {
+			return FromServer{}, err
+		}
+	}
 	if m.Health != nil && len(m.Health.Services) > MaxServices {
 		return FromServer{}, Refuse(RequestInvalid, "%d services, at most %d", len(m.Health.Services), MaxServices)
 	}

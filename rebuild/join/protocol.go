@@ -96,7 +96,14 @@ type Health struct {
 	Ready    bool              `json:"ready"`    // every service runs and answers
 	Services map[string]string `json:"services"` // name → "running", "starting" or the cause
 	Draining bool              `json:"draining"`
+	Warnings []string          `json:"warnings,omitempty"` // what people should know and keeps nothing from going on: no watchdog, a disk
 }
+
+// Bounds of Health.Warnings: how many, and bytes of each.
+const (
+	MaxWarnings = 8
+	MaxWarning  = 256
+)
 
 // HealthInterval is the longest silence of a healthy server.
 const HealthInterval = 2 * time.Second

@@ -32,6 +32,48 @@ func TestDeadline(t *testing.T) {
 	})
 }
 
+func TestLifeUntil(t *testing.T) {
+	const up = 30 * time.Second
+	for _, tt := range []struct {
+		life time.Duration
+		end  time.Duration // from now
+		want time.Duration
+	}{
+		{time.Hour, 2 * time.Hour, time.Hour},
+		{2 * time.Hour, time.Hour, time.Hour + up}, // the ticket's end comes first
+		{time.Hour, time.Hour - up, time.Hour},
+		{time.Hour, -time.Minute, 0}, // over before it began
+	} {
+		if got := lifeUntil(tt.life, testNow.Add(tt.end), testNow, up); got != tt.want {
+			t.Errorf("%s, ends in %s: got %s, want %s", tt.life, tt.end, got, tt.want)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		d := newDeadline()
+		d.life(lifeUntil(24*time.Hour, time.Now().Add(20*time.Minute), time.Now(), 0))
+		var ended time.Duration
+		d.watch(t.Context(), func() (time.Duration, error) { return time.Since(began), nil }, func(time.Duration) {}, func(string) { ended = time.Since(began) })
+		if ended != 20*time.Minute {
+			t.Errorf("ended after %s, want 20m", ended)
+		}
+	})
+}
+
+// The watch of the deadline feeds the watchdogs, each tick, until it ends the machine.
+func TestDeadlineFeeds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began, fed := time.Now(), 0
+		d := newDeadline()
+		d.life(time.Minute)
+		d.feed(func() { fed++ })
+		d.watch(t.Context(), func() (time.Duration, error) { return time.Since(began), nil }, func(time.Duration) {}, func(string) {})
+		if fed != 61 {
+			t.Errorf("fed %d times in a minute of ticks of %s", fed, deadlineTick)
+		}
+	})
+}
+
 func TestDeadlineWithoutPapers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()

@@ -45,6 +45,7 @@ const (
 	codeModules    = "modules_failed"
 	codeLockdown   = "lockdown_failed"
 	codeDisk       = "disk_present"
+	codeNotUnbound = "disk_not_unbound"
 	codeSwap       = "swap_active"
 	codeClock      = "clock_before_build"
 	codePapers     = "papers_missing"
@@ -57,4 +58,14 @@ const (
 	codeServer     = "server_not_in_policy"
 	codeServices   = "services_failed"
 	codeUnexpected = "unexpected"
+
+	// The kernel is more open than the release says.
+	codeNoLockdown  = "hardening_lockdown"
+	codeHibernation = "hardening_hibernation"
+	codeKexec       = "hardening_kexec"
+	codePstore      = "hardening_pstore"
+	codeModuleSigs  = "hardening_modules"
+	codeMount       = "hardening_mount"
+	codeCmdline     = "hardening_cmdline"
+	codeProbing     = "hardening_probing"
 )

@@ -50,7 +50,7 @@ func takePapers(from, to string) error {
 func ownNetwork(list []setting) []setting {
 	var own []setting
 	for _, s := range list {
-		if strings.HasPrefix(s.name, "net/") {
+		if strings.HasPrefix(s.name, "net/") && !strings.HasPrefix(s.name, "net/core/") {
 			own = append(own, s)
 		}
 	}

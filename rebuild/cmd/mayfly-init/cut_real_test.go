@@ -17,6 +17,12 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	if os.Getpid() == 1 && inMachine() {
+		machineInit()
+	}
+	if len(os.Args) == 3 && os.Args[1] == childArgument {
+		machineChild(os.Args[2])
+	}
 	if os.Getenv(chainVariable) != "" {
 		chain()
 	}

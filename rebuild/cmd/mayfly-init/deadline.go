@@ -19,8 +19,14 @@ const (
 )
 
 // deadline is the end of life in CLOCK_BOOTTIME, which runs from the kernel's start, is never set, and does not stop in a
-// suspend. Nobody can extend it: it can only be shortened.
-type deadline struct{ at atomic.Int64 }
+// suspend. What was a time of day is converted once, by the clock that the stub has checked: whoever sets the clock later moves nothing.
+type deadline struct {
+	at   atomic.Int64
+	food atomic.Pointer[func()]
+}
+
+// feed has the watch say each deadlineTick that it lives.
+func (d *deadline) feed(dogs func()) { d.food.Store(&dogs) }
 
 func newDeadline() *deadline {
 	d := new(deadline)
@@ -30,6 +36,11 @@ func newDeadline() *deadline {
 
 // life replaces the bound of a machine without papers by the papers' own. It works once.
 func (d *deadline) life(life time.Duration) { d.at.CompareAndSwap(int64(orphanLife), int64(life)) }
+
+// lifeUntil is how long after its boot a machine ends that may live for this long, and not beyond end. up is the time since boot, at now.
+func lifeUntil(life time.Duration, end, now time.Time, up time.Duration) time.Duration {
+	return max(0, min(life, up+end.Sub(now)))
+}
 
 func (d *deadline) left(up time.Duration) time.Duration { return time.Duration(d.at.Load()) - up }
 
@@ -64,6 +75,9 @@ func (d *deadline) watch(ctx context.Context, now func() (time.Duration, error),
 		if err != nil {
 			end(err.Error())
 			return
+		}
+		if feed := d.food.Load(); feed != nil {
+			(*feed)()
 		}
 		left := d.left(up)
 		if left <= 0 {

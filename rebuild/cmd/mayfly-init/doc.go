@@ -7,8 +7,11 @@
 //	console.go   stage lines; nothing else is ever said
 //	mounts.go    the writable places, all of them RAM and bounded
 //	modules.go   the kernel modules of the image, before loading is forbidden
+//	watchdog.go  whatever ends the machine when this process is not heard
 //	lockdown.go  kernel settings that close what a RAM-only machine must not have
-//	refuse.go    what it does not go on with: disks, swap, a clock before the release
+//	harden.go    the kernel is as closed as the release says, read back
+//	disks.go     what could keep data: refused, or its driver taken off; looked for again
+//	refuse.go    what it does not go on with: swap, a clock before the release
 //	papers.go    ticket, trust and release: checked again, then removed
 //	network.go   loopback, host name, address
 //	firewall.go  the host's packet filter, rules as data
@@ -31,6 +34,7 @@
 //	deadline.go  the end of life by CLOCK_BOOTTIME
 //	button.go    the ACPI power button
 //	container.go a server of a test fleet that is a container
+//	warnings.go  what the controller has to know, and keeps nothing from going on
 //	stop.go      the orderly end
 //
 // Rendering is pure and tested on any host; effects are thin beside it.

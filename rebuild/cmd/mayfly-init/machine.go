@@ -38,6 +38,7 @@ type machine struct {
 	tunnel *tunnelClient
 	gate   *gate // nil unless this server is a bastion
 	end    func(why string)
+	told   *warnings
 
 	logins  *loginReports
 	changed chan struct{} // one place: something in the health may have changed
@@ -78,7 +79,7 @@ func (m *machine) health() (join.Health, *join.Drained) {
 	states, ready := m.sup.all()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return join.Health{BootID: m.keys.bootID, Ready: ready, Services: states, Draining: m.draining}, m.drained
+	return join.Health{BootID: m.keys.bootID, Ready: ready, Services: states, Draining: m.draining, Warnings: m.told.all()}, m.drained
 }
 
 // setCertificates writes what programs read and remembers what the stream uses.

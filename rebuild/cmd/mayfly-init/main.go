@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"mayfly/internal/durable"
 	"mayfly/inventory"
 	"mayfly/rebuild/join"
+	"mayfly/rebuild/release"
 )
 
 func main() {
@@ -53,6 +55,8 @@ type boot struct {
 	limit  *deadline
 	papers *papers                       // nil until they are read
 	up     func() (time.Duration, error) // how long this life has lasted
+	dogs   *watchdogs
+	told   warnings // what does not keep the machine from going on, and the controller has to know
 
 	inContainer bool
 	mu          sync.Mutex
@@ -119,12 +123,15 @@ func (b *boot) stages() []stage {
 	return []stage{
 		{"mounts", codeMounts, mountAll},
 		{"limits", codeMounts, limitSessions},
-		{"modules", codeModules, loadModules},
+		{"modules", codeModules, func() error { return loadModules(release.ModulesPath) }},
+		{"watchdog", codeModules, b.armWatchdogs},
+		{"probing", codeProbing, func() error { return stopProbing("/sys/bus") }},
 		{"papers", codePapers, b.readPapers},
 		{"network", codeNetwork, func() error { return configureNetwork(b.papers.ticket) }},
 		{"refusals", codeDisk, b.refusals},
 		{"packet filter", codeFirewall, b.firstRules},
 		{"lockdown", codeLockdown, func() error { return lockdown("/proc/sys", settings) }},
+		{"hardening", codeNoLockdown, func() error { return harden(b.papers.statement.Cmdline) }},
 	}
 }
 
@@ -142,25 +149,45 @@ func (b *boot) readPapers() error {
 		return err
 	}
 	b.papers = p
-	b.limit.life(p.lifetime())
+	up, err := b.up()
+	if err != nil {
+		return err
+	}
+	b.limit.life(lifeUntil(p.lifetime(), p.ticket.Deadline, time.Now(), up))
 	return nil
 }
 
 // refusals come when the network is there, so that the controller hears of them.
 func (b *boot) refusals() error {
-	if err := diskPresent(os.DirFS("/sys")); err != nil {
+	idle, err := disks("/sys", b.papers.ticket.Disks)
+	if err != nil {
 		return err
 	}
-	swaps, err := os.ReadFile("/proc/swaps")
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return refuse(codeSwap, "%w", err)
+	if len(idle) > 0 {
+		b.told.add("storage that no driver drives: %s", strings.Join(idle, " "))
 	}
-	if err == nil {
-		if err := swapActive(swaps); err != nil {
-			return err
-		}
+	if err := noSwap("/proc/swaps"); err != nil {
+		return err
 	}
 	return clockBefore(time.Now(), b.papers.statement.NotBefore)
+}
+
+// armWatchdogs begins to be watched; who is not heard is ended. From here on the watch of the deadline feeds them: a machine that would not
+// end by itself is ended.
+func (b *boot) armWatchdogs() error {
+	dogs, err := armWatchdogs(watchdogFiles, watchdogSeconds)
+	if err != nil {
+		b.told.add("watchdog: %v", err)
+	}
+	if len(dogs.names) == 0 {
+		b.told.add("no watchdog")
+	}
+	b.dogs = dogs
+	for _, name := range dogs.names {
+		b.con.stage("watchdog: %s", name)
+	}
+	b.limit.feed(dogs.feed)
+	return nil
 }
 
 // firstRules let nobody in: who may come is not known yet.
@@ -194,6 +221,7 @@ func (b *boot) join(ctx context.Context) (*machine, error) {
 		con: b.con, papers: b.papers, keys: k, client: client, end: b.end.stop,
 		sup: newSupervisor(r.start), tunnel: newTunnelClient(tunnelControl), changed: make(chan struct{}, 1), doubt: make(chan struct{}, 1),
 	}
+	m.told = &b.told
 	m.logins = &loginReports{now: time.Now, wake: m.poke}
 	b.con.stage("join")
 	answer, err := joinController(ctx, client, join.Request{
@@ -266,6 +294,13 @@ func (b *boot) stay(ctx context.Context, m *machine, server inventory.Server, se
 	wg.Go(func() { m.keepCertificates(ctx) })
 	wg.Go(func() { m.watchPolicy(ctx) })
 	wg.Go(func() { b.tellReady(ctx, m) })
+	if !b.inContainer { // whose disks are its host's
+		look := func() error {
+			_, err := disks("/sys", m.papers.ticket.Disks)
+			return errors.Join(err, noSwap("/proc/swaps"))
+		}
+		wg.Go(func() { watchDisks(ctx, diskEvery, look, func(err error) { b.leave(ctx, m, err) }) })
+	}
 	wg.Wait()
 }
 
@@ -296,7 +331,25 @@ func openTun(path string) error {
 const (
 	reportAttempts = 5
 	reportPause    = 2 * time.Second
+	leaveLimit     = lastDrain
 )
+
+// leave ends a machine that cannot go on as it is: the controller hears why, users go, and it switches itself off.
+func (b *boot) leave(ctx context.Context, m *machine, err error) {
+	reason, detail := code(err)
+	b.con.stage("leaving: %s: %s", reason, detail)
+	b.told.add("%s: %s", reason, detail)
+	m.poke()
+	go func() { _ = report(ctx, b.papers, err) }() // the health says it as well
+	m.beginDrain(ctx, leaveLimit)
+	for end := time.Now().Add(leaveLimit + 2*drainGrace); time.Now().Before(end); {
+		if _, drained := m.health(); drained != nil || !sleep(ctx, drainLook) {
+			break
+		}
+	}
+	sleep(ctx, 2*join.HealthInterval) // for the last words
+	go b.end.stop(reason)
+}
 
 // hold says why, tells the controller, and waits to be switched off or for the deadline. There is no shell and no way on.
 func (b *boot) hold(ctx context.Context, err error) {

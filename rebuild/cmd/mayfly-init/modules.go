@@ -33,16 +33,25 @@ func moduleOrder(data []byte) ([]string, error) {
 	return list, s.Err()
 }
 
-func loadModules() error {
-	data, err := os.ReadFile(release.ModulesPath)
+// moduleParameters are those of modules that need some. A watchdog that was armed is not stopped by closing it.
+var moduleParameters = map[string]string{
+	"softdog":  "nowayout=1",
+	"wdat_wdt": "nowayout=1",
+	"iTCO_wdt": "nowayout=1",
+	"i6300esb": "nowayout=1",
+}
+
+// loadModules loads what the list at path names.
+func loadModules(list string) error {
+	data, err := os.ReadFile(list)
 	if err != nil {
 		return fmt.Errorf("loading modules: %w", err)
 	}
-	list, err := moduleOrder(data)
+	modules, err := moduleOrder(data)
 	if err != nil {
 		return err
 	}
-	for _, m := range list {
+	for _, m := range modules {
 		if err := loadModule(m); err != nil {
 			return err
 		}
@@ -56,7 +65,7 @@ func loadModule(name string) (err error) {
 		return fmt.Errorf("loading module: %w", err)
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if err := unix.FinitModule(int(f.Fd()), "", 0); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := unix.FinitModule(int(f.Fd()), moduleParameters[strings.TrimSuffix(path.Base(name), ".ko")], 0); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("loading module %s: %w", name, err)
 	}
 	return nil

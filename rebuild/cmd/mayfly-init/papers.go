@@ -77,7 +77,7 @@ func burn(dir string) error {
 	return nil
 }
 
-// lifetime is how long the machine may run since it booted: the shorter of ticket and release.
+// lifetime is how long the machine may run since it booted, whatever the time: the shorter of ticket and release.
 func (p *papers) lifetime() time.Duration {
 	life := time.Duration(p.ticket.MaxAge) * time.Second
 	if r := time.Duration(p.statement.MaxAge) * time.Second; r > 0 {
