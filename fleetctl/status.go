@@ -20,6 +20,8 @@ var statusVerb = command.Verb{
 	Summary: "show every server's state, age and deadline, and every region's capacity",
 	Help: `Reads the signed inventory and the store, and changes nothing. SERVING is the capacity of servers that take users now, as the
 planner counts it: they serve, their life is not over, and they were heard of as ready in the last 15 seconds.
+BOOT is what is known of how the life was booted: attested (its TPM proved image, release and ticket), claimed (it says so) or
+unverified (a container, which has no boot of its own).
 A life whose ticket came twice is revoked: it takes no users, and the next rotate rebuilds it at once, without a drain.
 
 Example:
@@ -75,6 +77,7 @@ type serverStatus struct {
 	Deadline   *time.Time      `json:"deadline"`    // null when it has none
 	Release    string          `json:"release"`
 	BootID     string          `json:"boot_id"`
+	Evidence   string          `json:"evidence"` // "attested", "claimed" or "unverified"; "" before it has joined
 	Cause      string          `json:"cause"`
 	Revoked    bool            `json:"revoked"`    // the life's ticket came twice: it takes no users
 	Tainted    bool            `json:"tainted"`    // an engineer was let onto this life: it is rebuilt before it serves again
@@ -107,7 +110,7 @@ func newStatus(b *bundle.Bundle, servers []store.Server, now time.Time) status {
 		if !ok {
 			k = store.Server{Name: x.Name, State: inventory.New}
 		}
-		s := serverStatus{Name: x.Name, Region: fleet.RegionOf(x.Name), State: k.State, Epoch: k.Epoch, Revoked: k.Revoked, Release: k.Release, BootID: k.BootID, Cause: k.Cause}
+		s := serverStatus{Name: x.Name, Region: fleet.RegionOf(x.Name), State: k.State, Epoch: k.Epoch, Revoked: k.Revoked, Release: k.Release, BootID: k.BootID, Evidence: k.Evidence, Cause: k.Cause}
 		deadline := rotate.Deadline(k, time.Duration(b.Policy.Rotation.MaxAge))
 		if !deadline.IsZero() {
 			s.Deadline = &deadline
@@ -155,9 +158,13 @@ func (r status) tables(c *command.Call, servers []store.Server, now time.Time) e
 		if s.Tainted {
 			shown += ", tainted"
 		}
-		rows = append(rows, []string{s.Name, s.Region, shown, strconv.FormatUint(s.Epoch, 10), age, end, s.Release, word, s.Cause})
+		proof := s.Evidence
+		if proof == "" {
+			proof = "-"
+		}
+		rows = append(rows, []string{s.Name, s.Region, shown, strconv.FormatUint(s.Epoch, 10), age, end, s.Release, proof, word, s.Cause})
 	}
-	if err := show(c.Stdout, "table", nil, []string{"SERVER", "REGION", "STATE", "LIFE", "AGE", "LEFT", "RELEASE", "HEARD", "CAUSE"}, rows); err != nil {
+	if err := show(c.Stdout, "table", nil, []string{"SERVER", "REGION", "STATE", "LIFE", "AGE", "LEFT", "RELEASE", "BOOT", "HEARD", "CAUSE"}, rows); err != nil {
 		return err
 	}
 	if _, err := c.Stdout.Write([]byte("\n")); err != nil {

@@ -48,8 +48,13 @@ func (c *Client) Ticket(ctx context.Context, t ticket.Ticket) (data, sig []byte,
 }
 
 // Admit begins a life with a ticket that was not used before.
-func (c *Client) Admit(ctx context.Context, r join.Request) (join.Certificates, error) {
-	return ask[join.Certificates](ctx, c, pathAdmit, r)
+func (c *Client) Admit(ctx context.Context, r join.Request) (join.Admission, error) {
+	return ask[join.Admission](ctx, c, pathAdmit, r)
+}
+
+// Challenge makes what the TPM of a server has to answer before Admit, where the policy asks for a quote.
+func (c *Client) Challenge(ctx context.Context, r join.ChallengeRequest) (join.Challenge, error) {
+	return ask[join.Challenge](ctx, c, pathChallenge, r)
 }
 
 // Renew gives a life fresh certificates.

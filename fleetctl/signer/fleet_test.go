@@ -43,6 +43,8 @@ type fleet struct {
 	people []ssh.Signer
 	change func(*policies.Policy) // of every policy that is signed
 
+	required []byte // release.json of tickets that ask for a quote; nil: tickets ask for none
+
 	mu         sync.Mutex
 	data, sigs []byte
 	steps      []join.Trust
@@ -182,9 +184,13 @@ func (f *fleet) write(t *testing.T, name string, data []byte) {
 // newTicket makes what rotate would ask for.
 func (f *fleet) newTicket(t *testing.T, epoch uint64) ticket.Ticket {
 	t.Helper()
+	statement, tpm := []byte("statement\n"), ticket.TPMOff
+	if f.required != nil {
+		statement, tpm = f.required, ticket.TPMRequired
+	}
 	tk, err := issue.New(f.inv, testServer, issue.Life{
-		Epoch: epoch, Release: sha256.Sum256([]byte("statement\n")), Path: boot.ReleasePath(7), CA: f.public.TLSCA,
-		NotAfter: time.Now().Add(5 * time.Minute), MaxAge: time.Hour, Made: time.Now(), TPM: ticket.TPMOff, Disks: ticket.DisksRefuse,
+		Epoch: epoch, Release: sha256.Sum256(statement), Path: boot.ReleasePath(7), CA: f.public.TLSCA,
+		NotAfter: time.Now().Add(5 * time.Minute), MaxAge: time.Hour, Made: time.Now(), TPM: tpm, Disks: ticket.DisksRefuse,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -307,7 +307,10 @@ func TestJoinRefuses(t *testing.T) {
 		status     int
 		want       string
 	}{
-		{"oversized body", join.PathJoin, bytes.Repeat([]byte(" "), join.MaxRequest+1), 403, join.BodyOversize},
+		{"oversized join", join.PathJoin, bytes.Repeat([]byte(" "), join.MaxJoin+1), 403, join.BodyOversize},
+		{"oversized report", join.PathReport, bytes.Repeat([]byte(" "), join.MaxRequest+1), 403, join.BodyOversize},
+		{"oversized challenge", join.PathChallenge, bytes.Repeat([]byte(" "), join.MaxRequest+1), 403, join.BodyOversize},
+		{"challenge without a ticket", join.PathChallenge, mustEncode(t, join.ChallengeRequest{}), 403, join.RequestInvalid},
 		{"unknown field", join.PathJoin, []byte(`{"x":1}`), 403, join.BodyMalformed},
 		{"no JSON", join.PathReport, []byte(`x`), 403, join.BodyMalformed},
 		{"renewal without a certificate", join.PathRenew, mustEncode(t, m.renewal(selfSigned(t, m.csr))), 403, join.CertificateBad},

@@ -119,7 +119,7 @@ func TestLedger(t *testing.T) {
 	s := offline(t, f)
 	data, _ := f.release(t, 7, nil)
 	now := time.Now().UTC()
-	admit := func(epoch uint64) (ticket.Ticket, signedFile, join.Certificates, error) {
+	admit := func(epoch uint64) (ticket.Ticket, signedFile, join.Admission, error) {
 		tk := f.ticketFor(t, epoch, 7, data)
 		signed, err := s.ticket(tk, now)
 		if err != nil {

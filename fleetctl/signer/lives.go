@@ -13,6 +13,7 @@ import (
 
 	"mayfly/internal/canonical"
 	"mayfly/internal/durable"
+	"mayfly/rebuild/attest"
 	"mayfly/rebuild/join"
 	"mayfly/rebuild/ticket"
 )
@@ -36,6 +37,10 @@ type life struct {
 	Ends    time.Time `json:"ends"`     // no certificate is valid later
 	Revoked bool      `json:"revoked"`  // a ticket of it was used twice
 	Signed  uint64    `json:"signed"`   // the highest epoch that a ticket was signed for
+
+	Evidence string `json:"evidence,omitempty"` // what is known of its boot
+	EK       string `json:"ek,omitempty"`       // hash of the endorsement key of the last life that was attested
+	Resets   uint32 `json:"resets,omitempty"`   // of that TPM, then
 
 	// An engineer was let onto this life: no list names it any more, and nobody else begins before this time.
 	Drained time.Time `json:"drained,omitzero"`
@@ -79,7 +84,7 @@ func (l *lives) save(v life) error {
 
 // begin admits a ticket, once. A second use revokes the life that the first one began. The decision is durable on return. allow is
 // asked last: a ticket that is refused anyway uses up nothing that a good one needs.
-func (l *lives) begin(t *ticket.Ticket, hash [32]byte, tlsKey, hostKey string, ends, now time.Time, allow func() error) (life, error) {
+func (l *lives) begin(t *ticket.Ticket, hash [32]byte, tlsKey, hostKey string, p proof, ends, now time.Time, allow func() error) (life, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	v, err := l.load(t.Server)
@@ -110,6 +115,16 @@ func (l *lives) begin(t *ticket.Ticket, hash [32]byte, tlsKey, hostKey string, e
 	if err := allow(); err != nil {
 		return life{}, err
 	}
+	switch {
+	case p.Evidence == "": // a used ticket is not asked for proof, and was refused above
+		return life{}, fmt.Errorf("beginning life %d of %q: nobody decided what is known of its boot", t.Epoch, t.Server)
+	case p.EK == "":
+	case p.EK == v.EK && p.Resets <= v.Resets: // again, now that no other life can begin
+		return life{}, join.Refuse(attest.NotRestarted, "the TPM was reset %d times, and %d times at the server's last life", p.Resets, v.Resets)
+	default:
+		v.EK, v.Resets = p.EK, p.Resets
+	}
+	v.Evidence = p.Evidence
 	v.Epoch = t.Epoch
 	v.Tickets = append(v.Tickets, h)
 	v.TLSKey, v.HostKey, v.Revoked, v.Drained = tlsKey, hostKey, false, time.Time{}
@@ -119,6 +134,14 @@ func (l *lives) begin(t *ticket.Ticket, hash [32]byte, tlsKey, hostKey string, e
 	}
 	delete(l.drained, v.Server)
 	return v, nil
+}
+
+// before returns what is known of a server before a ticket is used: whether it was used, and of the TPM at the last life.
+func (l *lives) before(t *ticket.Ticket, hash [32]byte) (used bool, v life, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	v, err = l.load(t.Server)
+	return v.Epoch == t.Epoch && slices.Contains(v.Tickets, hex.EncodeToString(hash[:])), v, err
 }
 
 // current returns the life that these keys belong to, if it may go on at now.

@@ -13,6 +13,7 @@ const (
 	maxRateNames   = 1 << 16
 	ticketsPerHour = 60
 	admitsPerHour  = 30
+	quotesPerHour  = 60 // challenges, and as many answers
 	renewsPerHour  = 60
 	serviceHour    = 60
 	hostsPerHour   = 30

@@ -31,16 +31,17 @@ const SocketName = "signer.sock"
 
 // Paths of the socket.
 const (
-	pathTicket  = "/v1/ticket"
-	pathAdmit   = "/v1/admit"
-	pathRenew   = "/v1/renew"
-	pathList    = "/v1/list"
-	pathDrained = "/v1/drained"
-	pathService = "/v1/service"
-	pathHost    = "/v1/host"
-	pathRenewal = "/v1/host/renew"
-	pathRelease = "/v1/release"
-	pathEnd     = "/v1/end"
+	pathTicket    = "/v1/ticket"
+	pathChallenge = "/v1/challenge"
+	pathAdmit     = "/v1/admit"
+	pathRenew     = "/v1/renew"
+	pathList      = "/v1/list"
+	pathDrained   = "/v1/drained"
+	pathService   = "/v1/service"
+	pathHost      = "/v1/host"
+	pathRenewal   = "/v1/host/renew"
+	pathRelease   = "/v1/release"
+	pathEnd       = "/v1/end"
 )
 
 type server struct {
@@ -50,6 +51,7 @@ type server struct {
 	bastions *bastions
 	orders   orders
 	rate     rate
+	asked    challenges
 	log      *audit.Log
 	book     *book // nil where the trust policy, a test fleet's, names no ledger key
 	now      func() time.Time
@@ -138,6 +140,7 @@ func listen(path string) (net.Listener, error) {
 func (s *server) handler(log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("POST "+pathTicket, handle(log, s.now, s.ticket))
+	mux.Handle("POST "+pathChallenge, handle(log, s.now, s.challenge))
 	mux.Handle("POST "+pathAdmit, handle(log, s.now, s.admit))
 	mux.Handle("POST "+pathRenew, handle(log, s.now, s.renew))
 	mux.Handle("POST "+pathList, handle(log, s.now, s.list))

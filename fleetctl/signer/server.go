@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"mayfly/inventory"
-	"mayfly/policies/ledger"
+	"mayfly/policies/bundle"
 	"mayfly/policies/trust"
 	"mayfly/rebuild/join"
 	"mayfly/rebuild/ticket"
@@ -31,43 +31,58 @@ type certificateRecord struct {
 	TLS      string    `json:"tls,omitempty"`  // SHA-256 of the certificate, hex
 	Host     string    `json:"host,omitempty"` // SHA-256 of the SSH certificate, hex
 	NotAfter time.Time `json:"not_after"`
-	Test     bool      `json:"test"` // of a test fleet: software keys and virtual hardware count
+	Boot     *proof    `json:"boot,omitempty"` // what is known of the life's boot, where it begins
+	Test     bool      `json:"test"`           // of a test fleet: software keys and virtual hardware count
 }
 
 // admit begins a life: its evidence is a ticket signed by this process, used for the first time.
-func (s *server) admit(r join.Request, now time.Time) (join.Certificates, error) {
+func (s *server) admit(r join.Request, now time.Time) (join.Admission, error) {
 	if err := r.Check(); err != nil {
-		return join.Certificates{}, err
+		return join.Admission{}, err
 	}
-	t, err := ticket.Open(s.rules.trusts(), r.Ticket, r.Signature, now)
+	t, b, err := s.openTicket(r.Ticket, r.Signature, now)
 	if err != nil {
-		return join.Certificates{}, join.RefuseTicket(err)
-	}
-	b, err := s.rules.bundle(now)
-	if err != nil {
-		return join.Certificates{}, err
-	}
-	if err := checkTicket(*t, b.Inventory, b.Policy, string(s.keys.caPEM), now); err != nil {
-		return join.Certificates{}, err
+		return join.Admission{}, err
 	}
 	key, err := join.CSRKey(r.CSR)
 	if err != nil {
-		return join.Certificates{}, join.Refuse(join.RequestInvalid, "csr: %v", err)
+		return join.Admission{}, join.Refuse(join.RequestInvalid, "csr: %v", err)
+	}
+	p, err := s.prove(r, t, b, now)
+	if err != nil {
+		return join.Admission{}, err
 	}
 	hash := ticket.Hash(r.Ticket)
-	v, err := s.lives.begin(t, hash, join.KeyHash(key), r.HostKey, s.ends(t, now), now, func() error {
+	v, err := s.lives.begin(t, hash, join.KeyHash(key), r.HostKey, p, s.ends(t, now), now, func() error {
 		if err := s.mayBegin(t, now); err != nil {
 			return err
 		}
 		return s.rate.allow("admissions", t.Server, admitsPerHour, now)
 	})
 	if err != nil {
-		return join.Certificates{}, s.revoked(t, err, now)
+		return join.Admission{}, s.revoked(t, err, now)
 	}
-	if err := s.begun(t, v, ledger.Claimed, now); err != nil { // on disk before a certificate leaves
-		return join.Certificates{}, err
+	if err := s.begun(t, v, p.Evidence, now); err != nil { // on disk before a certificate leaves
+		return join.Admission{}, err
 	}
-	return s.issue("admit", v, hex.EncodeToString(hash[:]), r.CSR, r.HostKey, b.Inventory, now)
+	c, err := s.issue("admit", v, hex.EncodeToString(hash[:]), &p, r.CSR, r.HostKey, b.Inventory, now)
+	if err != nil {
+		return join.Admission{}, err
+	}
+	return join.Admission{Certificates: c, Evidence: p.Evidence}, nil
+}
+
+// openTicket is what has to hold of every ticket: this process signed it, and it says what the signed inventory and policy do.
+func (s *server) openTicket(data, sig []byte, now time.Time) (*ticket.Ticket, *bundle.Bundle, error) {
+	t, err := ticket.Open(s.rules.trusts(), data, sig, now)
+	if err != nil {
+		return nil, nil, join.RefuseTicket(err)
+	}
+	b, err := s.rules.bundle(now)
+	if err != nil {
+		return nil, nil, err
+	}
+	return t, b, checkTicket(*t, b.Inventory, b.Policy, string(s.keys.caPEM), now)
 }
 
 // renew goes on with a life: its evidence is a certificate of this CA that is still valid, and a proof of its key.
@@ -98,11 +113,11 @@ func (s *server) renew(r join.RenewRequest, now time.Time) (join.Certificates, e
 	if err := s.rate.allow("renewals", name, renewsPerHour, now); err != nil {
 		return join.Certificates{}, err
 	}
-	return s.issue("renew", v, "", r.CSR, r.HostKey, b.Inventory, now)
+	return s.issue("renew", v, "", nil, r.CSR, r.HostKey, b.Inventory, now)
 }
 
 // issue makes both certificates of a server's life, records them, and only then returns them.
-func (s *server) issue(event string, v life, ticketHash string, csr []byte, hostKey string, f inventory.Fleet, now time.Time) (join.Certificates, error) {
+func (s *server) issue(event string, v life, ticketHash string, p *proof, csr []byte, hostKey string, f inventory.Fleet, now time.Time) (join.Certificates, error) {
 	srv, ok := f.RebuiltServer(v.Server)
 	if !ok {
 		return join.Certificates{}, join.Refuse(join.ServerUnknown, "no server %q in fleet %q", v.Server, f.Name)
@@ -130,7 +145,7 @@ func (s *server) issue(event string, v life, ticketHash string, csr []byte, host
 	}
 	record := certificateRecord{
 		Name: name, Epoch: v.Epoch, Ticket: ticketHash, TLSKey: v.TLSKey, HostKey: hostKey,
-		TLS: chainHash(chain), Host: sum([]byte(host)), NotAfter: notAfter, Test: f.Test,
+		TLS: chainHash(chain), Host: sum([]byte(host)), NotAfter: notAfter, Boot: p, Test: f.Test,
 	}
 	if err := s.log.Append(event, record); err != nil {
 		return join.Certificates{}, err

@@ -219,12 +219,13 @@ func TestCertificatesAreShort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	check("admitted", certs, now)
+	check("admitted", certs.Certificates, now)
 	later := now.Add(45 * time.Minute)
-	if certs, err = s.renew(m.renewal(certs.TLS), later); err != nil {
+	renewed, err := s.renew(m.renewal(certs.TLS), later)
+	if err != nil {
 		t.Fatal(err)
 	}
-	check("renewed", certs, later)
+	check("renewed", renewed, later)
 }
 
 func TestRenewEnds(t *testing.T) {

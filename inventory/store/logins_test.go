@@ -93,6 +93,9 @@ func TestSchemasAdd(t *testing.T) {
 		if list, err := old.Logins(t.Context(), time.Time{}); err != nil || len(list) != 0 {
 			t.Errorf("version %d, only read: %v, %v", version, list, err)
 		}
+		if list, err := old.Servers(t.Context()); err != nil || len(list) != 0 {
+			t.Errorf("version %d, only read: %v, %v", version, list, err)
+		}
 		if err := old.Close(); err != nil {
 			t.Fatal(err)
 		}

@@ -14,7 +14,7 @@ import (
 // Specification constants of the file.
 const (
 	applicationID = 0x6d61796c // "mayl" in SQLite's header: this file is mayfly's
-	schemaVersion = 4
+	schemaVersion = 5
 )
 
 // schema1 is schema version 1. Times are nanoseconds since 1970, 0 for none.
@@ -134,14 +134,20 @@ CREATE TABLE logins (
 CREATE INDEX logins_of_server ON logins (server, id);
 `
 
+// schema5 is what version 5 adds: what is known of a life's boot.
+const schema5 = `
+ALTER TABLE servers ADD COLUMN evidence TEXT NOT NULL DEFAULT '';
+`
+
 // schemas are what each version adds to the one before.
-var schemas = []string{schema1, schema2, schema3, schema4}
+var schemas = []string{schema1, schema2, schema3, schema4, schema5}
 
 // What a version of the schema brought.
 const (
-	schemaPolicy = 2
-	schemaTaints = 3
-	schemaLogins = 4
+	schemaPolicy   = 2
+	schemaTaints   = 3
+	schemaLogins   = 4
+	schemaEvidence = 5
 )
 
 // header is what says whose a database is.
@@ -195,6 +201,6 @@ func (s *Store) recognize(ctx context.Context) error {
 	if h.empty() {
 		return fmt.Errorf("it is empty: %w", fs.ErrNotExist) // whoever makes it has not got so far
 	}
-	s.untainted = h.version < schemaTaints
+	s.untainted, s.unproved = h.version < schemaTaints, h.version < schemaEvidence
 	return h.check()
 }

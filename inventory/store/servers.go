@@ -23,6 +23,7 @@ type Server struct {
 	HostKey     string
 	TunnelKey   string
 	TLSKey      string    // SHA-256 of the Ed25519 key in its certificate, hex: binds connections to this life
+	Evidence    string    // what is known of its boot: "attested", "claimed" or "unverified"; "" before it has joined
 	BootedAt    time.Time // when it went to Booting
 	JoinedAt    time.Time
 	Deadline    time.Time // when this life ends itself
@@ -43,6 +44,7 @@ type Joined struct {
 	HostKey   string
 	TunnelKey string
 	TLSKey    string
+	Evidence  string // what the signer found
 	At        time.Time
 	Deadline  time.Time
 }
@@ -56,11 +58,23 @@ const (
 	noTaintColumns = `, 0, 0, ''`
 )
 
+// The column of what is known of a life's boot, likewise.
+const (
+	evidenceColumn   = `, evidence`
+	noEvidenceColumn = `, ''`
+)
+
 func (s *Store) columns() string {
+	all := serverColumns
 	if s.untainted {
-		return serverColumns + noTaintColumns
+		all += noTaintColumns
+	} else {
+		all += taintColumns
 	}
-	return serverColumns + taintColumns
+	if s.unproved {
+		return all + noEvidenceColumn
+	}
+	return all + evidenceColumn
 }
 
 // Sync adds the fleet's servers that the store does not know yet, as New, and keeps all others.
@@ -90,7 +104,7 @@ func (s *Store) Servers(ctx context.Context) ([]Server, error) {
 
 // servers is Servers within a transaction, in which the schema is the newest.
 func servers(ctx context.Context, q queryer) (all []Server, err error) {
-	return serversIn(ctx, q, serverColumns+taintColumns)
+	return serversIn(ctx, q, serverColumns+taintColumns+evidenceColumn)
 }
 
 func serversIn(ctx context.Context, q queryer, columns string) (all []Server, err error) {
@@ -115,7 +129,7 @@ func (s *Store) Server(ctx context.Context, name string) (Server, error) {
 }
 
 func server(ctx context.Context, q queryer, name string) (Server, error) {
-	return serverIn(ctx, q, serverColumns+taintColumns, name)
+	return serverIn(ctx, q, serverColumns+taintColumns+evidenceColumn, name)
 }
 
 func serverIn(ctx context.Context, q queryer, columns, name string) (Server, error) {
@@ -135,7 +149,7 @@ func scanServer(row interface{ Scan(...any) error }) (Server, error) {
 	var since, booted, joined, deadline, healthAt, until int64
 	var health []byte
 	err := row.Scan(&v.Name, &state, &v.Epoch, &since, &v.Cause, &v.Release, &v.BootID, &v.HostKey, &v.TunnelKey, &v.TLSKey,
-		&booted, &joined, &deadline, &health, &healthAt, &v.Drained, &v.DrainForced, &v.Revoked, &v.Tainted, &until, &v.TaintReason)
+		&booted, &joined, &deadline, &health, &healthAt, &v.Drained, &v.DrainForced, &v.Revoked, &v.Tainted, &until, &v.TaintReason, &v.Evidence)
 	if err != nil {
 		return Server{}, err
 	}
@@ -151,8 +165,8 @@ func (s *Store) Joined(ctx context.Context, name string, epoch uint64, j Joined)
 		if err := move(ctx, tx, name, epoch, inventory.Booting, inventory.Attesting, "joined", j.At); err != nil {
 			return err
 		}
-		return one(tx.ExecContext(ctx, `UPDATE servers SET boot_id = ?, host_key = ?, tunnel_key = ?, tls_key = ?, joined_at = ?, deadline = ? WHERE name = ? AND epoch = ?`,
-			j.BootID, j.HostKey, j.TunnelKey, j.TLSKey, stamp(j.At), stamp(j.Deadline), name, int64(epoch)))
+		return one(tx.ExecContext(ctx, `UPDATE servers SET boot_id = ?, host_key = ?, tunnel_key = ?, tls_key = ?, evidence = ?, joined_at = ?, deadline = ? WHERE name = ? AND epoch = ?`,
+			j.BootID, j.HostKey, j.TunnelKey, j.TLSKey, j.Evidence, stamp(j.At), stamp(j.Deadline), name, int64(epoch)))
 	})
 }
 

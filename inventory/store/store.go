@@ -46,6 +46,7 @@ type Store struct {
 	db *sql.DB
 
 	untainted bool // opened for reading, and written before taints were kept
+	unproved  bool // the same, before evidence was kept
 }
 
 // Open opens the store at path, and makes it, readable by this user only, if it is not there. It refuses a file of another

@@ -246,7 +246,7 @@ func TestLife(t *testing.T) {
 	if got := get(t, s, "a"); !got.BootedAt.Equal(now) {
 		t.Errorf("BootedAt: got %v, want %v", got.BootedAt, now)
 	}
-	j := Joined{BootID: "boot", HostKey: "host", TunnelKey: "tunnel", TLSKey: "tls", At: now.Add(time.Minute), Deadline: now.Add(time.Hour)}
+	j := Joined{BootID: "boot", HostKey: "host", TunnelKey: "tunnel", TLSKey: "tls", Evidence: "attested", At: now.Add(time.Minute), Deadline: now.Add(time.Hour)}
 	if err := s.Joined(ctx, "a", epoch+1, j); !errors.Is(err, ErrStale) {
 		t.Errorf("joined in another life: got %v, want %v", err, ErrStale)
 	}
@@ -267,7 +267,7 @@ func TestLife(t *testing.T) {
 	}
 	got := get(t, s, "a")
 	if got.State != inventory.Attesting || got.BootID != "boot" || got.HostKey != "host" || got.TunnelKey != "tunnel" || got.TLSKey != "tls" ||
-		!got.JoinedAt.Equal(j.At) || !got.Deadline.Equal(j.Deadline) || string(got.Health) != `{"ready":true}` ||
+		got.Evidence != j.Evidence || !got.JoinedAt.Equal(j.At) || !got.Deadline.Equal(j.Deadline) || string(got.Health) != `{"ready":true}` ||
 		!got.HealthAt.Equal(now.Add(2*time.Minute)) || !got.Drained || !got.DrainForced || got.Release != "7" {
 		t.Errorf("got %+v", got)
 	}
@@ -496,7 +496,7 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	application := fmt.Sprintf("PRAGMA application_id = %d", applicationID)
 	for _, tt := range []struct{ name, path, want string }{
-		{"newer schema", execute("newer", application, fmt.Sprintf("PRAGMA user_version = %d", schemaVersion+1)), "its schema is version 5 and this program knows 4"},
+		{"newer schema", execute("newer", application, fmt.Sprintf("PRAGMA user_version = %d", schemaVersion+1)), fmt.Sprintf("its schema is version %d and this program knows %d", schemaVersion+1, schemaVersion)},
 		{"older schema", execute("older", application, "CREATE TABLE x (y)"), "its schema is version 0"},
 		{"another program's", execute("other", "CREATE TABLE x (y)"), "another program"},
 		{"another application", execute("application", "PRAGMA application_id = 7"), "another program"},
@@ -524,7 +524,7 @@ func TestOpenSettings(t *testing.T) {
 	}
 	for _, tt := range []struct{ pragma, want string }{
 		{"journal_mode", "wal"}, {"synchronous", "2"}, {"foreign_keys", "1"}, {"busy_timeout", "10000"},
-		{"user_version", "4"}, {"application_id", fmt.Sprint(applicationID)},
+		{"user_version", fmt.Sprint(schemaVersion)}, {"application_id", fmt.Sprint(applicationID)},
 	} {
 		var got string
 		if err := s.db.QueryRowContext(t.Context(), "PRAGMA "+tt.pragma).Scan(&got); err != nil || got != tt.want {

@@ -112,7 +112,7 @@ func TestSchema2(t *testing.T) {
 	if err := s.ActUnder(t.Context(), 7); err != nil {
 		t.Fatal(err)
 	}
-	for _, q := range []string{"DROP TABLE taints", "DROP TABLE logins", "PRAGMA user_version = 2"} {
+	for _, q := range []string{"DROP TABLE taints", "DROP TABLE logins", "ALTER TABLE servers DROP COLUMN evidence", "PRAGMA user_version = 2"} {
 		if _, err := s.db.ExecContext(t.Context(), q); err != nil {
 			t.Fatal(err)
 		}
@@ -121,7 +121,7 @@ func TestSchema2(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if all, err := r.Servers(t.Context()); err != nil || len(all) != 1 || all[0].Tainted {
+	if all, err := r.Servers(t.Context()); err != nil || len(all) != 1 || all[0].Tainted || all[0].Evidence != "" {
 		t.Errorf("for reading: got %v, %v", all, err)
 	}
 	if v, err := r.PolicyVersion(t.Context()); err != nil || v != 7 {

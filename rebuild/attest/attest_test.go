@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"testing"
@@ -23,73 +22,23 @@ const (
 
 func digest(s string) attest.Digest { return sha256.Sum256([]byte(s)) }
 
-// logged is one event for a log that a test makes.
-type logged struct {
-	pcr    int
-	kind   uint32
-	digest attest.Digest
-	data   []byte
-}
-
-const (
-	kindNoAction    = 3
-	kindSeparator   = 4
-	kindIPL         = 0xd
-	kindVariable    = 0x80000001
-	kindApplication = 0x80000003
-	kindDriver      = 0x80000004
-	kindAction      = 0x80000007
-	kindAuthority   = 0x800000e0
-)
-
-// told is an event whose data is what was measured.
-func told(pcr int, kind uint32, data string) logged {
-	return logged{pcr, kind, digest(data), []byte(data)}
-}
-
-func started(hash attest.Digest) logged {
-	return logged{4, kindApplication, hash, []byte("where it lies")}
-}
-
-// encode writes a log with one algorithm.
-func encode(events []logged) []byte {
-	b := make([]byte, 8+20, 1024)
-	binary.LittleEndian.PutUint32(b[4:], kindNoAction)
-	spec := append([]byte("Spec ID Event03\x00"), 0, 0, 0, 0, 0, 2, 0, 2, 1, 0, 0, 0, 0x0b, 0, 32, 0, 0)
-	b = append(binary.LittleEndian.AppendUint32(b, uint32(len(spec))), spec...)
-	for _, e := range events {
-		b = binary.LittleEndian.AppendUint32(b, uint32(e.pcr))
-		b = binary.LittleEndian.AppendUint32(b, e.kind)
-		b = binary.LittleEndian.AppendUint32(b, 1)
-		b = binary.LittleEndian.AppendUint16(b, 0x0b)
-		b = append(b, e.digest[:]...)
-		b = append(binary.LittleEndian.AppendUint32(b, uint32(len(e.data))), e.data...)
-	}
-	return b
-}
-
 var (
 	uki, kernel = digest("the image"), digest("its kernel")
-	calling     = told(4, kindAction, "Calling EFI Application from Boot Option")
-	separator4  = told(4, kindSeparator, "\x00\x00\x00\x00")
+	firmware    = swtpm.Firmware(uki, kernel)
+	calling     = firmware[3]
+	separator4  = firmware[4]
 )
 
-// firmware is what a good firmware measures.
-func firmware() []logged {
-	return []logged{
-		{0, kindNoAction, attest.Digest{}, []byte("StartupLocality\x00\x03")},
-		told(0, 8, "version"), told(7, kindSeparator, "\x00\x00\x00\x00"),
-		calling, separator4, started(uki),
-		told(11, kindIPL, ".linux"), started(kernel),
-		told(9, 6, "initrd"),
-	}
+// with adds events.
+func with(more ...swtpm.Event) []swtpm.Event {
+	return append(append([]swtpm.Event{}, firmware...), more...)
 }
 
 // replace puts other events where the first of this hash is.
-func replace(events []logged, at attest.Digest, with ...logged) []logged {
+func replace(events []swtpm.Event, at attest.Digest, with ...swtpm.Event) []swtpm.Event {
 	for i, e := range events {
-		if e.digest == at {
-			return append(append(append([]logged{}, events[:i]...), with...), events[i+1:]...)
+		if e.Digest == at {
+			return append(append(append([]swtpm.Event{}, events[:i]...), with...), events[i+1:]...)
 		}
 	}
 	panic("no such event")
@@ -100,20 +49,16 @@ type world struct {
 	t      testing.TB
 	tpm    *swtpm.TPM
 	id     *machine.Identity
-	events []logged
+	events []swtpm.Event
 	want   attest.Expected
 	got    attest.Evidence
 }
 
 // boot starts a machine whose firmware measures events and whose stub measures these three, and asks it a challenge up to the quote.
-func boot(t testing.TB, tpm *swtpm.TPM, events []logged, measured ...string) *world {
+func boot(t testing.TB, tpm *swtpm.TPM, events []swtpm.Event, measured ...string) *world {
 	t.Helper()
 	w := &world{t: t, tpm: tpm, events: events}
-	for _, e := range events {
-		if e.kind != kindNoAction {
-			tpm.Extend(e.pcr, e.digest)
-		}
-	}
+	tpm.Measure(events)
 	for _, m := range measured {
 		tpm.Extend(attest.ReleasePCR, digest(m))
 	}
@@ -168,7 +113,7 @@ func (w *world) quote(extra attest.Digest) {
 	}
 	w.got = attest.Evidence{
 		EK: w.id.EK, AK: w.id.AK, Secret: w.want.Secret,
-		Quote: q.Quote, Signature: q.Signature, PCRs: q.PCRs, EventLog: encode(w.events),
+		Quote: q.Quote, Signature: q.Signature, PCRs: q.PCRs, EventLog: swtpm.Log(w.events),
 	}
 }
 
@@ -188,8 +133,8 @@ func reason(err error) string {
 func TestVerify(t *testing.T) {
 	tests := []struct {
 		name     string
-		firmware []logged // nil: the good one
-		measured []string // nil: the good ones
+		firmware []swtpm.Event // nil: the good one
+		measured []string      // nil: the good ones
 		change   func(*world)
 		want     string
 	}{
@@ -231,33 +176,33 @@ func TestVerify(t *testing.T) {
 		{name: "event log missing", change: func(w *world) { w.got.EventLog = nil }, want: attest.LogRefused},
 		{name: "event log truncated", change: func(w *world) { w.got.EventLog = w.got.EventLog[:len(w.got.EventLog)-1] }, want: attest.LogRefused},
 		{name: "event log oversized", change: func(w *world) { w.got.EventLog = make([]byte, attest.MaxEventLog+1) }, want: attest.LogRefused},
-		{name: "event log with an altered hash", change: func(w *world) { w.edit(uki, started(digest("else"))) }, want: attest.LogRefused},
+		{name: "event log with an altered hash", change: func(w *world) { w.edit(uki, swtpm.Started(digest("else"))) }, want: attest.LogRefused},
 		{name: "event log that leaves out an event", change: func(w *world) { w.edit(uki) }, want: attest.LogRefused},
-		{name: "event log that adds an event", change: func(w *world) { w.edit(uki, started(uki), started(uki)) }, want: attest.LogRefused},
+		{name: "event log that adds an event", change: func(w *world) { w.edit(uki, swtpm.Started(uki), swtpm.Started(uki)) }, want: attest.LogRefused},
 		{name: "event log with events of PCR 14", change: func(w *world) {
-			w.got.EventLog = encode(append(w.events, told(14, kindIPL, "MokList")))
+			w.got.EventLog = swtpm.Log(append(w.events, swtpm.Told(14, swtpm.IPL, "MokList")))
 		}, want: attest.LogRefused},
 
-		{name: "evil stub that measures well", firmware: replace(firmware(), uki, started(digest("evil"))), want: attest.Firmware},
-		{name: "evil stub, told as an action", firmware: replace(firmware(), calling.digest, logged{4, kindAction, digest("evil"), []byte("Calling EFI Application from Boot Option")}), want: attest.Firmware},
-		{name: "evil stub, told as a separator", firmware: replace(firmware(), calling.digest, logged{4, kindSeparator, digest("evil"), []byte{0, 0, 0, 0}}), want: attest.Firmware},
-		{name: "evil stub, told as no action", firmware: replace(firmware(), uki, started(digest("evil")), started(uki)), change: func(w *world) {
-			w.edit(digest("evil"), logged{4, kindNoAction, digest("evil"), nil})
+		{name: "evil stub that measures well", firmware: replace(firmware, uki, swtpm.Started(digest("evil"))), want: attest.Firmware},
+		{name: "evil stub, told as an action", firmware: replace(firmware, calling.Digest, swtpm.Hashed(4, swtpm.Action, digest("evil"), "Calling EFI Application from Boot Option")), want: attest.Firmware},
+		{name: "evil stub, told as a separator", firmware: replace(firmware, calling.Digest, swtpm.Hashed(4, swtpm.Separator, digest("evil"), "\x00\x00\x00\x00")), want: attest.Firmware},
+		{name: "evil stub, told as no action", firmware: replace(firmware, uki, swtpm.Started(digest("evil")), swtpm.Started(uki)), change: func(w *world) {
+			w.edit(digest("evil"), swtpm.Hashed(4, swtpm.NoAction, digest("evil"), ""))
 		}, want: attest.LogRefused},
-		{name: "program that explains its hash", firmware: replace(firmware(), calling.digest, told(4, kindAction, "MZ\x90\x00")), want: attest.Firmware},
-		{name: "driver started", firmware: replace(firmware(), uki, logged{4, kindDriver, digest("driver"), nil}, started(uki)), want: attest.Firmware},
-		{name: "another application before", firmware: replace(firmware(), uki, started(digest("shell")), started(uki)), want: attest.Firmware},
-		{name: "another application after", firmware: append(firmware(), started(digest("evil"))), want: attest.Firmware},
-		{name: "kernel without image", firmware: replace(firmware(), uki), want: attest.Firmware},
-		{name: "application before the separator", firmware: replace(firmware(), calling.digest, started(digest("evil"))), want: attest.Firmware},
-		{name: "kernel that the firmware did not see", firmware: replace(firmware(), kernel)},
-		{name: "firmware without measurements", firmware: []logged{}, want: attest.Firmware},
-		{name: "firmware with an error", firmware: replace(firmware(), separator4.digest, told(4, kindSeparator, "\x01\x00\x00\x00")), want: attest.Firmware},
+		{name: "program that explains its hash", firmware: replace(firmware, calling.Digest, swtpm.Told(4, swtpm.Action, "MZ\x90\x00")), want: attest.Firmware},
+		{name: "driver started", firmware: replace(firmware, uki, swtpm.Hashed(4, swtpm.Driver, digest("driver"), ""), swtpm.Started(uki)), want: attest.Firmware},
+		{name: "another application before", firmware: replace(firmware, uki, swtpm.Started(digest("shell")), swtpm.Started(uki)), want: attest.Firmware},
+		{name: "another application after", firmware: with(swtpm.Started(digest("evil"))), want: attest.Firmware},
+		{name: "kernel without image", firmware: replace(firmware, uki), want: attest.Firmware},
+		{name: "application before the separator", firmware: replace(firmware, calling.Digest, swtpm.Started(digest("evil"))), want: attest.Firmware},
+		{name: "kernel that the firmware did not see", firmware: replace(firmware, kernel)},
+		{name: "firmware without measurements", firmware: []swtpm.Event{}, want: attest.Firmware},
+		{name: "firmware with an error", firmware: replace(firmware, separator4.Digest, swtpm.Told(4, swtpm.Separator, "\x01\x00\x00\x00")), want: attest.Firmware},
 		{name: "release without an image", change: func(w *world) { w.want.UKI, w.want.Kernel = attest.Digest{}, attest.Digest{} }, want: attest.Firmware},
-		{name: "ticket from beside the image", firmware: append(firmware(), logged{12, kindIPL, digest("files"), nil})},
-		{name: "ticket twice", firmware: append(firmware(), logged{12, kindIPL, digest("files"), nil}, logged{12, kindIPL, digest("files"), nil}), want: attest.Cmdline},
-		{name: "other files from beside the image", firmware: append(firmware(), logged{12, kindIPL, digest("more files"), nil}), want: attest.Cmdline},
-		{name: "changed command line", firmware: append(firmware(), told(12, kindIPL, "init=/bin/sh")), want: attest.Cmdline},
+		{name: "ticket from beside the image", firmware: with(swtpm.Hashed(12, swtpm.IPL, digest("files"), ""))},
+		{name: "ticket twice", firmware: with(swtpm.Hashed(12, swtpm.IPL, digest("files"), ""), swtpm.Hashed(12, swtpm.IPL, digest("files"), "")), want: attest.Cmdline},
+		{name: "other files from beside the image", firmware: with(swtpm.Hashed(12, swtpm.IPL, digest("more files"), "")), want: attest.Cmdline},
+		{name: "changed command line", firmware: with(swtpm.Told(12, swtpm.IPL, "init=/bin/sh")), want: attest.Cmdline},
 	}
 	tpm := swtpm.Start(t)
 	for _, tt := range tests {
@@ -265,7 +210,7 @@ func TestVerify(t *testing.T) {
 			tpm.Restart()
 			events, measured := tt.firmware, tt.measured
 			if events == nil {
-				events = firmware()
+				events = firmware
 			}
 			if measured == nil {
 				measured = good
@@ -306,6 +251,6 @@ func (w *world) before(more int) {
 }
 
 // edit changes the log, but not what was measured.
-func (w *world) edit(at attest.Digest, with ...logged) {
-	w.got.EventLog = encode(replace(w.events, at, with...))
+func (w *world) edit(at attest.Digest, with ...swtpm.Event) {
+	w.got.EventLog = swtpm.Log(replace(w.events, at, with...))
 }

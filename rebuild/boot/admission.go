@@ -20,7 +20,10 @@ import (
 func (s *service) admission() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+join.PathJoin, func(w http.ResponseWriter, r *http.Request) {
-		answer(s, w, r, s.join)
+		answerUpTo(s, w, r, join.MaxJoin, s.join)
+	})
+	mux.HandleFunc("POST "+join.PathChallenge, func(w http.ResponseWriter, r *http.Request) {
+		answer(s, w, r, s.challenge)
 	})
 	mux.HandleFunc("POST "+join.PathRenew, func(w http.ResponseWriter, r *http.Request) {
 		answer(s, w, r, func(ctx context.Context, q join.RenewRequest) (join.Certificates, error) { return s.renew(ctx, r, q) })
@@ -37,12 +40,17 @@ func (s *service) admission() http.Handler {
 
 // answer reads a bounded, strict body and writes the decision: 200, 403 with a reason, 503 busy, 500.
 func answer[Q, A any](s *service, w http.ResponseWriter, r *http.Request, decide func(context.Context, Q) (A, error)) {
+	answerUpTo(s, w, r, join.MaxRequest, decide)
+}
+
+// answerUpTo is answer for a body of at most limit bytes.
+func answerUpTo[Q, A any](s *service, w http.ResponseWriter, r *http.Request, limit int, decide func(context.Context, Q) (A, error)) {
 	answerWith(s, w, r, s.joins, 0, func(ctx context.Context) (any, error) {
-		body, err := join.ReadBody(r.Body, join.MaxRequest)
+		body, err := join.ReadBody(r.Body, limit)
 		if err != nil {
 			return nil, err
 		}
-		q, err := join.Decode[Q](body, join.MaxRequest)
+		q, err := join.Decode[Q](body, limit)
 		if err != nil {
 			return nil, err
 		}
@@ -139,7 +147,7 @@ func (s *service) join(ctx context.Context, q join.Request) (join.Response, erro
 	if present.Epoch != t.Epoch || present.State != inventory.Booting {
 		return join.Response{}, join.Refuse(join.StateWrong, "%q is %s in life %d; the ticket is for booting in life %d", t.Server, present.State, present.Epoch, t.Epoch)
 	}
-	certs, err := s.Signer.Admit(ctx, q)
+	admitted, err := s.Signer.Admit(ctx, q)
 	if err != nil {
 		return join.Response{}, err
 	}
@@ -149,13 +157,35 @@ func (s *service) join(ctx context.Context, q join.Request) (join.Response, erro
 	}
 	err = s.Store.Joined(ctx, t.Server, t.Epoch, store.Joined{
 		BootID: q.BootID, HostKey: q.HostKey, TunnelKey: q.TunnelKey, TLSKey: join.KeyHash(key),
-		At: now, Deadline: now.Add(time.Duration(t.MaxAge) * time.Second),
+		Evidence: admitted.Evidence, At: now, Deadline: now.Add(time.Duration(t.MaxAge) * time.Second),
 	})
 	if err != nil {
 		return join.Response{}, fmt.Errorf("recording the join of %q: %w", t.Server, err)
 	}
-	s.Log.Info("joined", "server", t.Server, "epoch", t.Epoch, "boot_id", q.BootID)
-	return join.Response{Certificates: certs, Bundle: bundleData, BundleSig: bundleSig}, nil
+	s.Log.Info("joined", "server", t.Server, "epoch", t.Epoch, "boot_id", q.BootID, "evidence", admitted.Evidence)
+	return join.Response{Admission: admitted, Bundle: bundleData, BundleSig: bundleSig}, nil
+}
+
+// challenge passes on what a server's TPM has to answer. It uses nothing up; the signer bounds how many there are.
+func (s *service) challenge(ctx context.Context, q join.ChallengeRequest) (join.Challenge, error) {
+	if err := q.Check(); err != nil {
+		return join.Challenge{}, err
+	}
+	t, err := ticket.Open(s.Trust, q.Ticket, q.Signature, s.now())
+	if err != nil {
+		return join.Challenge{}, join.RefuseTicket(err)
+	}
+	if _, ok := s.Fleet.RebuiltServer(t.Server); !ok {
+		return join.Challenge{}, join.Refuse(join.ServerUnknown, "no server %q in fleet %q", t.Server, s.Fleet.Name)
+	}
+	present, err := s.Store.Server(ctx, t.Server)
+	if err != nil {
+		return join.Challenge{}, err
+	}
+	if present.Epoch != t.Epoch || present.State != inventory.Booting {
+		return join.Challenge{}, join.Refuse(join.StateWrong, "%q is %s in life %d; the ticket is for booting in life %d", t.Server, present.State, present.Epoch, t.Epoch)
+	}
+	return s.Signer.Challenge(ctx, q)
 }
 
 // use marks the ticket used. A second use has revoked the life in the store; the signer hears of it and its stream is cut.

@@ -43,7 +43,8 @@ const (
 
 // Signer is what the service asks of the process that holds the CAs.
 type Signer interface {
-	Admit(ctx context.Context, r join.Request) (join.Certificates, error)
+	Challenge(ctx context.Context, r join.ChallengeRequest) (join.Challenge, error)
+	Admit(ctx context.Context, r join.Request) (join.Admission, error)
 	Renew(ctx context.Context, r join.RenewRequest) (join.Certificates, error)
 	Service(ctx context.Context, name string, csr []byte) (chainPEM []byte, err error)
 	RenewHost(ctx context.Context, r renewal.Request) (renewal.Answer, error)

@@ -57,6 +57,14 @@ func (r *Request) Check() error {
 	return nil
 }
 
+// Check says whether every field of a request for a challenge has its form; what the keys are, the signer says.
+func (r *ChallengeRequest) Check() error {
+	if len(r.Ticket) == 0 || len(r.Ticket) > ticket.MaxBytes || len(r.Signature) == 0 || len(r.Signature) > ticket.MaxSignatureBytes {
+		return Refuse(RequestInvalid, "ticket or signature missing or too long")
+	}
+	return nil
+}
+
 // Check says whether every field of a report has its form.
 func (r *Report) Check() error {
 	switch {

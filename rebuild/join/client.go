@@ -64,6 +64,11 @@ func (c *Client) Join(ctx context.Context, r Request) (Response, error) {
 	return post[Response](ctx, c, nil, PathJoin, r)
 }
 
+// Challenge asks for what the TPM has to answer. It uses nothing up: whatever its error, it may be asked again.
+func (c *Client) Challenge(ctx context.Context, r ChallengeRequest) (Challenge, error) {
+	return post[Challenge](ctx, c, nil, PathChallenge, r)
+}
+
 // Report tells the controller why this boot stopped.
 func (c *Client) Report(ctx context.Context, r Report) error {
 	if len(r.Detail) > MaxDetail {

@@ -9,10 +9,11 @@ import (
 
 // Paths of the controller's join port (HTTP over TLS 1.3).
 const (
-	PathJoin   = "/v1/join"   // POST Request → Response; the ticket is the credential
-	PathRenew  = "/v1/renew"  // POST RenewRequest → Certificates; the current client certificate is the credential
-	PathAudit  = "/v1/audit"  // POST audit.Batch → audit.Kept; the client certificate of a bastion's life is the credential
-	PathReport = "/v1/report" // POST Report; the ticket is the credential; a boot that refuses to go on says why
+	PathJoin      = "/v1/join"      // POST Request → Response; the ticket is the credential
+	PathChallenge = "/v1/challenge" // POST ChallengeRequest → Challenge; the ticket is the credential, and is not used up
+	PathRenew     = "/v1/renew"     // POST RenewRequest → Certificates; the current client certificate is the credential
+	PathAudit     = "/v1/audit"     // POST audit.Batch → audit.Kept; the client certificate of a bastion's life is the credential
+	PathReport    = "/v1/report"    // POST Report; the ticket is the credential; a boot that refuses to go on says why
 )
 
 // StreamProtocol is the ALPN name of the stream: newline-delimited JSON, FromServer one way and ToServer the other.
@@ -29,6 +30,35 @@ type Request struct {
 	HostKey   string `json:"host_key"`   // authorized_keys form, Ed25519
 	TunnelKey string `json:"tunnel_key"` // WireGuard public key, base64
 	BootID    string `json:"boot_id"`    // /proc/sys/kernel/random/boot_id
+
+	Attestation *Attestation `json:"attestation,omitempty"` // where the ticket says tpm = "required"
+}
+
+// ChallengeRequest asks for what the machine's TPM has to answer before it joins.
+type ChallengeRequest struct {
+	Ticket    []byte `json:"ticket"`
+	Signature []byte `json:"signature"`
+	EK        []byte `json:"ek"` // endorsement key, TPMT_PUBLIC
+	AK        []byte `json:"ak"` // attestation key of this boot, TPMT_PUBLIC
+}
+
+// Challenge is a secret that only the TPM of both keys can decrypt, and a nonce. It is answered once.
+type Challenge struct {
+	Nonce     []byte `json:"nonce"`
+	Blob      []byte `json:"blob"`             // TPMS_ID_OBJECT
+	Encrypted []byte `json:"encrypted_secret"` // TPMS_ENCRYPTED_SECRET
+}
+
+// Attestation is what a TPM says of this boot (package rebuild/attest).
+type Attestation struct {
+	Nonce     []byte `json:"nonce"` // of the challenge
+	EK        []byte `json:"ek"`
+	AK        []byte `json:"ak"`
+	Secret    []byte `json:"secret"`    // of the challenge, decrypted
+	Quote     []byte `json:"quote"`     // TPMS_ATTEST
+	Signature []byte `json:"signature"` // TPMT_SIGNATURE
+	PCRs      []byte `json:"pcrs"`      // registers 4, 7, 9, 11, 12, 14 of SHA-256
+	EventLog  []byte `json:"event_log"` // the firmware's, as the kernel shows it
 }
 
 // Certificates are short-lived and renewed while the server lives.
@@ -49,15 +79,24 @@ type Ledger struct {
 // MaxLedgerProof bounds the proof of a life, in bytes: a record of one is small.
 const MaxLedgerProof = 32 << 10
 
+// Admission is what the signer answers to a Request.
+type Admission struct {
+	Certificates
+	Evidence string `json:"evidence"` // what is known of this life's boot: "attested", "claimed" or "unverified"
+}
+
 // Response admits a server.
 type Response struct {
-	Certificates
+	Admission
 	Bundle    []byte `json:"bundle"`     // policy bundle, exact bytes
 	BundleSig []byte `json:"bundle_sig"` // its signatures
 }
 
-// MaxRequest bounds the bodies of join, renewal and report.
+// MaxRequest bounds the bodies of challenge, renewal and report.
 const MaxRequest = 64 << 10
+
+// MaxJoin bounds the body of a join, which may hold an event log.
+const MaxJoin = 320 << 10
 
 // MaxAuditBatch bounds the body of a batch of audit records, which is JSON around base64.
 const MaxAuditBatch = 6 << 20

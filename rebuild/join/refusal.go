@@ -35,6 +35,10 @@ const (
 	HostUnknown      = "host_unknown"      // no host of this name was certified with this key
 	RequestUsed      = "request_used"      // as late a request was answered before
 	AuditRefused     = "audit_refused"     // not what follows in the audit log of this life
+	ChallengeUnknown = "challenge_unknown" // no such challenge, or it was answered before
+	ChallengeExpired = "challenge_expired" // answered too late
+	ChallengeOther   = "challenge_other"   // it is of another server, ticket or keys
+	ChallengeLimit   = "challenge_limit"   // too many challenges that nobody has answered
 	TimeWrong        = "time_wrong"        // the request is not of now; compare the clocks
 	ReleaseUnlogged  = "release_unlogged"  // the ledger does not hold the release
 	ReleaseForked    = "release_forked"    // the ledger holds another release of this version

@@ -53,7 +53,6 @@ func (s *TPM) start() {
 	s.socket = filepath.Join(s.dir, "tpm")
 	s.cmd = exec.Command("swtpm", "socket", "--tpm2", "--tpmstate", "dir="+s.dir, "--flags", "not-need-init,startup-clear",
 		"--server", "type=unixio,path="+s.socket, "--ctrl", "type=unixio,path="+filepath.Join(s.dir, "ctrl"))
-	s.cmd.Stderr = os.Stderr
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
