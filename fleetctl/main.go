@@ -21,6 +21,7 @@ var program = command.Program{
 		statusVerb, loginsVerb, planVerb, rotateVerb,
 		imageLockVerb, imageBuildVerb, imageSignVerb, imageVerifyVerb, imageUseVerb,
 		imageSecureBootKeysVerb, imageSignEFIVerb, imageMediumVerb,
+		ledgerVerifyVerb, ledgerShowVerb, ledgerProofVerb, ledgerKeyVerb,
 		approveVerb, approvalsVerb, drainVerb, breakGlassOpenVerb, breakGlassStatusVerb,
 		requestMakeVerb, requestSignVerb, requestShowVerb,
 		verifyHistoryVerb, approveChangeVerb,

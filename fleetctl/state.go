@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"mayfly/fleetctl/signer"
 	"mayfly/internal/command"
 	"mayfly/internal/hint"
 	"mayfly/inventory"
@@ -51,6 +52,7 @@ func (d state) clientFile() string     { return filepath.Join(d.public(), "clien
 func (d state) knownHostsFile() string { return filepath.Join(d.public(), "known_hosts") }
 func (d state) listFile() string       { return filepath.Join(d.public(), "list.json") }
 func (d state) chainDir() string       { return filepath.Join(d.public(), "trust") } // trust policies that follow one another
+func (d state) ledger() string         { return signer.LedgerDir(string(d)) }
 func (d state) releases() string       { return filepath.Join(d.public(), "releases") }
 
 // signatures is the file of a file's detached signatures.

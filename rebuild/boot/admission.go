@@ -162,6 +162,7 @@ func (s *service) join(ctx context.Context, q join.Request) (join.Response, erro
 	if err != nil {
 		return join.Response{}, fmt.Errorf("recording the join of %q: %w", t.Server, err)
 	}
+	s.proofs.note(life{t.Server, t.Epoch}, admitted.Ledger)
 	s.Log.Info("joined", "server", t.Server, "epoch", t.Epoch, "boot_id", q.BootID, "evidence", admitted.Evidence)
 	return join.Response{Admission: admitted, Bundle: bundleData, BundleSig: bundleSig}, nil
 }
@@ -222,10 +223,15 @@ func (s *service) renew(ctx context.Context, r *http.Request, q join.RenewReques
 	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 || !r.TLS.PeerCertificates[0].Equal(cert) {
 		return join.Certificates{}, join.Refuse(join.CertificateBad, "the connection does not show the certificate to renew")
 	}
-	if _, err := s.alive(ctx, cert, s.now()); err != nil {
+	st, err := s.alive(ctx, cert, s.now())
+	if err != nil {
 		return join.Certificates{}, err
 	}
-	return s.Signer.Renew(ctx, q)
+	certs, err := s.Signer.Renew(ctx, q)
+	if err == nil {
+		s.proofs.note(st.life, certs.Ledger)
+	}
+	return certs, err
 }
 
 // renewHost passes on what a bastion of the fleet has signed; everything else does not get as far as the signer, which decides.

@@ -55,7 +55,7 @@ type Config struct {
 	Fleet  inventory.Fleet
 	Trust  *trust.Trust
 	CA     []byte // PEM of the fleet's TLS CA
-	Public string // directory with releases/VERSION/FILE
+	Public string // directory with releases/VERSION/FILE, and the ledger
 	Store  *store.Store
 	Signer Signer
 	Bundle func() (data, sig []byte) // the signed policy in force; nil data when there is none
@@ -73,6 +73,7 @@ type service struct {
 	ca      *x509.CertPool
 	own     *certificate
 	streams *streams
+	proofs  *lifeProofs
 	joins   chan struct{}
 	reports *reportCount
 	audits  *auditLogs
@@ -106,6 +107,9 @@ func newService(ctx context.Context, c Config) (*service, error) {
 		now:     func() time.Time { return time.Now().UTC() },
 	}
 	var err error
+	if s.proofs, err = newLifeProofs(c); err != nil {
+		return nil, err
+	}
 	if s.ca, err = pki.Pool(c.CA); err != nil {
 		return nil, fmt.Errorf("loading the fleet's TLS CA: %w", err)
 	}

@@ -24,7 +24,7 @@ var releaseFiles = map[string]bool{
 	release.LockFile:       true,
 }
 
-// releases serves the files of releases below root and lists nothing. os.Root keeps symbolic links inside.
+// releases serves the files of releases, the ledger and the trust policies below root, and lists nothing. os.Root keeps symbolic links inside.
 func releases(root *os.Root, log *slog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -32,15 +32,15 @@ func releases(root *os.Root, log *slog.Logger) http.Handler {
 			http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
 			return
 		}
-		m := releasePath.FindStringSubmatch(r.URL.EscapedPath())
-		if m == nil || r.URL.RawQuery != "" || !releaseFiles[m[2]] {
+		name, ok := publicFile(r.URL.EscapedPath())
+		if !ok || r.URL.RawQuery != "" {
 			http.NotFound(w, r)
 			return
 		}
-		f, err := root.OpenFile("releases/"+m[1]+"/"+m[2], os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe keeps nobody waiting
+		f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe keeps nobody waiting
 		if err != nil {
 			if !errors.Is(err, fs.ErrNotExist) {
-				log.Warn("opening a release's file", "path", r.URL.Path, "error", err)
+				log.Warn("opening a public file", "path", r.URL.Path, "error", err)
 			}
 			http.NotFound(w, r)
 			return

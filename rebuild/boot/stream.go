@@ -21,7 +21,7 @@ import (
 // Bounds of a stream.
 const (
 	writeDeadline  = 10 * time.Second
-	maxQueuedOrder = 4 + join.MaxTrustSteps
+	maxQueuedOrder = 5 + join.MaxTrustSteps
 )
 
 // stream is one server's connection. Its reader is the goroutine that accepted it, its writer one more.
@@ -38,6 +38,7 @@ type stream struct {
 	policy  [sha256.Size]byte
 	trust   uint64
 	drained bool
+	proven  bool
 }
 
 func (st *stream) cut() {

@@ -8,7 +8,7 @@ import (
 	"mayfly/rebuild/join"
 )
 
-// watch forwards what others wrote: drain orders, a newer policy, revocations and the ends of lives.
+// watch forwards what others wrote: drain orders, a newer policy, revocations, the ends of lives, and the proofs that the ledger holds them.
 func (s *service) watch(ctx context.Context) {
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
@@ -45,6 +45,7 @@ func (s *service) forward(ctx context.Context) error {
 	if s.Steps != nil {
 		steps = s.Steps()
 	}
+	s.proofs.look()
 	policy := sha256.Sum256(append(append([]byte(nil), data...), sig...))
 	for _, st := range open {
 		present, err := s.Store.Server(ctx, st.name)
@@ -69,6 +70,12 @@ func (s *service) forward(ctx context.Context) error {
 		if len(data) > 0 && st.policy != policy {
 			st.policy = policy
 			st.order(join.ToServer{Policy: &join.Policy{Bundle: data, BundleSig: sig}})
+		}
+		if !st.proven {
+			if l := s.proofs.of(st.life); l != nil {
+				st.proven = true
+				st.order(join.ToServer{Ledger: l})
+			}
 		}
 		if d, ok := drains[st.name]; ok && d.Epoch == st.epoch && !st.drained {
 			st.drained = true

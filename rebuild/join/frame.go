@@ -84,8 +84,11 @@ func (f *Frames) ToServer() (ToServer, error) {
 	if err != nil {
 		return ToServer{}, err
 	}
-	if !oneOf(m.Drain != nil, m.Policy != nil, m.Logins != nil, m.Trust != nil) {
+	if !oneOf(m.Drain != nil, m.Policy != nil, m.Logins != nil, m.Trust != nil, m.Ledger != nil) {
 		return ToServer{}, Refuse(BodyMalformed, "not exactly one field set")
+	}
+	if m.Ledger != nil && len(m.Ledger.Proof) > MaxLedgerProof {
+		return ToServer{}, Refuse(BodyOversize, "a proof of %d bytes, at most %d", len(m.Ledger.Proof), MaxLedgerProof)
 	}
 	if m.Drain != nil && (m.Drain.Limit < 0 || m.Drain.Limit > MaxDrain) {
 		return ToServer{}, Refuse(RequestInvalid, "drain limit %s, not from 0 to %s", m.Drain.Limit, MaxDrain)

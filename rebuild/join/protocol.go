@@ -174,6 +174,7 @@ type ToServer struct {
 	Policy *Policy `json:"policy,omitempty"`
 	Logins *Logins `json:"logins,omitempty"`
 	Trust  *Trust  `json:"trust,omitempty"`
+	Ledger *Ledger `json:"ledger,omitempty"`
 }
 
 // Logins says which reports of logins are kept: all with a number up to this one.
