@@ -27,7 +27,7 @@ var serveVerb = command.Verb{
 	Summary: "run the process that servers boot from, join and report to",
 	Help: `Serves releases (HTTP, everything in them is checked by hash and signature) and join, renewal and the servers' streams (TLS), on
 the controller's address and ports of the signed inventory; forwards drain orders and newer signed policies; and publishes the
-signed list of servers (DIR/public/list.json). ` + "`fleetctl signer`" + ` has to run.
+signed list of servers (DIR/public/list.json). It serves the public ledger, and takes its checkpoints to the witnesses in fleet.toml. ` + "`fleetctl signer`" + ` has to run.
 
 It says "fleetctl: serve: ready" on stderr when it listens. A newer bundle is taken over when it is signed; until then, and if
 it is refused, the old one stays in force.
@@ -88,6 +88,7 @@ func serve(ctx context.Context, c *command.Call, d state, s *store.Store, t *tru
 		return needsSigner(err)
 	})
 	g.Go(func() error { p.watch(ctx); return nil })
+	g.Go(func() error { return d.offerLedger(ctx, t, b.Inventory.Witnesses, log) })
 	g.Go(func() error {
 		publish(ctx, d, s, keys, p.current, log)
 		return nil

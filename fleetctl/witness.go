@@ -16,6 +16,7 @@ import (
 	"mayfly/fleetctl/witness"
 	"mayfly/internal/command"
 	"mayfly/internal/hint"
+	"mayfly/policies/ledger"
 	"mayfly/policies/trust"
 	"mayfly/policies/trust/chain"
 	policywitness "mayfly/policies/witness"
@@ -32,7 +33,8 @@ disk in --state before it says so: losing that directory makes it forget, and it
 
 It follows the trust policies in --trust-chain, a copy of the controller's public/trust, and never goes back behind one that it has seen.
 
---log names a file with one line, the verifier key of a log ("NAME+ID+KEY"); its checkpoints are cosigned and no others are.
+The checkpoints of the fleet's public ledger, whose keys trust.json names, are cosigned, and those of other logs that --log names, by a
+file with one line, the verifier key ("NAME+ID+KEY").
 With --tls-certificate and --tls-key it speaks HTTPS; its answers are signed either way. docs/formats/witness.md is its protocol.
 
 It says "fleetctl: witness: ready" on stderr when it listens.
@@ -85,6 +87,11 @@ func runWitness(ctx context.Context, c *command.Call) (err error) {
 	if err != nil {
 		return err
 	}
+	own, err := ledger.KeysOf(t)
+	if err != nil {
+		return err
+	}
+	logs = append(logs, own.Ledger...)
 	var config *tls.Config
 	if *certificate != "" {
 		pair, err := tls.LoadX509KeyPair(*certificate, *tlsKey)

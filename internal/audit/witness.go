@@ -48,7 +48,10 @@ func (r Rejection) Error() string {
 
 // witnesses offers checkpoints. Everything is owned by loop.
 type witnesses struct {
-	log      *Log
+	dir      string
+	head     func() (Checkpoint, []byte, error) // the newest that the log signed
+	keep     func(Checkpoint, []byte) error     // with cosignatures, if it still is the newest; nil keeps it in witnessedFile alone
+	enough   int                                // witnesses that witnessedFile has to have
 	all      []*asked
 	rejected func(Rejection)
 	client   *http.Client
@@ -58,15 +61,42 @@ type witnesses struct {
 }
 
 type asked struct {
-	url      string
-	verifier note.Verifier
-	seen     uint64 // size that it cosigned last, as far as is known
-	said     string // last rejection, so that the same one is reported once
+	url  string
+	name string
+	keys []note.Verifier // any of them signs
+	seen uint64          // size that it cosigned last, as far as is known
+	said string          // last rejection, so that the same one is reported once
 }
 
 func newWitnesses(l *Log, list []Witness, rejected func(Rejection)) (*witnesses, error) {
-	w := &witnesses{log: l, rejected: rejected, wake: make(chan struct{}, 1)}
-	w.client = &http.Client{Timeout: witnessTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	w, err := askWitnesses(l.dir, list, rejected)
+	if err != nil {
+		return nil, err
+	}
+	w.head, w.keep = l.newest, l.cosigned
+	w.poke()
+	return w, nil
+}
+
+// newest is the log's checkpoint.
+func (l *Log) newest() (Checkpoint, []byte, error) {
+	l.pub.mu.Lock()
+	defer l.pub.mu.Unlock()
+	return l.pub.last, l.pub.signed, nil
+}
+
+// cosigned keeps the newest checkpoint with what witnesses signed.
+func (l *Log) cosigned(c Checkpoint, cosigned []byte) error {
+	l.pub.mu.Lock()
+	defer l.pub.mu.Unlock()
+	if l.pub.last.Size != c.Size {
+		return nil // a newer one is published
+	}
+	return durable.WriteFile(filepath.Join(l.dir, checkpointFile), cosigned, 0o600)
+}
+
+func askWitnesses(dir string, list []Witness, rejected func(Rejection)) (*witnesses, error) {
+	w := newAsking(dir, len(list), rejected)
 	for _, one := range list {
 		if err := one.Check(); err != nil {
 			return nil, err
@@ -75,11 +105,21 @@ func newWitnesses(l *Log, list []Witness, rejected func(Rejection)) (*witnesses,
 		if err != nil {
 			return nil, fmt.Errorf("witness %s: %w", one.URL, err)
 		}
-		w.all = append(w.all, &asked{url: strings.TrimSuffix(one.URL, "/") + "/add-checkpoint", verifier: v})
+		w.add(one.URL, v.Name(), v)
 	}
-	w.ctx, w.stop = context.WithCancel(context.Background())
-	w.poke()
 	return w, nil
+}
+
+func newAsking(dir string, enough int, rejected func(Rejection)) *witnesses {
+	w := &witnesses{dir: dir, enough: enough, rejected: rejected, wake: make(chan struct{}, 1)}
+	w.client = &http.Client{Timeout: witnessTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	w.ctx, w.stop = context.WithCancel(context.Background())
+	return w
+}
+
+// add has one more asked.
+func (w *witnesses) add(url, name string, keys ...note.Verifier) {
+	w.all = append(w.all, &asked{url: strings.TrimSuffix(url, "/") + "/add-checkpoint", name: name, keys: keys})
 }
 
 // Check says what is wrong with a witness as configured.
@@ -124,20 +164,25 @@ func (w *witnesses) loop() {
 
 // offer takes the newest checkpoint to every witness, and stores it with what they signed. It says whether all of them did.
 func (w *witnesses) offer() bool {
-	p := &w.log.pub
-	p.mu.Lock()
-	c, signed := p.last, p.signed
-	p.mu.Unlock()
+	c, signed, err := w.head()
+	if err != nil {
+		return false
+	}
 	cosigned := slices.Clone(signed)
-	count := 0
+	count, names := 0, map[string]bool{}
 	for _, a := range w.all {
 		lines, err := w.ask(a, c, signed)
 		var rejection Rejection
 		switch {
 		case err == nil:
 			a.seen, a.said = c.Size, ""
-			cosigned = append(cosigned, lines...)
 			count++
+			for _, s := range lines {
+				if !names[s.Name] { // two addresses may be of one witness
+					names[s.Name] = true
+					cosigned = fmt.Appendf(cosigned, "\u2014 %s %s\n", s.Name, s.Base64)
+				}
+			}
 		case errors.As(err, &rejection) && a.said != rejection.Detail:
 			a.said = rejection.Detail
 			if w.rejected != nil {
@@ -145,31 +190,28 @@ func (w *witnesses) offer() bool {
 			}
 		}
 	}
-	return w.store(c, cosigned, count) == nil && count == len(w.all)
+	return w.store(c, cosigned, len(names)) == nil && count == len(w.all)
 }
 
 func (w *witnesses) store(c Checkpoint, cosigned []byte, count int) error {
 	if count == 0 {
 		return nil
 	}
-	if count == len(w.all) {
-		if err := durable.WriteFile(filepath.Join(w.log.dir, witnessedFile), cosigned, 0o600); err != nil {
+	if count >= w.enough {
+		if err := durable.WriteFile(filepath.Join(w.dir, witnessedFile), cosigned, 0o600); err != nil {
 			return err
 		}
 	}
-	p := &w.log.pub
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.last.Size != c.Size {
-		return nil // a newer one is published
+	if w.keep == nil {
+		return nil
 	}
-	return durable.WriteFile(filepath.Join(w.log.dir, checkpointFile), cosigned, 0o600)
+	return w.keep(c, cosigned)
 }
 
-// ask offers a checkpoint to one witness, and once more from the size that it names. It returns the witness's signature lines.
-func (w *witnesses) ask(a *asked, c Checkpoint, signed []byte) ([]byte, error) {
+// ask offers a checkpoint to one witness, and once more from the size that it names. It returns the witness's signatures.
+func (w *witnesses) ask(a *asked, c Checkpoint, signed []byte) ([]note.Signature, error) {
 	reject := func(status int, seen uint64, format string, args ...any) error {
-		return Rejection{Witness: a.verifier.Name(), Size: c.Size, Seen: seen, Status: status, Detail: fmt.Sprintf(format, args...)}
+		return Rejection{Witness: a.name, Size: c.Size, Seen: seen, Status: status, Detail: fmt.Sprintf(format, args...)}
 	}
 	if a.seen > c.Size {
 		return nil, reject(0, a.seen, "it has cosigned %d records", a.seen)
@@ -189,7 +231,7 @@ func (w *witnesses) ask(a *asked, c Checkpoint, signed []byte) ([]byte, error) {
 		}
 		switch status {
 		case http.StatusOK:
-			return cosignatures(signed, answer, a.verifier)
+			return cosignatures(signed, answer, a)
 		case http.StatusConflict:
 			seen, err := strconv.ParseUint(strings.TrimSuffix(string(answer), "\n"), 10, 63)
 			switch {
@@ -204,7 +246,7 @@ func (w *witnesses) ask(a *asked, c Checkpoint, signed []byte) ([]byte, error) {
 		case http.StatusNotFound, http.StatusForbidden, http.StatusBadRequest:
 			return nil, reject(status, a.seen, "it answers %d: it does not know this log, or its key", status)
 		default:
-			return nil, fmt.Errorf("witness %s answers %d", a.verifier.Name(), status)
+			return nil, fmt.Errorf("witness %s answers %d", a.name, status)
 		}
 	}
 	return nil, reject(http.StatusConflict, a.seen, "it names one size after another")
@@ -214,7 +256,7 @@ func (w *witnesses) prove(old uint64, c Checkpoint) (tlog.TreeProof, error) {
 	if old == 0 || old == c.Size {
 		return nil, nil
 	}
-	reader := tlog.TileHashReader(tlog.Tree{N: int64(c.Size), Hash: c.Root}, tileReader{w.log.dir})
+	reader := tlog.TileHashReader(tlog.Tree{N: int64(c.Size), Hash: c.Root}, tileReader{w.dir})
 	return tlog.ProveTree(int64(c.Size), int64(old), reader)
 }
 
@@ -232,12 +274,11 @@ func (w *witnesses) post(a *asked, body []byte) (status int, answer []byte, err 
 	return resp.StatusCode, answer, err
 }
 
-// cosignatures keeps of a witness's answer the lines that it really signed, each once.
-func cosignatures(signed, answer []byte, v note.Verifier) ([]byte, error) {
-	n, err := note.Open(slices.Concat(signed, answer), note.VerifierList(v))
+// cosignatures keeps of a witness's answer what it really signed.
+func cosignatures(signed, answer []byte, a *asked) ([]note.Signature, error) {
+	n, err := note.Open(slices.Concat(signed, answer), note.VerifierList(a.keys...))
 	if err != nil {
-		return nil, fmt.Errorf("witness %s: %w", v.Name(), err)
+		return nil, fmt.Errorf("witness %s: %w", a.name, err)
 	}
-	s := n.Sigs[0]
-	return fmt.Appendf(nil, "\u2014 %s %s\n", s.Name, s.Base64), nil
+	return n.Sigs, nil
 }

@@ -310,9 +310,9 @@ func TestWitnessAnswers(t *testing.T) {
 		{"more text", good + "\nlog\n1\n", false},
 		{"a time out of bounds", w.cosign(text, time.Unix(-5, 0)), false},
 	} {
-		lines, err := cosignatures(signed, []byte(tt.answer), v)
-		if (err == nil) != tt.want || tt.want && string(lines) != good {
-			t.Errorf("%s: got %q, %v", tt.name, lines, err)
+		sigs, err := cosignatures(signed, []byte(tt.answer), &asked{name: v.Name(), keys: []note.Verifier{v}})
+		if (err == nil) != tt.want || tt.want && (len(sigs) != 1 || fmt.Sprintf("\u2014 %s %s\n", sigs[0].Name, sigs[0].Base64) != good) {
+			t.Errorf("%s: got %q, %v", tt.name, sigs, err)
 		}
 	}
 }

@@ -129,4 +129,3 @@ func (p *lifeProofs) prove(index uint64) []byte {
 	}
 	return data
 }
-
