@@ -203,7 +203,7 @@ func (d state) genesis(c *command.Call, g genesis, f inventory.Fleet, now time.T
 	if err != nil {
 		return err
 	}
-	if err := writePublic(d, f, keys); err != nil {
+	if err := writePublic(d, f, keys, t); err != nil {
 		return err
 	}
 	if err := durable.WriteFile(d.caFile(), keys.TLSCA, 0o644); err != nil {
@@ -325,7 +325,7 @@ func addKey(people []trust.Person, name string, key ssh.PublicKey) []trust.Perso
 }
 
 // writePublic writes what apps and engineers need: whom to trust and whom to ask.
-func writePublic(d state, f inventory.Fleet, keys signer.Public) error {
+func writePublic(d state, f inventory.Fleet, keys signer.Public, t *trust.Trust) error {
 	if f.BastionsOnly() { // no apps
 		return d.publishHostCAs(f, signer.FirstHostCAs(keys.HostCA))
 	}
@@ -336,6 +336,10 @@ func writePublic(d state, f inventory.Fleet, keys signer.Public) error {
 		Checkin:  checkinAddress(f),
 		Name:     f.FQDN(inventory.NameCheckin),
 		ListKeys: []string{keys.ListKey},
+		Ledger:   &checkin.Ledger{Keys: []string{keys.LedgerKey}, Witnesses: []checkin.Witness{}, Threshold: t.WitnessThreshold},
+	}
+	for _, w := range t.Witnesses {
+		client.Ledger.Witnesses = append(client.Ledger.Witnesses, checkin.Witness{Name: w.Name, Keys: w.Keys})
 	}
 	data, err := canonical.Marshal(client)
 	if err != nil {

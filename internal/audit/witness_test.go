@@ -312,7 +312,7 @@ func TestWitnessAnswers(t *testing.T) {
 	} {
 		sigs, err := cosignatures(signed, []byte(tt.answer), &asked{name: v.Name(), keys: []note.Verifier{v}})
 		if (err == nil) != tt.want || tt.want && (len(sigs) != 1 || fmt.Sprintf("\u2014 %s %s\n", sigs[0].Name, sigs[0].Base64) != good) {
-			t.Errorf("%s: got %q, %v", tt.name, sigs, err)
+			t.Errorf("%s: got %v, %v", tt.name, sigs, err)
 		}
 	}
 }

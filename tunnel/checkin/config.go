@@ -11,6 +11,7 @@ import (
 
 	"mayfly/internal/canonical"
 	"mayfly/internal/hint"
+	"mayfly/policies/ledger"
 )
 
 // MaxConfig bounds client.json, in bytes.
@@ -43,7 +44,23 @@ func ParseConfig(data []byte) (ClientConfig, error) {
 	if len(c.ListKeys) == 0 {
 		return c, errors.New("no list_keys: nothing could be believed")
 	}
-	return c, nil
+	return c, c.CheckRequire()
+}
+
+// CheckRequire says what is wrong with what is asked of servers, and with the keys that it takes.
+func (c ClientConfig) CheckRequire() error {
+	keys, err := c.LedgerKeys()
+	switch {
+	case err != nil:
+		return fmt.Errorf("ledger: %w", err)
+	case c.Ledger != nil && (c.Ledger.Threshold < 0 || c.Ledger.Threshold > len(c.Ledger.Witnesses)):
+		return fmt.Errorf("ledger: threshold is %d of %d witnesses", c.Ledger.Threshold, len(c.Ledger.Witnesses))
+	case !ledger.IsRequirement(c.Require):
+		return fmt.Errorf("require %.40q is neither %q nor %q", c.Require, ledger.RequireLogged, ledger.RequireAttested)
+	case c.Require != ledger.RequireNothing && len(keys.Ledger) == 0:
+		return errors.New("require asks for a server's life, and ledger has no keys to believe it by")
+	}
+	return nil
 }
 
 // LoadConfig reads the file that fleetctl publishes for apps.

@@ -5,6 +5,8 @@ package checkin
 import (
 	"net/netip"
 	"time"
+
+	"mayfly/policies/ledger"
 )
 
 // Namespace of a list's SSHSIG signature.
@@ -45,4 +47,32 @@ type ClientConfig struct {
 	Checkin  string   `json:"checkin"`   // "IP:PORT"
 	Name     string   `json:"name"`      // name in check-in's certificate
 	ListKeys []string `json:"list_keys"` // authorized_keys form
+
+	Require string  `json:"require,omitempty"` // what a server has to show of its life: "logged" or "attested"; nothing if left out
+	Ledger  *Ledger `json:"ledger,omitempty"`  // whom to believe about it
+}
+
+// Ledger is whose signatures make an entry of the fleet's public ledger believed.
+type Ledger struct {
+	Keys      []string  `json:"keys"`      // the ledger's own, authorized_keys form
+	Witnesses []Witness `json:"witnesses"` // who cosigns
+	Threshold int       `json:"threshold"` // witnesses; 0 in test fleets only
+}
+
+// Witness is a witness of the ledger.
+type Witness struct {
+	Name string   `json:"name"`
+	Keys []string `json:"keys"` // authorized_keys form
+}
+
+// LedgerKeys are the keys in Ledger; none believe nothing.
+func (c ClientConfig) LedgerKeys() (ledger.Keys, error) {
+	if c.Ledger == nil {
+		return ledger.Keys{}, nil
+	}
+	witnesses := make(map[string][]string)
+	for _, w := range c.Ledger.Witnesses {
+		witnesses[w.Name] = w.Keys
+	}
+	return ledger.NewKeys(c.Fleet, c.Ledger.Keys, witnesses, c.Ledger.Threshold)
 }

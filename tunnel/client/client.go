@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"mayfly/internal/hint"
+	"mayfly/policies/ledger"
 	"mayfly/tunnel/checkin"
 	"mayfly/tunnel/wire"
 )
@@ -301,6 +302,8 @@ func short(err error) string {
 		return list.Reason
 	case errors.As(err, &server):
 		return string(server.Reason)
+	case ledger.ReasonOf(err) != "":
+		return ledger.ReasonOf(err)
 	case fatal(err):
 		return "server_untrusted"
 	}

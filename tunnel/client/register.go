@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"mayfly/internal/pki"
+	"mayfly/policies/ledger"
 	"mayfly/tunnel/checkin"
 	"mayfly/tunnel/device"
 	"mayfly/tunnel/wire"
@@ -58,11 +60,15 @@ func register(ctx context.Context, c checkin.ClientConfig, server checkin.Server
 	ctx, cancel := context.WithTimeout(ctx, registerLimit)
 	defer cancel()
 	at := netip.AddrPortFrom(server.Address, server.Register)
-	body := wire.Registration{PublicKey: private.Public().Base64()}
+	body := wire.Registration{PublicKey: private.Public().Base64(), Life: c.Require != ledger.RequireNothing}
 	var answer wire.Session
 	client := httpClient(c, server, dial)
 	defer client.CloseIdleConnections()
-	if err := ask(ctx, client, http.MethodPost, "https://"+at.String()+wire.PathRegister, body, &answer); err != nil {
+	state, err := askLong(ctx, client, http.MethodPost, "https://"+at.String()+wire.PathRegister, body, &answer, wire.MaxSession)
+	if err != nil {
+		return grant{}, fmt.Errorf("registering at %s: %w", server.Name, err)
+	}
+	if err := checkLife(c, server, state, answer.Life, time.Now()); err != nil {
 		return grant{}, fmt.Errorf("registering at %s: %w", server.Name, err)
 	}
 	g, err := check(answer)
@@ -73,6 +79,23 @@ func register(ctx context.Context, c checkin.ClientConfig, server checkin.Server
 	// The list's address is the one that was signed; the server knows only on which of its own it was reached.
 	g.endpoint = netip.AddrPortFrom(server.Address, answer.Endpoint.Port())
 	return g, nil
+}
+
+// checkLife holds what a server shows of its life against the key that it proved on the same connection.
+func checkLife(c checkin.ClientConfig, server checkin.Server, state *tls.ConnectionState, proof []byte, now time.Time) error {
+	if c.Require == ledger.RequireNothing {
+		return nil
+	}
+	keys, err := c.LedgerKeys()
+	if err != nil {
+		return err
+	}
+	var key ed25519.PublicKey
+	if state != nil && len(state.PeerCertificates) > 0 {
+		key, _ = state.PeerCertificates[0].PublicKey.(ed25519.PublicKey)
+	}
+	_, err = keys.Life(c.Require, server.Name, key, proof, now)
+	return err
 }
 
 func check(s wire.Session) (grant, error) {
@@ -141,33 +164,39 @@ func httpClient(c checkin.ClientConfig, server checkin.Server, dial dialer) *htt
 
 // ask sends body, if there is one, and reads the answer strictly into v. A refusal is a *wire.Refusal.
 func ask(ctx context.Context, client *http.Client, method, url string, body, v any) error {
+	_, err := askLong(ctx, client, method, url, body, v, wire.MaxBody)
+	return err
+}
+
+// askLong is ask for an answer of at most limit bytes, and tells on which connection it came.
+func askLong(ctx context.Context, client *http.Client, method, url string, body, v any, limit int) (*tls.ConnectionState, error) {
 	var data []byte
 	if body != nil {
 		var err error
 		if data, err = json.Marshal(body); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(data))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "") // tells nothing
 	resp, err := client.Do(req)
 	if err != nil {
 		if checkin.Distrusted(err) {
-			return &Untrusted{err}
+			return nil, &Untrusted{err}
 		}
-		return err
+		return nil, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusOK {
-		return wire.Decode(resp.Body, wire.MaxBody, v)
+		return resp.TLS, wire.Decode(resp.Body, limit, v)
 	}
 	var refusal wire.Refusal
 	if err := wire.Decode(resp.Body, wire.MaxBody, &refusal); err != nil || refusal.Reason == "" {
-		return fmt.Errorf("the server answered %s", resp.Status)
+		return nil, fmt.Errorf("the server answered %s", resp.Status)
 	}
-	return &refusal
+	return nil, &refusal
 }

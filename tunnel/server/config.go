@@ -33,6 +33,7 @@ type Config struct {
 	Control     string         `json:"control"`     // path of the Unix socket
 	Management  []netip.Prefix `json:"management"`  // never reachable from inside
 	Outside     string         `json:"outside"`     // the interface that leads out
+	Life        string         `json:"life"`        // file with the proof of this life, read when a client asks; may be missing, or ""
 }
 
 // LoadConfig reads server.json strictly.

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"mayfly/internal/durable"
 	"mayfly/inventory"
 	"mayfly/tunnel/device"
 	"mayfly/tunnel/wire"
@@ -58,6 +59,10 @@ func (s *Server) register(w http.ResponseWriter, r *http.Request) {
 		refuse(w, reasonOf(err))
 		return
 	}
+	var life []byte
+	if body.Life {
+		life = s.life()
+	}
 	answer(w, http.StatusOK, wire.Session{
 		Address:          netip.PrefixFrom(address, address.BitLen()),
 		DNS:              s.config.Address(),
@@ -67,7 +72,20 @@ func (s *Server) register(w http.ResponseWriter, r *http.Request) {
 		KeepaliveSeconds: int(wire.Keepalive / time.Second),
 		Notice:           netip.AddrPortFrom(s.config.Address(), inventory.PortNotice),
 		MTU:              device.MTU,
+		Life:             life,
 	})
+}
+
+// life is the proof that the fleet's public ledger has this life, or nothing while there is none. Who asks for it decides without it.
+func (s *Server) life() []byte {
+	if s.config.Life == "" {
+		return nil
+	}
+	proof, err := durable.ReadFile(s.config.Life, wire.MaxLife)
+	if err != nil {
+		return nil
+	}
+	return proof
 }
 
 // localAddress is the address of ours that the client reached; WireGuard is reached there too.

@@ -22,7 +22,9 @@ const (
 
 // Limits.
 const (
-	MaxBody    = 4 << 10          // bytes of a request's or answer's body
+	MaxBody    = 4 << 10  // bytes of a request's or answer's body
+	MaxLife    = 32 << 10 // bytes of the proof of a life
+	MaxSession = MaxBody + 2*MaxLife
 	NoticeHold = 50 * time.Second // longest that a notice request is held
 	Keepalive  = 25 * time.Second // what a server asks of its clients
 )
@@ -30,6 +32,7 @@ const (
 // Registration asks for a session with a fresh key.
 type Registration struct {
 	PublicKey string `json:"public_key"`
+	Life      bool   `json:"life,omitempty"` // the answer shall have the proof of the server's life
 }
 
 // Session is what a server gives.
@@ -42,6 +45,7 @@ type Session struct {
 	KeepaliveSeconds int            `json:"keepalive_seconds"`
 	Notice           netip.AddrPort `json:"notice"`
 	MTU              int            `json:"mtu"`
+	Life             []byte         `json:"life,omitempty"` // that the fleet's public ledger has this life of the server; only if it was asked for, and there is one
 }
 
 // Release gives a session back.

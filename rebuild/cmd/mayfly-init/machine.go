@@ -88,6 +88,7 @@ func (m *machine) setCertificates(c join.Certificates, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	m.shownLife(c.Ledger)
 	if m.gate != nil {
 		err = m.gate.certificate(c.Host)
 	} else {

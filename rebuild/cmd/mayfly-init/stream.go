@@ -133,6 +133,8 @@ func (m *machine) readOrders(ctx context.Context, conn *tls.Conn) error {
 			m.beginDrain(ctx, order.Drain.Limit)
 		case order.Logins != nil:
 			m.logins.kept(order.Logins.Through)
+		case order.Ledger != nil:
+			m.shownLife(order.Ledger)
 		case order.Trust != nil:
 			if err := m.newTrust(*order.Trust); err != nil {
 				reason, _ := code(err)

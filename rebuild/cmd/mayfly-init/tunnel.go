@@ -24,6 +24,7 @@ const (
 	tunnelTLSKey    = tunnelDir + "/tls.key"
 	tunnelKey       = tunnelDir + "/wg.key"
 	tunnelControl   = tunnelDir + "/control.sock"
+	tunnelLife      = tunnelDir + "/life"
 	controlDeadline = 3 * time.Second
 	maxControl      = 4 << 10
 )
@@ -41,6 +42,7 @@ type tunnelConfig struct {
 	Control     string         `json:"control"`
 	Management  []netip.Prefix `json:"management"`
 	Outside     string         `json:"outside"`
+	Life        string         `json:"life"`
 }
 
 func tunnelConfiguration(f inventory.Fleet, s inventory.Server) ([]byte, error) {
@@ -56,6 +58,7 @@ func tunnelConfiguration(f inventory.Fleet, s inventory.Server) ([]byte, error) 
 		Control:     tunnelControl,
 		Management:  f.Network.Management,
 		Outside:     outside,
+		Life:        tunnelLife,
 	}, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("rendering %s: %w", tunnelConf, err)

@@ -5,13 +5,12 @@ import (
 	"encoding/json"
 
 	"mayfly/internal/command"
-	"mayfly/tunnel/checkin"
 	"mayfly/tunnel/client"
 )
 
 var clientVerb = command.Verb{
 	Name:    "client",
-	Args:    "--config client.json [--region REGION] [--route PREFIX]... [--resolv-conf FILE]",
+	Args:    "--config client.json [--require logged|attested] [--region REGION] [--route PREFIX]... [--resolv-conf FILE]",
 	Summary: "carry this machine's traffic through the fleet",
 	Help: `It checks in, picks a server at random, registers a fresh key there and routes through it until it is stopped. When the
 server drains it moves to another first, and connections that began on the old one end there. Each event is a line of JSON on
@@ -21,6 +20,7 @@ Example: tunnel client --config client.json --region se --resolv-conf /etc/resol
 	Run: func(ctx context.Context, c *command.Call) error {
 		fs := c.Flags()
 		config := fs.String("config", "", "the fleet's client.json")
+		require := fs.String("require", "", requireHelp)
 		region := fs.String("region", "", "use servers of this region only")
 		resolv := fs.String("resolv-conf", "", "point this file at the tunnel's resolver, and put it back at the end")
 		var routes prefixes
@@ -34,7 +34,7 @@ Example: tunnel client --config client.json --region se --resolv-conf /etc/resol
 		if *config == "" {
 			return command.Usagef("no --config")
 		}
-		settings, err := checkin.LoadConfig(*config)
+		settings, err := loadConfig(*config, *require)
 		if err != nil {
 			return err
 		}

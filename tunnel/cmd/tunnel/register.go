@@ -8,13 +8,12 @@ import (
 
 	"mayfly/internal/command"
 	"mayfly/internal/durable"
-	"mayfly/tunnel/checkin"
 	"mayfly/tunnel/client"
 )
 
 var registerVerb = command.Verb{
 	Name:    "register",
-	Args:    "--config client.json --out FILE.conf [--region REGION] [--route PREFIX]... [--no-dns] [-o json]",
+	Args:    "--config client.json --out FILE.conf [--require logged|attested] [--region REGION] [--route PREFIX]... [--no-dns] [-o json]",
 	Summary: "register a session and write it as a file for wg-quick",
 	Help: `The file (0600) holds a fresh key and a preshared key that came over post-quantum TLS. It is good for one session: until
 the server drains, or five minutes without a handshake. Without --route everything goes through the tunnel.
@@ -23,6 +22,7 @@ Example: tunnel register --config client.json --out wg0.conf && wg-quick up ./wg
 	Run: func(ctx context.Context, c *command.Call) error {
 		fs := c.Flags()
 		config := fs.String("config", "", "the fleet's client.json")
+		require := fs.String("require", "", requireHelp)
 		region := fs.String("region", "", "use servers of this region only")
 		out := fs.String("out", "", "the file to write; an old one is replaced")
 		noDNS := fs.Bool("no-dns", false, "leave the resolver alone (wg-quick needs resolvconf for DNS)")
@@ -43,7 +43,7 @@ Example: tunnel register --config client.json --out wg0.conf && wg-quick up ./wg
 		case *form != "text" && *form != "json":
 			return command.Usagef("output %q: want text or json", *form)
 		}
-		settings, err := checkin.LoadConfig(*config)
+		settings, err := loadConfig(*config, *require)
 		if err != nil {
 			return err
 		}
