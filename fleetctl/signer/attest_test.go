@@ -19,7 +19,7 @@ import (
 	"mayfly/policies/trust"
 	"mayfly/policies/trust/chain"
 	"mayfly/rebuild/attest"
-	"mayfly/rebuild/attest/machine"
+	"mayfly/rebuild/attest/tpm"
 	"mayfly/rebuild/join"
 	"mayfly/rebuild/release"
 	"mayfly/rebuild/ticket"
@@ -34,7 +34,7 @@ var testUKI, testKernel = sha256.Sum256([]byte("the image")), sha256.Sum256([]by
 type attested struct {
 	*fleet
 	signer *server
-	tpm    *swtpm.TPM
+	chip   *swtpm.TPM
 	data   []byte // release.json
 	now    time.Time
 	epoch  uint64
@@ -46,14 +46,14 @@ func (a *attested) restart() {
 	if a.on != nil {
 		a.on.off()
 	}
-	a.tpm.Restart()
+	a.chip.Restart()
 }
 
 func newAttested(t *testing.T) *attested {
 	t.Helper()
-	a := &attested{tpm: swtpm.Start(t), now: time.Now().UTC()}
+	a := &attested{chip: swtpm.Start(t), now: time.Now().UTC()}
 	a.fleet = newFleet(t)
-	a.require(t, a.tpm)
+	a.require(t, a.chip)
 	a.data, _ = a.release(t, 7, withImage)
 	a.signer = offline(t, a.fleet)
 	return a
@@ -65,9 +65,9 @@ func withImage(s *release.Statement) {
 }
 
 // require has the policy ask for a quote, and the inventory name this TPM.
-func (f *fleet) require(t *testing.T, tpm *swtpm.TPM) {
+func (f *fleet) require(t *testing.T, chip *swtpm.TPM) {
 	t.Helper()
-	id, err := machine.New(tpm.Dial(), machine.P256)
+	id, err := tpm.New(chip.Dial(), tpm.P256)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ type booted struct {
 	t      *testing.T
 	keys   machineKeys
 	ticket signedFile
-	id     *machine.Identity
+	id     *tpm.Identity
 	log    []byte
 }
 
@@ -111,7 +111,7 @@ func (a *attested) ticketOf(t *testing.T) signedFile {
 func (a *attested) boot(t *testing.T, tk signedFile, events []swtpm.Event) *booted {
 	t.Helper()
 	a.restart()
-	a.on = bootOn(t, a.tpm, a.data, a.read(t, "trust.json"), tk, events)
+	a.on = bootOn(t, a.chip, a.data, a.read(t, "trust.json"), tk, events)
 	return a.on
 }
 
@@ -124,17 +124,17 @@ func (f *fleet) read(t *testing.T, name string) []byte {
 	return data
 }
 
-func bootOn(t *testing.T, tpm *swtpm.TPM, statement, trust []byte, tk signedFile, events []swtpm.Event) *booted {
+func bootOn(t *testing.T, chip *swtpm.TPM, statement, trust []byte, tk signedFile, events []swtpm.Event) *booted {
 	t.Helper()
-	tpm.Measure(events)
-	tpm.Extend(attest.ReleasePCR, sha256.Sum256(statement), sha256.Sum256(trust), sha256.Sum256(tk.Data))
-	return keysOn(t, tpm, tk, events)
+	chip.Measure(events)
+	chip.Extend(attest.ReleasePCR, sha256.Sum256(statement), sha256.Sum256(trust), sha256.Sum256(tk.Data))
+	return keysOn(t, chip, tk, events)
 }
 
 // keysOn makes a machine's keys without a boot before.
-func keysOn(t *testing.T, tpm *swtpm.TPM, tk signedFile, events []swtpm.Event) *booted {
+func keysOn(t *testing.T, chip *swtpm.TPM, tk signedFile, events []swtpm.Event) *booted {
 	t.Helper()
-	id, err := machine.New(tpm.Dial(), machine.P256)
+	id, err := tpm.New(chip.Dial(), tpm.P256)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -301,14 +301,14 @@ func TestAttestRefuses(t *testing.T) {
 		{"other release", attest.Release, func(t *testing.T, a *attested) error {
 			tk := a.ticketOf(t)
 			a.restart()
-			b := bootOn(t, a.tpm, []byte("evil"), a.read(t, "trust.json"), tk, good)
+			b := bootOn(t, a.chip, []byte("evil"), a.read(t, "trust.json"), tk, good)
 			a.on = b
 			return a.admits(b.answer(a.ask(t, b)))
 		}},
 		{"other trust policy", attest.Release, func(t *testing.T, a *attested) error {
 			tk := a.ticketOf(t)
 			a.restart()
-			b := bootOn(t, a.tpm, a.data, []byte("evil"), tk, good)
+			b := bootOn(t, a.chip, a.data, []byte("evil"), tk, good)
 			a.on = b
 			return a.admits(b.answer(a.ask(t, b)))
 		}},
@@ -335,7 +335,7 @@ func TestAttestRefuses(t *testing.T) {
 			}
 			b.off()
 			// The machine goes on; whoever holds it has the next life's ticket.
-			again := keysOn(t, a.tpm, a.ticketOf(t), good)
+			again := keysOn(t, a.chip, a.ticketOf(t), good)
 			a.on = again
 			return a.admits(again.answer(a.ask(t, again)))
 		}},
@@ -373,7 +373,7 @@ func TestAttestRefuses(t *testing.T) {
 			b := a.boot(t, a.ticketOf(t), good)
 			c := a.ask(t, b)
 			b.off()
-			again := keysOn(t, a.tpm, b.ticket, good)
+			again := keysOn(t, a.chip, b.ticket, good)
 			a.on = again
 			return a.admits(again.quote(c.Nonce, make([]byte, attest.SecretBytes)))
 		}},
@@ -485,10 +485,10 @@ func TestChallengesBounded(t *testing.T) {
 
 // TestAttestedJoin goes the whole way: over TLS, through the controller, into store, ledger and list.
 func TestAttestedJoin(t *testing.T) {
-	tpm := swtpm.Start(t)
+	chip := swtpm.Start(t)
 	f := withLedger(t)
-	f.require(t, tpm)
-	a := &attested{fleet: f, tpm: tpm, now: time.Now().UTC()}
+	f.require(t, chip)
+	a := &attested{fleet: f, chip: chip, now: time.Now().UTC()}
 	var sigs []byte
 	a.data, sigs = f.release(t, 7, withImage)
 	f.start(t)

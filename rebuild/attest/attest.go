@@ -1,6 +1,6 @@
 // Package attest decides whether a machine's TPM proves what the machine says of itself: which stub, release, trust policy and
 // ticket this boot was made of, that the keys it wants certified are its own, and that it really restarted. It is the signer's
-// half: pure, data in, verdict out. The machine's half is attest/machine; what mayfly-stub measures is attest/measure.
+// half: pure, data in, verdict out. The machine's half is attest/tpm; what mayfly-stub measures is attest/measure.
 //
 // How it hangs together (docs/formats/attestation.md):
 //

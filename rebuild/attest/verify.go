@@ -66,6 +66,9 @@ func Verify(e Evidence, want Expected) (Result, error) {
 	if err := checkRelease(values[ReleasePCR], want); err != nil {
 		return Result{}, err
 	}
+	if len(e.EventLog) == 0 {
+		return Result{}, refuse(Firmware, "the firmware left no event log: it measured nothing")
+	}
 	events, err := parseLog(e.EventLog)
 	if err != nil {
 		return Result{}, refuse(LogRefused, "the event log: %w", err)

@@ -58,6 +58,8 @@ const (
 	codeServer     = "server_not_in_policy"
 	codeServices   = "services_failed"
 	codeUnexpected = "unexpected"
+	codeNoTPM      = "tpm_missing" // the ticket asks for a TPM, and the machine has none
+	codeTPM        = "tpm_failed"
 
 	// The kernel is more open than the release says.
 	codeNoLockdown  = "hardening_lockdown"

@@ -51,6 +51,28 @@ func joinController(ctx context.Context, c *join.Client, r join.Request) (join.R
 	}
 }
 
+// askController asks what the TPM has to answer. Nothing is used up by that, so that everything but a refusal is tried again.
+func askController(ctx context.Context, c *join.Client, r join.ChallengeRequest) (join.Challenge, error) {
+	pause := firstJoinPause
+	for attempt := 1; ; attempt++ {
+		res, err := c.Challenge(ctx, r)
+		if err == nil {
+			return res, nil
+		}
+		refused, isRefusal := join.IsRefusal(err)
+		switch {
+		case isRefusal && refused.Reason != join.Busy && refused.Reason != join.ControllerFailed:
+			return join.Challenge{}, refuse(refused.Reason, "%s", refused.Detail)
+		case attempt >= joinAttempts:
+			return join.Challenge{}, refuse(codeJoin, "after %d tries: %w", attempt, err)
+		}
+		if !sleep(ctx, jitter(pause)) {
+			return join.Challenge{}, refuse(codeJoin, "%w", ctx.Err())
+		}
+		pause = min(2*pause, maxJoinPause)
+	}
+}
+
 // jitter spreads machines that were booted together: between three quarters and five quarters of d.
 func jitter(d time.Duration) time.Duration {
 	return d*3/4 + rand.N(d/2+1)

@@ -18,6 +18,7 @@ import (
 	"mayfly/inventory"
 	"mayfly/rebuild/join"
 	"mayfly/rebuild/release"
+	"mayfly/rebuild/ticket"
 )
 
 func main() {
@@ -223,13 +224,21 @@ func (b *boot) join(ctx context.Context) (*machine, error) {
 	}
 	m.told = &b.told
 	m.logins = &loginReports{now: time.Now, wake: m.poke}
-	b.con.stage("join")
-	answer, err := joinController(ctx, client, join.Request{
+	request := join.Request{
 		Ticket: b.papers.data, Signature: b.papers.sig, CSR: k.csr, HostKey: k.host, TunnelKey: k.public, BootID: k.bootID,
-	})
+	}
+	if t.TPM == ticket.TPMRequired {
+		b.con.stage("attestation")
+		if err := b.attest(ctx, client, &request); err != nil {
+			return nil, coded(codeTPM, err)
+		}
+	}
+	b.con.stage("join")
+	answer, err := joinController(ctx, client, request)
 	if err != nil {
 		return nil, err
 	}
+	b.con.stage("joined: %s", answer.Evidence)
 	if err := burn(runDir); err != nil {
 		return nil, coded(codeJoin, err)
 	}

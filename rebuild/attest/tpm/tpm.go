@@ -1,10 +1,11 @@
-package machine
+package tpm
 
 import (
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"github.com/google/go-tpm/tpm2"
@@ -15,9 +16,6 @@ import (
 
 // Device is the TPM behind the kernel's resource manager.
 const Device = "/dev/tpmrm0"
-
-// EventLog is where the kernel shows the firmware's event log, once securityfs is mounted.
-const EventLog = "/sys/kernel/security/tpm0/binary_bios_measurements"
 
 // Kind of an endorsement key.
 type Kind int
@@ -44,9 +42,15 @@ type Identity struct {
 	EK, AK []byte // public areas
 }
 
+// ErrNone says that the machine has no TPM that the kernel knows.
+var ErrNone = errors.New("no TPM")
+
 // Open makes both keys in the TPM of this machine.
 func Open(kind Kind) (*Identity, error) {
 	f, err := os.OpenFile(Device, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNone
+	}
 	if err != nil {
 		return nil, fmt.Errorf("opening the TPM: %w", err)
 	}
