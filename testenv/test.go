@@ -54,6 +54,7 @@ var testNeeds = slices.Concat(demoNeeds, pcscd.Needs, cgobuild.Needs(cgobuild.PC
 	{Name: "xorriso", Package: "xorriso"},
 	{Name: "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", Package: "ovmf"},
 	{Name: "swtpm", Package: "swtpm"},
+	{Name: "ipmi_sim", Package: "openipmi"}, // a BMC that drives a machine
 })
 
 // Debian's PKCS #11 libraries that read PIV cards. The pattern is for the architecture.

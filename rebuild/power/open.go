@@ -41,6 +41,8 @@ func (p Place) open(s inventory.Server) (bmc, error) {
 	switch s.Power.Driver {
 	case inventory.DriverRedfish:
 		return &redfish{power: s.Power, client: newRedfishClient(s.Power, p.password(s.Power), p.ration(s))}, nil
+	case inventory.DriverIPMI:
+		return &ipmi{power: s.Power, password: p.password(s.Power), ration: p.ration(s)}, nil
 	}
 	return nil, fmt.Errorf("power driver %q is not known", s.Power.Driver)
 }
