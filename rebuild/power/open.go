@@ -43,6 +43,10 @@ func (p Place) open(s inventory.Server) (bmc, error) {
 		return &redfish{power: s.Power, client: newRedfishClient(s.Power, p.password(s.Power), p.ration(s))}, nil
 	case inventory.DriverIPMI:
 		return &ipmi{power: s.Power, password: p.password(s.Power), ration: p.ration(s)}, nil
+	case inventory.DriverExec:
+		return &program{server: s, password: p.password(s.Power), ration: p.ration(s), ask: execDriver(s.Power)}, nil
+	case inventory.DriverPlugin:
+		return &program{server: s, password: p.password(s.Power), ration: p.ration(s), ask: pluginDriver(s.Power, p.Plugins)}, nil
 	}
 	return nil, fmt.Errorf("power driver %q is not known", s.Power.Driver)
 }

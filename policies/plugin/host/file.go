@@ -63,9 +63,9 @@ func checkOwner(path string, info os.FileInfo, owners []uint32) error {
 	return nil
 }
 
-// load copies a plugin's file into memory that nobody can change any more, and returns it if it is the one that is pinned. What is run is
+// Load copies a plugin's file into memory that nobody can change any more, and returns it if it is the one that is pinned. What is run is
 // the copy: it does not matter what becomes of the file after it was hashed.
-func load(dir string, p plugin.Pin, owners []uint32) (program *os.File, err error) {
+func Load(dir string, p plugin.Pin, owners []uint32) (program *os.File, err error) {
 	if err := CheckDirectory(dir, owners); err != nil {
 		return nil, err
 	}

@@ -9,17 +9,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
-	"os/exec"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
-	goplugin "github.com/hashicorp/go-plugin"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -151,34 +146,20 @@ func (h *Host) keep(ctx context.Context, p plugin.Pin, one *process) {
 
 // run is one life of a plugin.
 func (h *Host) run(ctx context.Context, p plugin.Pin, one *process) (err error) {
-	program, err := load(h.dir, p, h.owners)
+	program, err := Load(h.dir, p, h.owners)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, program.Close()) }()
-	// The child resolves its own /proc/self, where the descriptor is still open when it is run.
-	cmd := &exec.Cmd{Path: fmt.Sprintf("/proc/self/fd/%d", program.Fd()), Args: []string{p.Name}, Dir: "/", Env: []string{},
-		SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}} // it does not outlive the host, however that ends
-	client := goplugin.NewClient(&goplugin.ClientConfig{
-		HandshakeConfig: sdk.Handshake, Plugins: goplugin.PluginSet{sdk.Name: sdk.Decider{}},
-		Cmd: cmd, SkipHostEnv: true, AutoMTLS: true, AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
-		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: h.sockets}, StartTimeout: startLimit,
-		Logger: hclog.NewNullLogger(), Stderr: io.Discard, SyncStdout: io.Discard, SyncStderr: io.Discard,
-	})
-	defer func() {
-		client.Kill()
-		h.endGroup(cmd.Process)
-	}()
+	started, err := Start(program, Kind{Handshake: sdk.Handshake, Name: sdk.Name, Plugin: sdk.Decider{}}, p.Name, h.sockets, nil)
+	if started != nil {
+		defer func() { err = errors.Join(err, started.End()) }()
+	}
 	defer one.life.Store(nil)
-	protocol, err := client.Client()
 	if err != nil {
-		return fmt.Errorf("starting: %w", err)
+		return err
 	}
-	raw, err := protocol.Dispense(sdk.Name)
-	if err != nil {
-		return fmt.Errorf("starting: %w", err)
-	}
-	asked, ok := raw.(sdk.Client)
+	asked, ok := started.Client.(sdk.Client)
 	if !ok {
 		return errors.New("starting: internal error: another kind of client")
 	}
@@ -193,20 +174,10 @@ func (h *Host) run(ctx context.Context, p plugin.Pin, one *process) (err error) 
 		case <-living.Done():
 			return errors.New("it was ended")
 		case <-look.C:
-			if client.Exited() {
+			if started.Exited() {
 				return errors.New("it ended")
 			}
 		}
-	}
-}
-
-// endGroup ends what a plugin has started and left behind. One that makes a group of its own escapes this, and ends with the bastion's service.
-func (h *Host) endGroup(leader *os.Process) {
-	if leader == nil {
-		return
-	}
-	if err := syscall.Kill(-leader.Pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-		h.log.Error("ending what a plugin has started", "error", err)
 	}
 }
 

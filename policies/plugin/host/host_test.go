@@ -182,13 +182,13 @@ func TestLoadRefuses(t *testing.T) {
 				t.Skip("only root can give a file away")
 			}
 			dir, pin := lay(t)
-			if f, err := load(dir, pin, owners); err != nil {
+			if f, err := Load(dir, pin, owners); err != nil {
 				t.Fatalf("the good file: %v", err)
 			} else {
 				f.Close()
 			}
 			tt.spoil(t, dir, &pin)
-			if f, err := load(dir, pin, owners); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if f, err := Load(dir, pin, owners); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, %v, want %q", f, err, tt.want)
 			} else if strings.Contains(tt.want, "others could") && hint.Of(err) == "" {
 				t.Errorf("%v: no hint", err)
