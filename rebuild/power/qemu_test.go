@@ -236,7 +236,7 @@ func TestOpenRefuses(t *testing.T) {
 		t.Errorf("a good server: %v", err)
 	}
 	tests := map[string]func(*inventory.Server){
-		"driver":     func(s *inventory.Server) { s.Power.Driver = "ipmi" },
+		"driver":     func(s *inventory.Server) { s.Power.Driver = "virsh" },
 		"no name":    func(s *inventory.Server) { s.Name = "" },
 		"name":       func(s *inventory.Server) { s.Name = "../x" },
 		"no tap":     func(s *inventory.Server) { s.Power.Tap = "" },
