@@ -58,6 +58,11 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	if len(result.EFIStub) > 0 { // which the result's JSON leaves out
+		if err := os.WriteFile(filepath.Join(out, "efi.stub"), result.EFIStub, 0o644); err != nil {
+			return err
+		}
+	}
 	return json.NewEncoder(os.Stdout).Encode(result)
 }
 
