@@ -7,8 +7,7 @@ import "fmt"
 //
 // A USB stick hangs on a controller of its own (qemu-xhci), and the kernels of the image load neither xhci nor usb-storage; a CD hangs on
 // q35's AHCI, which needs a machine without sata=off. Neither is a block device to the server then. virtio-blk and virtio-scsi are as
-// fast and stay unseen as long as their drivers are not loaded; nvme does not: Debian's cloud kernel has its driver built in, and a
-// server would refuse to run beside it.
+// fast and stay unseen as long as their drivers are not loaded. The driver of nvme is built into Debian's cloud kernel.
 func DeviceArguments(form, path string, boot int) []string {
 	id := fmt.Sprintf("medium%d", boot)
 	source := "if=none,format=raw,readonly=on,id=" + id + ",file=" + path
