@@ -73,6 +73,7 @@ func (d state) runner(ctx context.Context, c *command.Call) (*rotate.Runner, pla
 		}
 	}
 	log := slog.New(slog.NewTextHandler(c.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	keys := signer.Dial(string(d))
 	return &rotate.Runner{
 		Store:    s,
 		Bundle:   g.bundle,
@@ -80,7 +81,8 @@ func (d state) runner(ctx context.Context, c *command.Call) (*rotate.Runner, pla
 		Trust:    g.trust,
 		CA:       ca,
 		Machines: rotate.Power{Place: d.powerPlace(g.bundle.Inventory, log)},
-		Tickets:  signer.Dial(string(d)),
+		Tickets:  keys,
+		Ledger:   keys,
 		Prober:   rotate.TLSProbe{Config: func(name string) *tls.Config { return pki.VerifyName(ca, name) }, FQDN: g.bundle.Inventory.FQDN},
 		Talk:     c.Stderr,
 	}, g.rules(), closeStore, nil

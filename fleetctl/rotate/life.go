@@ -170,6 +170,9 @@ func (l *life) wipe(ctx context.Context, s store.Server) error {
 	if err != nil {
 		return err
 	}
+	if err := l.over(ctx, s, s.Epoch-1); err != nil {
+		return err
+	}
 	return l.move(ctx, s, inventory.Booting, "off, read back")
 }
 
@@ -248,6 +251,8 @@ func (l *life) fail(ctx context.Context, s store.Server, f *failure) error {
 			return ctx.Err()
 		}
 		cause += "; and it could not be switched off: " + err.Error()
+	} else if err := l.over(ctx, s, s.Epoch); err != nil {
+		return err
 	}
 	if len(cause) > maxCause {
 		cause = strings.ToValidUTF8(cause[:maxCause], "")

@@ -34,6 +34,7 @@ type Runner struct {
 	CA       []byte // PEM of the fleet's TLS CA
 	Machines Machines
 	Tickets  Tickets
+	Ledger   Ledger // nil tells nobody when a life is over
 	Prober   Prober
 	Talk     io.Writer // one line a step
 

@@ -356,7 +356,7 @@ func (l *lab) configure(node, network string) {
 	c := server.Config{
 		Name: node, FQDN: node + "." + domain, Listen: netip.MustParseAddrPort("0.0.0.0:51820"), Register: ":7443",
 		Network: netip.MustParsePrefix(network), Certificate: filepath.Join(base, "tls.pem"), Key: filepath.Join(base, "tls.key"),
-		PrivateKey: filepath.Join(base, "wg.key"), Control: filepath.Join(base, "control.sock"),
+		PrivateKey: filepath.Join(base, "wg.key"), Control: filepath.Join(base, "control.sock"), Life: filepath.Join(base, "life"),
 		Management: []netip.Prefix{netip.MustParsePrefix("10.77.0.0/24")}, Outside: "eth0",
 	}
 	data, err := json.Marshal(c)
