@@ -37,6 +37,7 @@ type Result struct {
 	Kernel  release.Part
 	Stub    release.Part
 	Root    release.Part
+	SBOM    release.Part
 	Lock    string // SHA-256 of the lock file, hex
 	Profile string
 	Cmdline string
@@ -138,7 +139,24 @@ func write(ctx context.Context, l LockFile, lock []byte, c choice, stub []cpio.F
 	if r.Root, err = writePart(outDir, release.RootFile, func(w io.Writer) error { return writeEROFS(ctx, w, c.root, l.Epoch) }); err != nil {
 		return Result{}, err
 	}
-	_, err = writePart(outDir, release.LockFile, func(w io.Writer) error { _, err := w.Write(lock); return err })
+	if _, err = writePart(outDir, release.LockFile, func(w io.Writer) error { _, err := w.Write(lock); return err }); err != nil {
+		return Result{}, err
+	}
+	own := map[string]bool{}
+	for _, at := range programPlaces {
+		own[mergeUsr(at)] = true
+	}
+	p := parts{lock: l, kernel: c.kernel, root: c.root, owners: c.owners(own),
+		sums: map[string]string{release.KernelFile: r.Kernel.SHA256, release.StubFile: r.Stub.SHA256, release.RootFile: r.Root.SHA256}}
+	p.stub = tree{}
+	for _, f := range stub {
+		p.stub["/"+f.Path] = &node{mode: f.Mode, data: f.Data}
+	}
+	bill, err := p.sbom()
+	if err != nil {
+		return Result{}, err
+	}
+	r.SBOM, err = writePart(outDir, release.SBOMFile, func(w io.Writer) error { _, err := w.Write(bill); return err })
 	return r, err
 }
 
