@@ -9,18 +9,14 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"time"
 
 	"mayfly/internal/command"
-	"mayfly/internal/durable"
-	"mayfly/internal/hint"
-	"mayfly/rebuild/image"
 	"mayfly/rebuild/release"
 )
 
 var imageBuildVerb = command.Verb{
 	Name:    "image build",
-	Args:    "--dir DIR --lock FILE --version N [--twice]",
+	Args:    "--dir DIR --lock FILE --version N [--twice] [--mirror URL]...",
 	Summary: "build our programs and the image into an unsigned release",
 	Help: `Builds the image's own programs from the source tree, and the image from the lock file and the package store, into
 DIR/public/releases/N, with the statement that people sign (release.json) and a unified kernel image for UEFI (mayfly.efi), which holds the
@@ -29,7 +25,10 @@ trust policy in force. Nothing is fetched: Go modules have to be there, as go.su
 Where the policy in force has [history], it builds the commit at the source's HEAD, and only if
 "fleetctl verify-history" passes; what lies beside what was committed is not built.
 
---twice builds everything a second time in another place and compares bit for bit; a difference fails, and nothing is kept.
+--twice builds everything a second time in another place, from the packages themselves and not from what the store keeps of them, and compares
+bit for bit; a difference fails, and nothing is kept. Beside the parts there are a bill of materials (sbom.spdx.json) and a statement of what it was
+made from (provenance.json); both are the same from every builder. With --mirror, packages that the store lacks are fetched first, as
+"fleetctl image fetch" does.
 
 Example:
 
@@ -37,23 +36,15 @@ Example:
 	Run: runImageBuild,
 }
 
-// Defaults of a release.
-const (
-	defaultValid  = 30 * 24 * time.Hour
-	defaultMaxAge = 24 * time.Hour
-)
-
-func runImageBuild(ctx context.Context, c *command.Call) (err error) {
+func runImageBuild(ctx context.Context, c *command.Call) error {
 	fs := c.Flags()
 	dir := dirFlag(fs)
 	lockFile := fs.String("lock", "", "lock `file`")
 	version := fs.Uint64("version", 0, "`number` of the release; it rises")
 	twice := fs.Bool("twice", false, "build a second time elsewhere and compare bit for bit")
 	packages := packagesFlag(fs)
-	source := fs.String("source", ".", "`directory` of mayfly's source tree")
-	valid := fs.Duration("valid", defaultValid, "how long the release may boot servers")
-	maxAge := fs.Duration("max-age", defaultMaxAge, "longest life of a server under this release")
-	minPolicy := fs.Uint64("min-policy", 1, "least policy `version` that a server under this release obeys")
+	mirrors := mirrorFlag(fs)
+	o := orderFlags(fs)
 	output := outputFlag(fs)
 	if err := c.Parse(fs); err != nil {
 		return err
@@ -64,67 +55,29 @@ func runImageBuild(ctx context.Context, c *command.Call) (err error) {
 	if *lockFile == "" || *version == 0 {
 		return command.Usagef("--lock and --version (1 or more) are needed")
 	}
-	if *valid < time.Minute || *maxAge < time.Minute {
-		return command.Usagef("--valid and --max-age are a minute at least")
+	if err := o.check(); err != nil {
+		return err
 	}
 	d := state(*dir)
 	t, trustPolicy, err := d.trust()
 	if err != nil {
 		return err
 	}
-	lock, err := read(*lockFile, "`fleetctl image lock` makes it")
-	if err != nil {
+	if o.lock, err = read(*lockFile, "`fleetctl image lock` makes it"); err != nil {
 		return err
 	}
-	store, err := packageStore(*packages)
-	if err != nil {
+	if o.store, err = packageStore(*packages); err != nil {
 		return err
 	}
-	out := filepath.Join(d.releases(), strconv.FormatUint(*version, 10))
-	if _, err := os.Lstat(out); err == nil {
-		return hint.New(fmt.Errorf("release %d is there already: %s", *version, out), "choose a higher --version")
-	}
-	if err := os.MkdirAll(d.releases(), 0o755); err != nil {
-		return err
-	}
-	work, err := os.MkdirTemp(d.releases(), ".build-")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
-	tree, err := d.passHistory(ctx, c, *source, work)
-	if err != nil {
-		return err
-	}
-	first := filepath.Join(work, "first")
-	built, err := buildOnce(ctx, c, lock, store, tree, first)
-	if err != nil {
-		return err
-	}
-	if *twice {
-		if err := buildAgain(ctx, c, lock, store, tree, first); err != nil {
+	if len(*mirrors) > 0 {
+		if _, err := fetchPackages(ctx, o.lock, o.store, *mirrors); err != nil {
 			return err
 		}
 	}
-	now := time.Now().UTC().Truncate(time.Second)
-	s := &release.Statement{Kind: release.Kind, Fleet: t.Fleet, Version: *version, Least: 1, Profile: release.ProfileCloud, NotBefore: now, NotAfter: now.Add(*valid),
-		MaxAge: int64(*maxAge / time.Second), Kernel: built.Kernel, Stub: built.Stub, Root: built.Root, Cmdline: built.Cmdline,
-		Lock: built.Lock, MinPolicy: *minPolicy}
-	if err := makeUKI(first, built, trustPolicy, s); err != nil {
-		return err
-	}
-	data, err := s.Marshal()
+	o.version, o.twice = *version, *twice
+	s, out, err := d.makeRelease(ctx, c, t, trustPolicy, o)
 	if err != nil {
 		return err
-	}
-	if err := durable.WriteFile(filepath.Join(first, release.StatementFile), data, 0o644); err != nil {
-		return err
-	}
-	if err := os.Chmod(first, 0o755); err != nil {
-		return err
-	}
-	if err := os.Rename(first, out); err != nil {
-		return fmt.Errorf("keeping the release: %w", err)
 	}
 	var rows [][]string
 	for _, p := range parts(s) {
@@ -138,41 +91,6 @@ func runImageBuild(ctx context.Context, c *command.Call) (err error) {
 		return err
 	}
 	fmt.Fprintf(c.Stderr, "fleetctl: next: `fleetctl image sign --release %d` by %d people, then `fleetctl image use %d`\n", *version, t.Threshold, *version)
-	return nil
-}
-
-// buildOnce builds programs and image below dir's parent and into dir.
-func buildOnce(ctx context.Context, c *command.Call, lock []byte, store, source, dir string) (image.Result, error) {
-	began := time.Now()
-	programs, err := image.Programs(ctx, source, dir+"-programs")
-	if err != nil {
-		return image.Result{}, hint.New(err, "--source names mayfly's source tree; Go has to be installed")
-	}
-	r, err := image.Build(ctx, image.Inputs{Lock: lock, Store: store, Programs: programs}, dir)
-	if err != nil {
-		return r, err
-	}
-	fmt.Fprintf(c.Stderr, "fleetctl: image built in %.1f s\n", time.Since(began).Seconds())
-	return r, nil
-}
-
-// buildAgain builds in another directory, and compares every file.
-func buildAgain(ctx context.Context, c *command.Call, lock []byte, store, source, first string) (err error) {
-	elsewhere, err := os.MkdirTemp("", "mayfly-second-build-")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(elsewhere)) }()
-	second := filepath.Join(elsewhere, "image")
-	if _, err := buildOnce(ctx, c, lock, store, source, second); err != nil {
-		return err
-	}
-	for _, name := range []string{release.KernelFile, release.StubFile, release.RootFile, release.LockFile} {
-		if err := same(filepath.Join(first, name), filepath.Join(second, name)); err != nil {
-			return hint.New(fmt.Errorf("the second build differs: %w", err), "the image is not reproducible: do not sign it")
-		}
-	}
-	fmt.Fprintln(c.Stderr, "fleetctl: built twice, the same bit for bit")
 	return nil
 }
 

@@ -19,7 +19,7 @@ var program = command.Program{
 	Verbs: []command.Verb{
 		initVerb, signerVerb, serveVerb, checkinVerb, witnessVerb,
 		statusVerb, loginsVerb, planVerb, rotateVerb,
-		imageLockVerb, imageBuildVerb, imageSignVerb, imageVerifyVerb, imageUseVerb,
+		imageLockVerb, imageFetchVerb, imageBuildVerb, imageUpdateVerb, imageDiffVerb, imageSBOMVerb, imageSignVerb, imageVerifyVerb, imageUseVerb,
 		imageSecureBootKeysVerb, imageSignEFIVerb, imageMediumVerb,
 		ledgerVerifyVerb, ledgerShowVerb, ledgerProofVerb, ledgerKeyVerb,
 		approveVerb, approvalsVerb, drainVerb, breakGlassOpenVerb, breakGlassStatusVerb,

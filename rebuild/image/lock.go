@@ -21,6 +21,22 @@ import (
 // Lock resolves the spec's packages through the host's apt, downloads what the store lacks, and returns the lock file. The
 // store is a directory with a file SHA256.deb for each package. Nothing is installed, and it need not be root.
 func Lock(ctx context.Context, spec Spec, store string) ([]byte, error) {
+	return lockPackages(ctx, spec, store, nil)
+}
+
+// Update is Lock for who has a lock file already, and believes it: a package that it names is not unpacked again.
+func Update(ctx context.Context, spec Spec, store string, old LockFile) ([]byte, error) {
+	known := map[string]string{}
+	if old.Spec == spec.digest && old.Profile == spec.profileName() {
+		for _, p := range old.Packages {
+			known[p.SHA256] = p.Contents
+		}
+	}
+	return lockPackages(ctx, spec, store, known)
+}
+
+// lockPackages makes a lock file. known tells, by a package's SHA-256, what the image takes from it.
+func lockPackages(ctx context.Context, spec Spec, store string, known map[string]string) ([]byte, error) {
 	if err := os.MkdirAll(store, 0o755); err != nil {
 		return nil, fmt.Errorf("locking the image: %w", err)
 	}
@@ -47,17 +63,28 @@ func Lock(ctx context.Context, spec Spec, store string) ([]byte, error) {
 		}
 		lock.Epoch = max(lock.Epoch, made.Unix())
 	}
-	if err := lock.addContents(ctx, spec, store); err != nil {
+	if len(known) > 0 {
+		with := lock
+		with.Packages = slices.Clone(packages)
+		for i, p := range packages {
+			with.Packages[i].Contents = known[p.SHA256]
+		}
+		if err := with.addContents(ctx, spec, store, false); err == nil {
+			return with.Marshal()
+		}
+		// What was taken then is not enough now.
+	}
+	if err := lock.addContents(ctx, spec, store, true); err != nil {
 		return nil, fmt.Errorf("locking the image: %w", err)
 	}
 	return lock.Marshal()
 }
 
-// addContents notes what the image takes from each package, which is unpacked for it: what the store keeps is believed only as far as a
-// lock file names it. What is taken has to be enough to choose the same again: a build reads no
+// addContents notes what the image takes from each package. With fresh, all are unpacked for it: what the store keeps is believed only as
+// far as a lock file names it. What is taken has to be enough to choose the same again: a build reads no
 // more than that.
-func (l *LockFile) addContents(ctx context.Context, spec Spec, store string) error {
-	all, _, err := gather(ctx, l.Packages, store, true)
+func (l *LockFile) addContents(ctx context.Context, spec Spec, store string, fresh bool) error {
+	all, _, err := gather(ctx, l.Packages, store, fresh)
 	if err != nil {
 		return err
 	}
