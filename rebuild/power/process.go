@@ -94,32 +94,40 @@ func argument(args []string, flag string) string {
 	return ""
 }
 
-// kill ends a process and returns when it is gone. The pidfd makes sure that the process that was looked at is the one that is ended.
+// kill ends a machine's process and returns when it is gone.
 func (q *QEMU) kill(ctx context.Context, p process) error {
-	fd, err := unix.PidfdOpen(p.pid, 0)
+	return endProcess(ctx, p.pid, func(pid int) (bool, error) {
+		_, ok, err := q.matches(pid)
+		return ok, err
+	})
+}
+
+// endProcess ends a process and returns when it is gone. The pidfd makes sure that the process that is looked at is the one that is ended.
+func endProcess(ctx context.Context, pid int, is func(pid int) (bool, error)) error {
+	fd, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("opening process %d: %w", p.pid, err)
+		return fmt.Errorf("opening process %d: %w", pid, err)
 	}
 	defer unix.Close(fd)
-	if _, ok, err := q.matches(p.pid); err != nil || !ok {
+	if ok, err := is(pid); err != nil || !ok {
 		return err // it has ended by itself
 	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("ending process %d: %w", p.pid, err)
+		return fmt.Errorf("ending process %d: %w", pid, err)
 	}
 	for {
 		ready, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(pollInterval/time.Millisecond))
 		if err != nil && !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("waiting for process %d: %w", p.pid, err)
+			return fmt.Errorf("waiting for process %d: %w", pid, err)
 		}
 		if ready > 0 {
 			return nil
 		}
 		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("waiting for process %d to end: %w", p.pid, err)
+			return fmt.Errorf("waiting for process %d to end: %w", pid, err)
 		}
 	}
 }

@@ -36,6 +36,12 @@ const (
 	lockName    = "lock"
 )
 
+// What a machine boots from, and all files of a life.
+var (
+	bootFiles = []string{kernelFile, initrdFile, mediumFile}
+	lifeFiles = append([]string{pidFile, qmpSocket, varsFile}, bootFiles...)
+)
+
 // Bounds of the driver.
 const (
 	qemuProgram   = "qemu-system-x86_64"
@@ -158,7 +164,7 @@ func (q *QEMU) Off(ctx context.Context) error {
 		return q.wrap("switching off", errors.Join(err, fmt.Errorf("%d processes still run this machine", len(again))))
 	}
 	q.set = 0
-	if err := q.removeFiles(pidFile, qmpSocket, kernelFile, initrdFile); err != nil {
+	if err := errors.Join(q.endTPM(ctx), q.removeFiles(lifeFiles...)); err != nil {
 		return q.wrap("switching off", err)
 	}
 	if len(running) > 0 {
@@ -198,8 +204,15 @@ func checkBoot(boot Boot) error {
 // prepare writes the files. They go when the machine runs, or is switched off.
 func (q *QEMU) prepare(boot Boot) error {
 	q.set = 0
-	if err := q.removeFiles(pidFile, qmpSocket, kernelFile, initrdFile); err != nil {
+	if err := q.removeFiles(lifeFiles...); err != nil {
 		return err
+	}
+	if q.uefi() {
+		if err := q.prepareFirmware(boot); err != nil {
+			return err
+		}
+		q.set = boot.Epoch
+		return nil
 	}
 	if err := writeKernel(filepath.Join(q.dir, kernelFile), boot); err != nil {
 		return err
@@ -237,7 +250,7 @@ func (q *QEMU) On(ctx context.Context, boot Boot) error {
 		return q.wrap("switching on", err)
 	}
 	// QEMU has read them: the ticket need not lie around.
-	if err := q.removeFiles(kernelFile, initrdFile); err != nil {
+	if err := q.removeFiles(bootFiles...); err != nil {
 		return q.wrap("switching on", err)
 	}
 	q.log.Info("machine on", "server", q.server.Name, "epoch", boot.Epoch)
@@ -259,6 +272,11 @@ func (q *QEMU) start(ctx context.Context, boot Boot) error {
 	}
 	if err := durable.WriteFile(filepath.Join(q.dir, bootFile), append(intent, '\n'), 0o600); err != nil {
 		return err
+	}
+	if q.uefi() {
+		if err := q.startTPM(ctx); err != nil {
+			return err
+		}
 	}
 	args := q.arguments(ctx, boot)
 	out, err := os.OpenFile(filepath.Join(q.dir, qemuLog), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
@@ -284,6 +302,10 @@ func (q *QEMU) arguments(ctx context.Context, boot Boot) []string {
 	if kvmWorks(ctx) {
 		accel = "kvm"
 	}
+	smm := "auto"
+	if q.server.Power.SecureBootVars != "" {
+		smm = "on" // which keeps the kernel from the firmware's variables
+	}
 	netdev := q.options.Netdev
 	if netdev == "" {
 		netdev = "tap,ifname=" + q.server.Power.Tap + ",script=no,downscript=no"
@@ -293,7 +315,7 @@ func (q *QEMU) arguments(ctx context.Context, boot Boot) []string {
 		"-pidfile", filepath.Join(q.dir, pidFile),
 		"-nodefaults", "-no-user-config", "-display", "none",
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-		"-machine", "q35,sata=off,accel=" + accel, "-cpu", "max", "-smp", "1",
+		"-machine", "q35,sata=off,smm=" + smm + ",accel=" + accel, "-cpu", "max", "-smp", "1",
 		"-m", strconv.Itoa(q.server.Power.MemoryMiB),
 		"-netdev", netdev + ",id=net0",
 		"-device", "virtio-net-pci,netdev=net0,romfile=,mac=" + q.server.Power.MAC,
@@ -301,7 +323,11 @@ func (q *QEMU) arguments(ctx context.Context, boot Boot) []string {
 		"-serial", "file:" + consoleFile,
 		"-qmp", "unix:" + qmpSocket + ",server=on,wait=off",
 		"-no-reboot",
-		"-kernel", kernelFile, "-initrd", initrdFile, "-append", boot.Cmdline,
+	}
+	if q.uefi() {
+		args = append(args, q.firmwareArguments()...)
+	} else {
+		args = append(args, "-kernel", kernelFile, "-initrd", initrdFile, "-append", boot.Cmdline)
 	}
 	return append(args, q.options.Extra...)
 }
