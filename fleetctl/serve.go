@@ -80,7 +80,7 @@ func serve(ctx context.Context, c *command.Call, d state, s *store.Store, t *tru
 	keys := signer.Dial(string(d))
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		err := boot.Serve(ctx, boot.Config{Fleet: b.Inventory, Trust: t, CA: ca, Public: d.public(), Store: s, Signer: keys, Bundle: p.bytes, Steps: p.lastSteps, Log: log, Audit: d.auditLogs(),
+		err := boot.Serve(ctx, boot.Config{Fleet: b.Inventory, Trust: t, CA: ca, Public: d.public(), Store: s, Signer: keys, Bundle: p.bytes, Steps: p.lastSteps, Log: log, Audit: d.auditLogs(), Offers: d.offers(),
 			Ready: func() { fmt.Fprintln(c.Stderr, "fleetctl: serve: ready") }})
 		if ctx.Err() != nil {
 			return nil // asked to stop

@@ -22,6 +22,7 @@ import (
 	"mayfly/inventory/store"
 	"mayfly/policies/trust"
 	"mayfly/rebuild/join"
+	"mayfly/rebuild/offer"
 )
 
 // Bounds of the service.
@@ -62,7 +63,8 @@ type Config struct {
 	Steps  func() []join.Trust       // the last trust policies that follow one another, oldest first; may be nil
 	Ready  func()                    // called once both ports listen; may be nil
 	Log    *slog.Logger
-	Audit  string // directory of the audit logs of rebuilt bastions
+	Audit  string    // directory of the audit logs of rebuilt bastions
+	Offers offer.Dir // what lives boot from; may be empty where none does
 }
 
 // ReleasePath is where a release's files lie on the boot port.
@@ -136,7 +138,7 @@ func (s *service) serve(ctx context.Context, bootPort, joinPort net.Listener) er
 	}
 	errorLog := slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug)
 	bootServer := &http.Server{
-		Handler:           releases(root, s.Log),
+		Handler:           offers(s.Offers, s.now, s.Log, releases(root, s.Log)),
 		ReadTimeout:       requestDeadline,
 		ReadHeaderTimeout: requestDeadline,
 		WriteTimeout:      releaseDeadline,
