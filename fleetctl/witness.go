@@ -16,7 +16,6 @@ import (
 	"mayfly/fleetctl/witness"
 	"mayfly/internal/command"
 	"mayfly/internal/hint"
-	"mayfly/policies/ledger"
 	"mayfly/policies/trust"
 	"mayfly/policies/trust/chain"
 	policywitness "mayfly/policies/witness"
@@ -87,11 +86,6 @@ func runWitness(ctx context.Context, c *command.Call) (err error) {
 	if err != nil {
 		return err
 	}
-	own, err := ledger.KeysOf(t)
-	if err != nil {
-		return err
-	}
-	logs = append(logs, own.Ledger...)
 	var config *tls.Config
 	if *certificate != "" {
 		pair, err := tls.LoadX509KeyPair(*certificate, *tlsKey)
