@@ -34,6 +34,8 @@ var fuzzTargets = []struct{ input, pkg, name string }{
 	{"EROFS images", "./rebuild/erofs", "FuzzRead"},
 	{"LZ4 blocks", "./rebuild/erofs", "FuzzLZ4"},
 	{"lock files of images", "./rebuild/image", "FuzzParseLock"},
+	{"entries of the ledger", "./policies/ledger", "FuzzParse"},
+	{"proofs of a life", "./policies/ledger", "FuzzOpen"},
 	{"audit entries", "./internal/audit", "FuzzEntry"},
 	{"audit bundles", "./internal/audit", "FuzzBundle"},
 	{"audit frames", "./internal/audit", "FuzzFrames"},

@@ -22,6 +22,15 @@ func TestReleases(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	for _, name := range []string{"ledger/checkpoint", "ledger/checkpoint.witnessed", "ledger/lock", "ledger/journal/0", "ledger/tile/0/000", "ledger/tile/entries/x001/234.p/17",
+		"ledger/tile/entries/evil", "trust/1.json", "trust/2.json.sig", "trust/notes", "client.json"} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	outside := filepath.Join(t.TempDir(), "outside")
 	if err := os.WriteFile(outside, []byte("outside"), 0o644); err != nil {
 		t.Fatal(err)
@@ -55,6 +64,19 @@ func TestReleases(t *testing.T) {
 		{"GET", "/releases/7/vmlinuz", http.StatusNotFound},    // a link out
 		{"GET", "/releases/7/root.erofs", http.StatusNotFound}, // a pipe that nobody writes
 		{"GET", "/releases/8/release.json", http.StatusNotFound},
+		{"GET", "/ledger/checkpoint", http.StatusOK},
+		{"GET", "/ledger/checkpoint.witnessed", http.StatusOK},
+		{"GET", "/ledger/tile/0/000", http.StatusOK},
+		{"GET", "/ledger/tile/entries/x001/234.p/17", http.StatusOK},
+		{"GET", "/ledger/tile/entries/x001/235", http.StatusNotFound},
+		{"GET", "/ledger/tile/entries/evil", http.StatusNotFound},
+		{"GET", "/ledger/lock", http.StatusNotFound},
+		{"GET", "/ledger/journal/0", http.StatusNotFound},
+		{"GET", "/ledger/", http.StatusNotFound},
+		{"GET", "/trust/1.json", http.StatusOK},
+		{"GET", "/trust/2.json.sig", http.StatusOK},
+		{"GET", "/trust/notes", http.StatusNotFound},
+		{"GET", "/client.json", http.StatusNotFound}, // apps get it elsewhere
 	} {
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, httptest.NewRequest(tt.method, tt.path, nil))
