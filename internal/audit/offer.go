@@ -45,8 +45,8 @@ func Offer(ctx context.Context, o Offers) {
 	for {
 		c, _, err := w.head()
 		now := time.Now()
-		due := c != offered && now.Sub(tried) >= witnessEvery || now.Sub(at) >= offerAgain && now.Sub(tried) >= witnessEvery
-		if err == nil && due {
+		due := (c != offered || now.Sub(at) >= offerAgain) && now.Sub(tried) >= witnessEvery
+		if err == nil && due && c.Size > 0 { // an empty log shows nothing, and would hold its first entry up
 			tried = now
 			if w.offer() {
 				offered, at = c, now

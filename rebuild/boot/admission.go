@@ -157,7 +157,7 @@ func (s *service) join(ctx context.Context, q join.Request) (join.Response, erro
 	}
 	err = s.Store.Joined(ctx, t.Server, t.Epoch, store.Joined{
 		BootID: q.BootID, HostKey: q.HostKey, TunnelKey: q.TunnelKey, TLSKey: join.KeyHash(key),
-		Evidence: admitted.Evidence, At: now, Deadline: now.Add(time.Duration(t.MaxAge) * time.Second),
+		Evidence: admitted.Evidence, At: now, Deadline: deadline(t, now),
 	})
 	if err != nil {
 		return join.Response{}, fmt.Errorf("recording the join of %q: %w", t.Server, err)
@@ -165,6 +165,14 @@ func (s *service) join(ctx context.Context, q join.Request) (join.Response, erro
 	s.proofs.note(life{t.Server, t.Epoch}, admitted.Ledger)
 	s.Log.Info("joined", "server", t.Server, "epoch", t.Epoch, "boot_id", q.BootID, "evidence", admitted.Evidence)
 	return join.Response{Admission: admitted, Bundle: bundleData, BundleSig: bundleSig}, nil
+}
+
+// deadline is when a machine that joins now ends itself, by its ticket.
+func deadline(t *ticket.Ticket, now time.Time) time.Time {
+	if end := now.Add(time.Duration(t.MaxAge) * time.Second); end.Before(t.Deadline) {
+		return end
+	}
+	return t.Deadline
 }
 
 // challenge passes on what a server's TPM has to answer. It uses nothing up; the signer bounds how many there are.
