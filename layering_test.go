@@ -29,7 +29,8 @@ var purePackages = []string{
 	"inventory", "policies", "policies/trust", "policies/bundle", "policies/witness", "bastion/hardkey", "policies/enrolment",
 	"policies/krl", "policies/ledger",
 	"policies/statement", "policies/request",
-	"fleetctl/plan", "rebuild/attest", "rebuild/release", "rebuild/ticket", "rebuild/ticket/issue", "rebuild/ledger", "rebuild/cpio", "rebuild/erofs", "rebuild/uki", "rebuild/medium", "tunnel/dns",
+	"fleetctl/plan", "rebuild/attest", "rebuild/release", "rebuild/ticket", "rebuild/ticket/issue", "rebuild/ledger",
+	"rebuild/extension", "rebuild/order", "rebuild/cpio", "rebuild/erofs", "rebuild/uki", "rebuild/medium", "tunnel/dns",
 }
 
 // impure are packages with which a pure one would reach for the world or log.

@@ -41,6 +41,8 @@ var fuzzTargets = []struct{ input, pkg, name string }{
 	{"audit frames", "./internal/audit", "FuzzFrames"},
 	{"audit checkpoints", "./internal/audit", "FuzzCheckpoint"},
 	{"audit proofs", "./internal/audit", "FuzzProof"},
+	{"extensions of a life", "./rebuild/extension", "FuzzParse"},
+	{"orders to a server", "./rebuild/order", "FuzzParse"},
 	{"release statements", "./rebuild/release", "FuzzParse"},
 	{"signatures of a release", "./rebuild/release", "FuzzVerify"},
 	{"proofs that a release is in the ledger", "./rebuild/release", "FuzzCheckProof"},
