@@ -24,6 +24,7 @@ var program = command.Program{
 		ledgerVerifyVerb, ledgerShowVerb, ledgerProofVerb, ledgerKeyVerb,
 		approveVerb, approvalsVerb, drainVerb, breakGlassOpenVerb, breakGlassStatusVerb,
 		requestMakeVerb, requestSignVerb, requestShowVerb,
+		extendMakeVerb, extendSignVerb, extendSendVerb,
 		verifyHistoryVerb, approveChangeVerb,
 		policyCheckVerb, policyBundleVerb, policySignVerb, policyPublishVerb, policyPluginHashVerb,
 		keyChallengeVerb, keyAddVerb, keyListVerb, keyShowVerb, keyRevokeVerb,

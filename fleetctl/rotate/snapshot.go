@@ -78,9 +78,10 @@ func Snapshot(b *bundle.Bundle, release uint64, servers []store.Server) (plan.Sn
 	return s, h
 }
 
-// Deadline is when a server ends itself: what it was told, or what the policy says now where that is sooner.
+// Deadline is when a server ends itself: what it was told, or what the policy says now where that is sooner. Where approvers have let a life
+// go on, their word stands.
 func Deadline(s store.Server, maxAge time.Duration) time.Time {
-	if s.BootedAt.IsZero() {
+	if s.BootedAt.IsZero() || s.Extended {
 		return s.Deadline
 	}
 	if d := s.BootedAt.Add(maxAge); s.Deadline.IsZero() || d.Before(s.Deadline) {

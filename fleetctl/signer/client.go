@@ -68,6 +68,12 @@ func (c *Client) Drained(ctx context.Context, server string, epoch uint64, expir
 	return f.Data, f.Signature, err
 }
 
+// Extend lets the present life of a server go on, by what approvers signed, and returns its new end.
+func (c *Client) Extend(ctx context.Context, data, sigs []byte) (ends time.Time, err error) {
+	a, err := ask[extendAnswer](ctx, c, pathExtend, extendRequest{Data: data, Signatures: sigs})
+	return a.Ends, err
+}
+
 // List signs a server list.
 func (c *Client) List(ctx context.Context, l checkin.List) (checkin.Signed, error) {
 	return ask[checkin.Signed](ctx, c, pathList, l)

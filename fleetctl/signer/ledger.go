@@ -91,6 +91,10 @@ func (b *book) recall(index uint64, text []byte) error {
 		b.trust = max(b.trust, e.Trust.Version)
 	case e.Begin != nil:
 		b.lives[e.Begin.Server] = &entered{epoch: e.Begin.Epoch, index: index, deadline: e.Begin.Deadline}
+	case e.Extend != nil:
+		if v := b.lives[e.Extend.Server]; v != nil && v.epoch == e.Extend.Epoch {
+			v.deadline = e.Extend.Deadline
+		}
 	case e.End != nil:
 		if v := b.lives[e.End.Server]; v != nil && v.epoch == e.End.Epoch {
 			v.ended = true

@@ -42,6 +42,9 @@ type life struct {
 	EK       string `json:"ek,omitempty"`       // hash of the endorsement key of the last life that was attested
 	Resets   uint32 `json:"resets,omitempty"`   // of that TPM, then
 
+	Began    time.Time `json:"began,omitzero"`     // its ticket was made then: it booted no earlier
+	Extended int       `json:"extended,omitempty"` // how often approvers let it go on
+
 	// An engineer was let onto this life: no list names it any more, and nobody else begins before this time.
 	Drained time.Time `json:"drained,omitzero"`
 }
@@ -128,7 +131,7 @@ func (l *lives) begin(t *ticket.Ticket, hash [32]byte, tlsKey, hostKey string, p
 	v.Epoch = t.Epoch
 	v.Tickets = append(v.Tickets, h)
 	v.TLSKey, v.HostKey, v.Revoked, v.Drained = tlsKey, hostKey, false, time.Time{}
-	v.Ends = ends
+	v.Ends, v.Began, v.Extended = ends, made(t, now), 0
 	if err := l.save(v); err != nil {
 		return life{}, err
 	}

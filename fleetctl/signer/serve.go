@@ -37,6 +37,7 @@ const (
 	pathRenew     = "/v1/renew"
 	pathList      = "/v1/list"
 	pathDrained   = "/v1/drained"
+	pathExtend    = "/v1/extend"
 	pathService   = "/v1/service"
 	pathHost      = "/v1/host"
 	pathRenewal   = "/v1/host/renew"
@@ -145,6 +146,7 @@ func (s *server) handler(log *slog.Logger) http.Handler {
 	mux.Handle("POST "+pathRenew, handle(log, s.now, s.renew))
 	mux.Handle("POST "+pathList, handle(log, s.now, s.list))
 	mux.Handle("POST "+pathDrained, handle(log, s.now, s.drained))
+	mux.Handle("POST "+pathExtend, handle(log, s.now, s.extend))
 	mux.Handle("POST "+pathService, handle(log, s.now, s.service))
 	mux.Handle("POST "+pathHost, handle(log, s.now, s.host))
 	mux.Handle("POST "+pathRenewal, handle(log, s.now, s.renewHost))

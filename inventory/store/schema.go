@@ -14,7 +14,7 @@ import (
 // Specification constants of the file.
 const (
 	applicationID = 0x6d61796c // "mayl" in SQLite's header: this file is mayfly's
-	schemaVersion = 5
+	schemaVersion = 6
 )
 
 // schema1 is schema version 1. Times are nanoseconds since 1970, 0 for none.
@@ -139,8 +139,18 @@ const schema5 = `
 ALTER TABLE servers ADD COLUMN evidence TEXT NOT NULL DEFAULT '';
 `
 
+// schema6 is what version 6 adds: lives that approvers let go on beyond their deadline, with what they signed.
+const schema6 = `
+CREATE TABLE extensions (
+  server    TEXT PRIMARY KEY REFERENCES servers(name),
+  epoch     INTEGER NOT NULL,
+  statement BLOB NOT NULL,
+  sig       BLOB NOT NULL
+) STRICT;
+`
+
 // schemas are what each version adds to the one before.
-var schemas = []string{schema1, schema2, schema3, schema4, schema5}
+var schemas = []string{schema1, schema2, schema3, schema4, schema5, schema6}
 
 // What a version of the schema brought.
 const (
@@ -148,6 +158,7 @@ const (
 	schemaTaints   = 3
 	schemaLogins   = 4
 	schemaEvidence = 5
+	schemaExtended = 6
 )
 
 // header is what says whose a database is.
@@ -201,6 +212,6 @@ func (s *Store) recognize(ctx context.Context) error {
 	if h.empty() {
 		return fmt.Errorf("it is empty: %w", fs.ErrNotExist) // whoever makes it has not got so far
 	}
-	s.untainted, s.unproved = h.version < schemaTaints, h.version < schemaEvidence
+	s.untainted, s.unproved, s.unextended = h.version < schemaTaints, h.version < schemaEvidence, h.version < schemaExtended
 	return h.check()
 }

@@ -36,6 +36,8 @@ type Server struct {
 	Tainted     bool      // an engineer was let onto this life: it never serves again
 	HeldUntil   time.Time // until then the engineer may be on it, and nobody rebuilds it
 	TaintReason string
+
+	Extended bool // approvers let this life go on beyond its first deadline
 }
 
 // Joined is what a server said of itself when it joined.
@@ -64,6 +66,15 @@ const (
 	noEvidenceColumn = `, ''`
 )
 
+// The column of whether a life was extended, likewise.
+const (
+	extendedColumn   = `, EXISTS (SELECT 1 FROM extensions e WHERE e.server = servers.name AND e.epoch = servers.epoch)`
+	unextendedColumn = `, 0`
+)
+
+// newestColumns are those of a store that this program has brought up.
+const newestColumns = serverColumns + taintColumns + evidenceColumn + extendedColumn
+
 func (s *Store) columns() string {
 	all := serverColumns
 	if s.untainted {
@@ -72,9 +83,14 @@ func (s *Store) columns() string {
 		all += taintColumns
 	}
 	if s.unproved {
-		return all + noEvidenceColumn
+		all += noEvidenceColumn
+	} else {
+		all += evidenceColumn
 	}
-	return all + evidenceColumn
+	if s.unextended {
+		return all + unextendedColumn
+	}
+	return all + extendedColumn
 }
 
 // Sync adds the fleet's servers that the store does not know yet, as New, and keeps all others.
@@ -104,7 +120,7 @@ func (s *Store) Servers(ctx context.Context) ([]Server, error) {
 
 // servers is Servers within a transaction, in which the schema is the newest.
 func servers(ctx context.Context, q queryer) (all []Server, err error) {
-	return serversIn(ctx, q, serverColumns+taintColumns+evidenceColumn)
+	return serversIn(ctx, q, newestColumns)
 }
 
 func serversIn(ctx context.Context, q queryer, columns string) (all []Server, err error) {
@@ -129,7 +145,7 @@ func (s *Store) Server(ctx context.Context, name string) (Server, error) {
 }
 
 func server(ctx context.Context, q queryer, name string) (Server, error) {
-	return serverIn(ctx, q, serverColumns+taintColumns+evidenceColumn, name)
+	return serverIn(ctx, q, newestColumns, name)
 }
 
 func serverIn(ctx context.Context, q queryer, columns, name string) (Server, error) {
@@ -149,7 +165,7 @@ func scanServer(row interface{ Scan(...any) error }) (Server, error) {
 	var since, booted, joined, deadline, healthAt, until int64
 	var health []byte
 	err := row.Scan(&v.Name, &state, &v.Epoch, &since, &v.Cause, &v.Release, &v.BootID, &v.HostKey, &v.TunnelKey, &v.TLSKey,
-		&booted, &joined, &deadline, &health, &healthAt, &v.Drained, &v.DrainForced, &v.Revoked, &v.Tainted, &until, &v.TaintReason, &v.Evidence)
+		&booted, &joined, &deadline, &health, &healthAt, &v.Drained, &v.DrainForced, &v.Revoked, &v.Tainted, &until, &v.TaintReason, &v.Evidence, &v.Extended)
 	if err != nil {
 		return Server{}, err
 	}

@@ -45,8 +45,9 @@ const (
 type Store struct {
 	db *sql.DB
 
-	untainted bool // opened for reading, and written before taints were kept
-	unproved  bool // the same, before evidence was kept
+	untainted  bool // opened for reading, and written before taints were kept
+	unproved   bool // the same, before evidence was kept
+	unextended bool // the same, before extensions were kept
 }
 
 // Open opens the store at path, and makes it, readable by this user only, if it is not there. It refuses a file of another

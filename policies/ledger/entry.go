@@ -28,6 +28,7 @@ const (
 	EventTrust   = "trust"      // Trust: a trust policy that is in force from here on
 	EventBegin   = "begin"      // Begin: a server's life
 	EventEnd     = "end"        // End: of a life
+	EventExtend  = "extend"     // Extend: approvers let a life go on
 	EventTorn    = "audit_torn" // the log's own: after a crash, a record was not whole, and is not in the log
 
 	// MaxEntry bounds an entry, in bytes (c2sp.org/tlog-tiles). MaxStatement and MaxSignatures bound what is in that of a release.
@@ -80,6 +81,16 @@ type Begin struct {
 	HostKey       string    `json:"host_key"` // SHA-256 of the SSH host key's blob
 }
 
+// Extend is the record of a life that goes on beyond its deadline: all that it takes to check that approvers said so.
+type Extend struct {
+	Kind       string    `json:"kind"`
+	Server     string    `json:"server"`
+	Epoch      uint64    `json:"epoch"`
+	Deadline   time.Time `json:"deadline"`   // the new one, as the statement says
+	Statement  string    `json:"statement"`  // mayfly-extension/1, exact bytes
+	Signatures string    `json:"signatures"` // armored blocks
+}
+
 // End is the record of a life's end.
 type End struct {
 	Kind   string    `json:"kind"`
@@ -89,7 +100,7 @@ type End struct {
 	Reason string    `json:"reason"`
 }
 
-// Entry is one entry. Exactly one of the four is set, or none where the log itself notes that a crash left it something unfinished (EventTorn).
+// Entry is one entry. Exactly one of the five is set, or none where the log itself notes that a crash left it something unfinished (EventTorn).
 type Entry struct {
 	Time    time.Time // by the signer's clock
 	Event   string
@@ -97,6 +108,7 @@ type Entry struct {
 	Trust   *Trust
 	Begin   *Begin
 	End     *End
+	Extend  *Extend
 }
 
 // Parse reads an entry as it is in the log, strictly: what it returns is written as the same bytes.
@@ -118,6 +130,8 @@ func Parse(text []byte) (Entry, error) {
 		e.Begin, err = parse[Begin](raw.Record)
 	case EventEnd:
 		e.End, err = parse[End](raw.Record)
+	case EventExtend:
+		e.Extend, err = parse[Extend](raw.Record)
 	case EventTorn:
 	default:
 		err = fmt.Errorf("an event that no ledger has")

@@ -70,6 +70,25 @@ func (b *Begin) Check() error {
 }
 
 // Check says what is wrong with the form of a record.
+func (e *Extend) Check() error {
+	switch {
+	case e.Kind != Kind:
+		return fmt.Errorf("kind is %q, not %q", e.Kind, Kind)
+	case !serverName.MatchString(e.Server):
+		return fmt.Errorf("server %.80q is no name", e.Server)
+	case e.Epoch == 0:
+		return errors.New("epoch is 0")
+	case !isTime(e.Deadline):
+		return errors.New("deadline is not whole seconds in UTC")
+	case len(e.Statement) == 0 || len(e.Statement) > MaxStatement:
+		return fmt.Errorf("statement of %d bytes: 1 to %d", len(e.Statement), MaxStatement)
+	case len(e.Signatures) == 0 || len(e.Signatures) > MaxSignatures:
+		return fmt.Errorf("signatures of %d bytes: 1 to %d", len(e.Signatures), MaxSignatures)
+	}
+	return nil
+}
+
+// Check says what is wrong with the form of a record.
 func (e *End) Check() error {
 	switch {
 	case e.Kind != Kind:

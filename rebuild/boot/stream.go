@@ -35,10 +35,11 @@ type stream struct {
 
 	once sync.Once
 	// Owned by watch: what was sent already.
-	policy  [sha256.Size]byte
-	trust   uint64
-	drained bool
-	proven  bool
+	policy   [sha256.Size]byte
+	trust    uint64
+	drained  bool
+	proven   bool
+	extended [sha256.Size]byte
 }
 
 func (st *stream) cut() {

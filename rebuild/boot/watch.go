@@ -40,6 +40,10 @@ func (s *service) forward(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	extensions, err := s.Store.Extensions(ctx)
+	if err != nil {
+		return err
+	}
 	data, sig := s.Bundle()
 	var steps []join.Trust
 	if s.Steps != nil {
@@ -75,6 +79,12 @@ func (s *service) forward(ctx context.Context) error {
 			if l := s.proofs.of(st.life); l != nil {
 				st.proven = true
 				st.order(join.ToServer{Ledger: l})
+			}
+		}
+		if e, ok := extensions[st.name]; ok && e.Epoch == st.epoch {
+			if sum := sha256.Sum256(e.Statement); st.extended != sum {
+				st.extended = sum
+				st.order(join.ToServer{Extension: &join.Signed{File: e.Statement, Sig: e.Sig}})
 			}
 		}
 		if d, ok := drains[st.name]; ok && d.Epoch == st.epoch && !st.drained {

@@ -84,8 +84,13 @@ func (f *Frames) ToServer() (ToServer, error) {
 	if err != nil {
 		return ToServer{}, err
 	}
-	if !oneOf(m.Drain != nil, m.Policy != nil, m.Logins != nil, m.Trust != nil, m.Ledger != nil) {
+	if !oneOf(m.Drain != nil, m.Policy != nil, m.Logins != nil, m.Trust != nil, m.Ledger != nil, m.Extension != nil, m.Order != nil) {
 		return ToServer{}, Refuse(BodyMalformed, "not exactly one field set")
+	}
+	for _, s := range []*Signed{m.Extension, m.Order} {
+		if s != nil && (len(s.File) == 0 || len(s.File) > MaxSigned || len(s.Sig) == 0 || len(s.Sig) > MaxSigned) {
+			return ToServer{}, Refuse(RequestInvalid, "a signed file of %d bytes with signatures of %d", len(s.File), len(s.Sig))
+		}
 	}
 	if m.Ledger != nil && len(m.Ledger.Proof) > MaxLedgerProof {
 		return ToServer{}, Refuse(BodyOversize, "a proof of %d bytes, at most %d", len(m.Ledger.Proof), MaxLedgerProof)

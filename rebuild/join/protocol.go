@@ -175,7 +175,19 @@ type ToServer struct {
 	Logins *Logins `json:"logins,omitempty"`
 	Trust  *Trust  `json:"trust,omitempty"`
 	Ledger *Ledger `json:"ledger,omitempty"`
+
+	Extension *Signed `json:"extension,omitempty"` // rebuild/extension: the life goes on
+	Order     *Signed `json:"order,omitempty"`     // rebuild/order: the machine starts anew
 }
+
+// Signed is a file that the server verifies by itself.
+type Signed struct {
+	File []byte `json:"file"` // exact bytes
+	Sig  []byte `json:"sig"`
+}
+
+// MaxSigned bounds each part of a Signed, in bytes.
+const MaxSigned = 64 << 10
 
 // Logins says which reports of logins are kept: all with a number up to this one.
 type Logins struct {

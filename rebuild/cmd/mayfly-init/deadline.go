@@ -42,6 +42,16 @@ func lifeUntil(life time.Duration, end, now time.Time, up time.Duration) time.Du
 	return max(0, min(life, up+end.Sub(now)))
 }
 
+// extend moves the end, only ever to a later one.
+func (d *deadline) extend(to time.Duration) {
+	for {
+		at := d.at.Load()
+		if int64(to) <= at || d.at.CompareAndSwap(at, int64(to)) {
+			return
+		}
+	}
+}
+
 func (d *deadline) left(up time.Duration) time.Duration { return time.Duration(d.at.Load()) - up }
 
 // uptime is the time since the kernel started.

@@ -32,6 +32,7 @@
 //	stream.go    the controller's stream: health and logins out, orders in
 //	cut.go       ending what an engineer left behind
 //	deadline.go  the end of life by CLOCK_BOOTTIME
+//	orders.go    what may lengthen a life, and what has it start anew, both signed
 //	button.go    the ACPI power button
 //	container.go a server of a test fleet that is a container
 //	warnings.go  what the controller has to know, and keeps nothing from going on

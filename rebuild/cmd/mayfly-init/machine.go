@@ -40,17 +40,21 @@ type machine struct {
 	end    func(why string)
 	told   *warnings
 
+	restart func(why string) // ends the machine as end does, and has it start anew
+
 	logins  *loginReports
 	changed chan struct{} // one place: something in the health may have changed
 	doubt   chan struct{} // one place: the controller cuts streams, is this life still good?
 
-	policy sync.Mutex // held over each change of policy; guards the next six
+	policy sync.Mutex // held over each change of policy; guards the next eight
 	bundle *bundle.Bundle
 	data   []byte
 	users  accounts
 	here   []engineer
 	lost   []string // who lost access and has not been cut yet
 	sshd   []byte
+	span   span
+	orders map[string]bool // nonces of those that were carried out
 
 	mu       sync.Mutex // guards the rest
 	certs    join.Certificates

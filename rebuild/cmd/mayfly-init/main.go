@@ -219,6 +219,7 @@ func (b *boot) join(ctx context.Context) (*machine, error) {
 	signal.Notify(children, unix.SIGCHLD)
 	go r.run(children)
 	m := &machine{
+		restart: b.end.restart, span: span{limit: b.limit, up: b.up},
 		con: b.con, papers: b.papers, keys: k, client: client, end: b.end.stop,
 		sup: newSupervisor(r.start), tunnel: newTunnelClient(tunnelControl), changed: make(chan struct{}, 1), doubt: make(chan struct{}, 1),
 	}

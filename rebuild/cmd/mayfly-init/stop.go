@@ -31,7 +31,12 @@ func (e *ending) onServices(wait func()) {
 }
 
 // stop ends services, then everything, then switches off. It does not return before the machine is off.
-func (e *ending) stop(why string) {
+func (e *ending) stop(why string) { e.finish(why, false) }
+
+// restart is stop, but for the last step: the machine starts anew, from wherever its firmware boots.
+func (e *ending) restart(why string) { e.finish(why, true) }
+
+func (e *ending) finish(why string, again bool) {
 	e.once.Do(func() {
 		e.con.stage("stop: %s", why)
 		e.cancel()
@@ -50,11 +55,17 @@ func (e *ending) stop(why string) {
 		_ = unix.Kill(-1, unix.SIGTERM)
 		time.Sleep(restLimit)
 		_ = unix.Kill(-1, unix.SIGKILL)
-		e.con.stage("off")
+		last := unix.LINUX_REBOOT_CMD_POWER_OFF
+		if again {
+			last = unix.LINUX_REBOOT_CMD_RESTART
+			e.con.stage("restart")
+		} else {
+			e.con.stage("off")
+		}
 		if e.inContainer {
 			exit()
 		}
-		if err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF); err != nil {
+		if err := unix.Reboot(last); err != nil {
 			e.con.stage("switching off: %v", err)
 		}
 	})

@@ -140,6 +140,18 @@ func (m *machine) readOrders(ctx context.Context, conn *tls.Conn) error {
 				reason, _ := code(err)
 				m.con.stage("trust policy refused: %s", reason)
 			}
+		case order.Extension != nil:
+			if err := m.takeExtension(*order.Extension, time.Now()); err != nil {
+				reason, detail := code(err)
+				m.con.stage("extension refused: %s", reason)
+				m.told.add("%s: %s", reason, detail)
+			}
+		case order.Order != nil:
+			if err := m.takeOrder(*order.Order, time.Now()); err != nil {
+				reason, detail := code(err)
+				m.con.stage("order refused: %s", reason)
+				m.told.add("%s: %s", reason, detail)
+			}
 		case order.Policy != nil:
 			if err := m.newPolicy(order.Policy.Bundle, order.Policy.BundleSig, time.Now()); err != nil {
 				reason, _ := code(err)

@@ -20,7 +20,7 @@ func TestMachines(t *testing.T) {
 
 // A server's kernel, read from inside a machine that has come as far as joining: what it says of itself, and what it lets root and users do.
 func (w *works) hardening(t *testing.T) {
-	g := w.start(t, order{kind: "readings"})
+	g := w.start(t, errand{kind: "readings"})
 	text := g.wait("machine: up\n")
 	said := map[string]string{}
 	for line := range strings.Lines(text) {
@@ -92,17 +92,17 @@ func (w *works) hardening(t *testing.T) {
 // What a kernel was started without is found out, whoever left it out.
 func (w *works) refusals(t *testing.T) {
 	t.Run("other command line", func(t *testing.T) {
-		g := w.start(t, order{kind: "x", started: strings.Replace(image.Cmdline, " init_on_free=1", "", 1)})
+		g := w.start(t, errand{kind: "x", started: strings.Replace(image.Cmdline, " init_on_free=1", "", 1)})
 		g.wait("mayfly-init: refused: " + codeCmdline + ": ")
 		w.report(t, codeCmdline)
 	})
 	t.Run("no lockdown", func(t *testing.T) {
-		g := w.start(t, order{kind: "x", cmdline: "console=ttyS0 quiet loglevel=3 panic=-1"})
+		g := w.start(t, errand{kind: "x", cmdline: "console=ttyS0 quiet loglevel=3 panic=-1"})
 		g.wait("mayfly-init: refused: " + codeNoLockdown + ": ")
 		w.report(t, codeNoLockdown)
 	})
 	t.Run("swap", func(t *testing.T) {
-		g := w.start(t, order{kind: "swap"})
+		g := w.start(t, errand{kind: "swap"})
 		g.wait("machine: swap on <nil>\n")
 		g.wait("mayfly-init: leaving: " + codeSwap + ": ")
 		w.report(t, codeSwap)
@@ -110,20 +110,20 @@ func (w *works) refusals(t *testing.T) {
 	})
 	// The controller takes the ticket and is lost before it answers: the ticket is not used again.
 	t.Run("network lost in the middle", func(t *testing.T) {
-		g := w.start(t, order{kind: "join"})
+		g := w.start(t, errand{kind: "join"})
 		g.wait("mayfly-init: refused: " + codeJoin + ": ")
 		w.report(t, codeJoin)
 		g.wait("mayfly-init: held\n")
 	})
 	// Nobody is there to tell it: it ends by itself at the ticket's deadline, long before max_age, wherever it is by then.
 	t.Run("controller gone", func(t *testing.T) {
-		g := w.start(t, order{kind: "join", life: 20 * time.Second, gone: true})
+		g := w.start(t, errand{kind: "join", life: 20 * time.Second, gone: true})
 		g.wait("mayfly-init: stop: end of life\n")
 		g.off()
 	})
 	// Init hangs: nothing feeds the watchdog.
 	t.Run("hangs", func(t *testing.T) {
-		g := w.start(t, order{kind: "mute", disks: ticket.DisksRefuse, started: strings.Replace(image.Cmdline, " slab_nomerge", "", 1)})
+		g := w.start(t, errand{kind: "mute", disks: ticket.DisksRefuse, started: strings.Replace(image.Cmdline, " slab_nomerge", "", 1)})
 		g.wait("machine: mute\n")
 		g.off()
 		if text := g.console(); strings.Contains(text, "mayfly-init: off") || strings.Contains(text, "mayfly-init: stop") {
@@ -148,7 +148,7 @@ func (w *works) disks(t *testing.T) {
 	}
 	t.Run("refuse there", func(t *testing.T) {
 		paths, unchanged := testDisks(t)
-		g := w.start(t, order{kind: "x", cmdline: withNVMe, extra: attached(paths)})
+		g := w.start(t, errand{kind: "x", cmdline: withNVMe, extra: attached(paths)})
 		g.wait("mayfly-init: refused: " + codeDisk + ": ")
 		w.report(t, codeDisk)
 		g.qmp(map[string]any{"execute": "quit"})
@@ -157,7 +157,7 @@ func (w *works) disks(t *testing.T) {
 	})
 	t.Run("refuse plugged", func(t *testing.T) {
 		paths, unchanged := testDisks(t)
-		g := w.start(t, order{kind: "x"})
+		g := w.start(t, errand{kind: "x"})
 		g.wait("machine: up\n")
 		g.qmp(blockdev("later0", paths[3]), qmpCommand("device_add", map[string]any{"driver": "nvme", "drive": "later0", "serial": "s1", "bus": "port1", "id": "plug0"}))
 		g.wait("mayfly-init: leaving: " + codeDisk + ": ")
@@ -167,7 +167,7 @@ func (w *works) disks(t *testing.T) {
 	})
 	t.Run("unbind", func(t *testing.T) {
 		paths, unchanged := testDisks(t)
-		g := w.start(t, order{kind: "x", cmdline: withNVMe, disks: ticket.DisksUnbind, extra: attached(paths)})
+		g := w.start(t, errand{kind: "x", cmdline: withNVMe, disks: ticket.DisksUnbind, extra: attached(paths)})
 		text := g.wait("machine: up\n")
 		if !strings.Contains(text, `machine: storage blocks ["nvme0n1" "sda" "vda"] functions 3 driven 3 <nil>`) {
 			t.Errorf("the disks had no drivers to take off:\n%s", text)

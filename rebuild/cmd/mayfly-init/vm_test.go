@@ -207,8 +207,8 @@ func (w *works) serve(t *testing.T) {
 	})
 }
 
-// order is what a machine is started with.
-type order struct {
+// errand is what a machine is started with.
+type errand struct {
 	kind    string // what it is for
 	disks   string
 	cmdline string // signed; the kernel gets started with it, or with started
@@ -227,7 +227,7 @@ type guest struct {
 	started time.Time
 }
 
-func (w *works) start(t *testing.T, o order) *guest {
+func (w *works) start(t *testing.T, o errand) *guest {
 	t.Helper()
 	must := func(err error) {
 		t.Helper()

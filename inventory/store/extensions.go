@@ -1,0 +1,54 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Extension lets the life Epoch of a server go on. Its bytes are for the server, which verifies them by itself.
+type Extension struct {
+	Epoch     uint64
+	Statement []byte // exact bytes
+	Sig       []byte
+}
+
+// Extend keeps an extension for delivery to the server's current life, and moves the life's deadline.
+func (s *Store) Extend(ctx context.Context, name string, until time.Time, e Extension) error {
+	return s.write(ctx, func(tx *sql.Tx) error {
+		err := one(tx.ExecContext(ctx, `UPDATE servers SET deadline = max(deadline, ?) WHERE name = ? AND epoch = ?`, stamp(until), name, int64(e.Epoch)))
+		if errors.Is(err, errNone) {
+			return fmt.Errorf("extending a life: %w", staleness(ctx, tx, name, e.Epoch, ""))
+		}
+		if err != nil {
+			return fmt.Errorf("extending the life of server %q: %w", name, err)
+		}
+		_, err = tx.ExecContext(ctx, `INSERT INTO extensions (server, epoch, statement, sig) VALUES (?, ?, ?, ?)
+			ON CONFLICT (server) DO UPDATE SET epoch = excluded.epoch, statement = excluded.statement, sig = excluded.sig`, name, int64(e.Epoch), e.Statement, e.Sig)
+		if err != nil {
+			return fmt.Errorf("extending the life of server %q: %w", name, err)
+		}
+		return nil
+	})
+}
+
+// Extensions returns the newest extension of each server that has one.
+func (s *Store) Extensions(ctx context.Context) (all map[string]Extension, err error) {
+	rows, err := s.db.QueryContext(ctx, `SELECT server, epoch, statement, sig FROM extensions`)
+	if err != nil {
+		return nil, fmt.Errorf("reading extensions: %w", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	all = make(map[string]Extension)
+	for rows.Next() {
+		var name string
+		var e Extension
+		if err := rows.Scan(&name, &e.Epoch, &e.Statement, &e.Sig); err != nil {
+			return nil, fmt.Errorf("reading extensions: %w", err)
+		}
+		all[name] = e
+	}
+	return all, rows.Err()
+}
