@@ -2,7 +2,7 @@
 // release allows, and no server lived twice at once. It takes entries in their order and reads nothing itself; that they are those of the
 // checkpoint which witnesses cosigned is the reader's part (internal/audit.Walk).
 //
-// Files: check.go (the entries, one after the other), lives.go (a life's begin and end), policies.go (the trust policies that were in force), report.go.
+// Files: check.go (the entries, one after the other), lives.go (a life's begin and end), extended.go (one that goes on), policies.go (the trust policies that were in force), report.go.
 package ledger
 
 import (
@@ -32,6 +32,7 @@ const (
 	LivesOverlap    = "lives_overlap"    // a server's next life begins before the last was over
 	EpochNotRising  = "epoch_not_rising" // a life that was before
 	EndUnknown      = "end_unknown"      // the end of a life that is not running
+	LifeExtended    = "life_extended"    // a life that goes on, and approvers have not said so, or may not
 )
 
 // Implementation constants.
@@ -95,6 +96,8 @@ func (c *Checker) Add(index uint64, text []byte) {
 		c.release(index, e.Time, *e.Release)
 	case e.Begin != nil:
 		c.begin(index, e.Time, *e.Begin)
+	case e.Extend != nil:
+		c.extend(index, e.Time, *e.Extend)
 	case e.End != nil:
 		c.end(index, e.Time, *e.End)
 	}

@@ -11,8 +11,9 @@ import (
 // life is a server's latest.
 type life struct {
 	ledger.Begin
-	index uint64
-	ended bool
+	index    uint64
+	ended    bool
+	extended int // how often
 }
 
 func (c *Checker) begin(index uint64, at time.Time, b ledger.Begin) {

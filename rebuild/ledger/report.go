@@ -12,6 +12,7 @@ type Report struct {
 	Releases   []Release   `json:"releases"`
 	Lives      uint64      `json:"lives"`
 	Ends       uint64      `json:"ends"`
+	Extended   uint64      `json:"extended"` // times that approvers let a life go on
 	Attested   uint64      `json:"attested"` // lives
 	Claimed    uint64      `json:"claimed"`
 	Unverified uint64      `json:"unverified"`
