@@ -197,15 +197,6 @@ func (s *service) challenge(ctx context.Context, q join.ChallengeRequest) (join.
 	return s.Signer.Challenge(ctx, q)
 }
 
-// deadline is when a machine that joins with this ticket now ends itself at the latest.
-func deadline(t *ticket.Ticket, now time.Time) time.Time {
-	end := now.Add(time.Duration(t.MaxAge) * time.Second)
-	if t.Deadline.Before(end) {
-		return t.Deadline
-	}
-	return end
-}
-
 // use marks the ticket used. A second use has revoked the life in the store; the signer hears of it and its stream is cut.
 func (s *service) use(ctx context.Context, t *ticket.Ticket, q join.Request, now time.Time) error {
 	err := s.Store.UseTicket(ctx, ticket.Hash(q.Ticket), t.Server, t.Epoch, now)
