@@ -27,7 +27,7 @@ The profile says for which machines the image is: cloud (the default), or metal 
 file alone. The list is what people review. An older version of a package in place of a newer one is refused: an archive that
 was set back offers such. --allow-older takes it all the same.
 
-Examples:
+Example:
 
   fleetctl image lock --out image.lock
   fleetctl image lock --update --out image.lock`,

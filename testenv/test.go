@@ -28,8 +28,9 @@ import (
 var testNeeds = slices.Concat(demoNeeds, pcscd.Needs, cgobuild.Needs(cgobuild.PCSC), []debian.Need{ // the race detector takes a compiler too
 	{Name: "iperf3", Package: "iperf3"},
 	{Name: "unshare", Package: "util-linux"},
-	{Name: "cpio", Package: "cpio"},              // reads our archives
-	{Name: "fsck.erofs", Package: "erofs-utils"}, // and our images
+	{Name: "cpio", Package: "cpio"}, // reads our archives
+	{Name: "fsck.erofs", Package: "erofs-utils"},
+	{Name: "debootstrap", Package: "debootstrap"}, // a Debian 13, to build images in // and our images
 	{Name: "git", Package: "git"},
 	{Name: "mkfs.ext4", Package: "e2fsprogs"}, // disks that servers have to leave alone
 	{Name: "plink", Package: "putty-tools"},   // the bastion's peers

@@ -1,15 +1,11 @@
 package image
 
 import (
-	"bytes"
-	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"mayfly/rebuild/release"
 )
 
 // packageStore is shared by tests and runs: what is in it is checked by hash.
@@ -30,77 +26,6 @@ func needApt(t *testing.T) {
 	if _, err := exec.LookPath("apt-get"); err != nil {
 		t.Skip("SKIPPED: no apt-get on this host")
 	}
-}
-
-// The same lock and programs give the same bytes from another directory, with another umask, time zone, locale, home, temporary
-// directory and number of processors.
-func TestBuildTwice(t *testing.T) {
-	needApt(t)
-	store := packageStore(t)
-	lock, err := Lock(t.Context(), Default(), store)
-	if err != nil {
-		t.Fatal(err)
-	}
-	again, err := Lock(t.Context(), Default(), store)
-	if err != nil || !bytes.Equal(lock, again) {
-		t.Errorf("two locks differ (%v)", err)
-	}
-	dir := t.TempDir()
-	module, err := filepath.Abs("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	copied := filepath.Join(dir, "another", "place")
-	copyModule(t, module, copied)
-	lockFile := filepath.Join(dir, "image.lock")
-	if err := os.WriteFile(lockFile, lock, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	runs := []struct {
-		name, module, umask string
-		env                 []string
-	}{
-		{"plain", module, "022", nil},
-		{"varied", copied, "077", []string{"TZ=Asia/Kathmandu", "LC_ALL=C.UTF-8", "GOMAXPROCS=1", "HOME=" + t.TempDir(), "TMPDIR=" + t.TempDir(), "GOFLAGS=-v"}},
-	}
-	builder := filepath.Join(dir, "buildimage")
-	if text, err := exec.Command("go", "build", "-o", builder, "./testdata/buildimage").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, text)
-	}
-	var outs []string
-	for _, run := range runs {
-		out := filepath.Join(dir, run.name)
-		outs = append(outs, out)
-		// A shell, for its umask.
-		cmd := exec.Command("sh", "-c", "umask "+run.umask+" && exec \"$0\" \"$@\"", builder, lockFile, store, out, "-", run.module)
-		cmd.Env = append(os.Environ(), "GOCACHE="+goEnv(t, "GOCACHE"), "GOMODCACHE="+goEnv(t, "GOMODCACHE"))
-		cmd.Env = append(cmd.Env, run.env...)
-		var stderr bytes.Buffer
-		cmd.Stderr = &stderr
-		text, err := cmd.Output()
-		if err != nil {
-			t.Fatalf("%s: %v\n%s", run.name, err, stderr.Bytes())
-		}
-		var r Result
-		if err := json.Unmarshal(text, &r); err != nil {
-			t.Fatal(err)
-		}
-		t.Logf("%s: vmlinuz %d, stub.cpio %d, root.erofs %d bytes; largest %v", run.name, r.Kernel.Size, r.Stub.Size, r.Root.Size, r.Largest[:4])
-	}
-	for _, name := range []string{release.KernelFile, release.StubFile, release.RootFile, release.LockFile} {
-		a, err := os.ReadFile(filepath.Join(outs[0], name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, err := os.ReadFile(filepath.Join(outs[1], name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.Equal(a, b) {
-			t.Errorf("%s: the two builds differ", name)
-		}
-	}
-	checkRoot(t, filepath.Join(outs[0], release.RootFile))
 }
 
 func goEnv(t *testing.T, name string) string {

@@ -4,7 +4,7 @@
 //	buildimage LOCK STORE OUT SPEC|- MODULE|- NAME=PROGRAM…
 //	buildimage lock FILE STORE SPEC|- PROFILE
 //
-// With a module, the image's programs are built from it, into OUT/programs. The second form writes a lock file.
+// With BUILDIMAGE_FRESH in the environment, packages are unpacked anew. With a module, the image's programs are built from it, into OUT/programs. The second form writes a lock file.
 package main
 
 import (
@@ -54,7 +54,7 @@ func run(ctx context.Context, args []string) error {
 		}
 		programs[name] = path
 	}
-	result, err := spec.Build(ctx, image.Inputs{Lock: lock, Store: store, Programs: programs}, out)
+	result, err := spec.Build(ctx, image.Inputs{Lock: lock, Store: store, Programs: programs, Fresh: os.Getenv("BUILDIMAGE_FRESH") != ""}, out)
 	if err != nil {
 		return err
 	}
