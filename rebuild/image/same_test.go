@@ -119,7 +119,7 @@ func TestSameBytes(t *testing.T) {
 		root := filepath.Join(dir, "trixie")
 		makeTrixie(t, root)
 		// In a mount namespace of its own, so that nothing stays; as nobody, with nothing in the environment but what is said here.
-		binds := [][2]string{{copied, "/src"}, {store, "/store"}, {builder, "/buildimage"}, {lock, "/image.lock"}, {goEnv(t, "GOROOT"), "/go"}, {goEnv(t, "GOMODCACHE"), "/modules"}, {"/dev", "/dev"}}
+		binds := [][2]string{{copied, "/src"}, {store, "/store"}, {builder, "/buildimage"}, {lock, "/image.lock"}, {goEnv(t, "GOROOT"), "/go"}, {goEnv(t, "GOMODCACHE"), "/modules"}, {"/dev", "/dev"}, {"/proc", "/proc"}}
 		script := "set -e\nmount --make-rprivate /\n"
 		for _, b := range binds {
 			at := filepath.Join(root, b[1])
@@ -148,7 +148,7 @@ func TestSameBytes(t *testing.T) {
 		script += "exec chroot --userspec=65534:65534 '" + root + `' /bin/sh -c 'umask 027 && grep -q trixie /etc/os-release && exec "$0" "$@"' "$@"`
 		r := buildRun{builder: "/buildimage", lock: "/image.lock", store: "/store", out: "/out/image", module: "/src",
 			around: []string{"unshare", "-m", "sh", "-c", script, "sh"},
-			env: []string{"PATH=/go/bin:/usr/bin:/bin:/usr/sbin:/sbin", "GOROOT=/go", "HOME=/work", "TMPDIR=/work", "GOCACHE=/work/cache", "GOMODCACHE=/modules", "TZ=America/St_Johns",
+			env: []string{"PATH=/go/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME=/work", "TMPDIR=/work", "GOCACHE=/work/cache", "GOMODCACHE=/modules", "TZ=America/St_Johns",
 				"LC_ALL=tr_TR.UTF-8", "BUILDIMAGE_FRESH=1"}}
 		r.run(t)
 		sameImages(t, plain.out, filepath.Join(root, "out", "image"))
