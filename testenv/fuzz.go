@@ -33,6 +33,7 @@ var fuzzTargets = []struct{ input, pkg, name string }{
 	{"cpio archives", "./rebuild/cpio", "FuzzRead"},
 	{"EROFS images", "./rebuild/erofs", "FuzzRead"},
 	{"LZ4 blocks", "./rebuild/erofs", "FuzzLZ4"},
+	{"differences between files of images", "./rebuild/image", "FuzzExplain"},
 	{"lock files of images", "./rebuild/image", "FuzzParseLock"},
 	{"entries of the ledger", "./policies/ledger", "FuzzParse"},
 	{"proofs of a life", "./policies/ledger", "FuzzOpen"},
