@@ -45,7 +45,6 @@ var testNeeds = slices.Concat(demoNeeds, pcscd.Needs, cgobuild.Needs(cgobuild.PC
 	{Name: openscPKCS11, Package: "opensc-pkcs11"},
 	{Name: "pkcs11-tool", Package: "opensc"},
 	{Name: "openssl", Package: "openssl"},
-	{Name: "swtpm", Package: "swtpm"},                     // TPMs
 	{Name: "pinentry-curses", Package: "pinentry-curses"}, // bastion-agent's peers
 	{Name: "dbus-daemon", Package: "dbus-daemon"},
 	{Name: "sbverify", Package: "sbsigntool"}, // peers of what UEFI firmware boots
@@ -54,13 +53,15 @@ var testNeeds = slices.Concat(demoNeeds, pcscd.Needs, cgobuild.Needs(cgobuild.PC
 	{Name: "fsck.vfat", Package: "dosfstools"},
 	{Name: "xorriso", Package: "xorriso"},
 	{Name: "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", Package: "ovmf"},
-	{Name: "swtpm", Package: "swtpm"},
+	{Name: "swtpm", Package: "swtpm"},       // TPMs
 	{Name: "ipmi_sim", Package: "openipmi"}, // a BMC that drives a machine
+	{Name: efiStub, Package: "systemd-boot-efi"},
 })
 
-// Debian's PKCS #11 libraries that read PIV cards. The pattern is for the architecture.
+// Debian's PKCS #11 libraries that read PIV cards, and systemd-stub. The pattern is for the architecture.
 const (
 	ykcs11       = "/usr/lib/*-linux-gnu/libykcs11.so"
+	efiStub      = "/usr/lib/systemd/boot/efi/linux*.efi.stub"
 	openscPKCS11 = "/usr/lib/*-linux-gnu/opensc-pkcs11.so"
 )
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -16,8 +17,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"mayfly/rebuild/attest"
+	"mayfly/rebuild/attest/measure"
 	"mayfly/rebuild/release"
 	"mayfly/rebuild/ticket"
+	"mayfly/rebuild/uki"
 )
 
 // The test program is PID 1 of the machines of vm_test.go: it runs this program's own stages, and then says what a server's kernel lets
@@ -72,15 +76,22 @@ func (b *boot) machine(ctx context.Context, cancel context.CancelFunc) error {
 			found, err := findStorage(os.DirFS("/sys"))
 			say("storage blocks %q functions %d driven %d %v", found.blocks, len(found.functions), len(found.driven), err)
 		case "papers":
+			papers := map[string][32]byte{}
 			for _, name := range []string{ticket.TrustFile, ticket.File, ticket.SignatureFile, release.StatementFile} {
 				data, err := os.ReadFile("/" + name)
+				if errors.Is(err, os.ErrNotExist) {
+					data, err = os.ReadFile(uki.CredentialDir + name + uki.CredentialSuffix)
+				}
 				if err != nil {
 					return err
 				}
+				papers[name] = sha256.Sum256(data)
 				if err := os.WriteFile(filepath.Join(runDir, name), data, 0o600); err != nil {
 					return err
 				}
 			}
+			err := measure.Extend(attest.ReleasePCR, papers[release.StatementFile], papers[ticket.TrustFile], papers[ticket.File]) // as the stub does
+			say("measured %v", err)
 		}
 		began := time.Now()
 		if err := do(); err != nil {

@@ -16,6 +16,7 @@ func TestMachines(t *testing.T) {
 	t.Run("hardening", w.hardening)
 	t.Run("refusals", w.refusals)
 	t.Run("disks", w.disks)
+	t.Run("attestation", w.attestation)
 }
 
 // A server's kernel, read from inside a machine that has come as far as joining: what it says of itself, and what it lets root and users do.

@@ -25,6 +25,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -66,6 +67,7 @@ type works struct {
 	port               uint16
 	reports            chan join.Report
 	kernel, stub, lock release.Part
+	signer             atomic.Pointer[quoteSigner] // of machines that have a TPM; nil: the network is lost before an answer
 }
 
 func needMachines(t *testing.T) {
@@ -164,7 +166,12 @@ func (w *works) serve(t *testing.T) {
 		io.WriteString(out, "{}")
 		w.reports <- report
 	})
+	mux.HandleFunc("POST "+join.PathChallenge, func(out http.ResponseWriter, r *http.Request) { w.signer.Load().challenge(out, r) })
 	mux.HandleFunc("POST "+join.PathJoin, func(out http.ResponseWriter, r *http.Request) {
+		if s := w.signer.Load(); s != nil {
+			s.join(out, r)
+			return
+		}
 		io.Copy(io.Discard, r.Body)
 		panic(http.ErrAbortHandler) // the network is lost before an answer
 	})
