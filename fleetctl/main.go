@@ -21,6 +21,7 @@ var program = command.Program{
 		statusVerb, loginsVerb, planVerb, rotateVerb,
 		imageLockVerb, imageFetchVerb, imageBuildVerb, imageUpdateVerb, imageDiffVerb, imageSBOMVerb, imageSignVerb, imageVerifyVerb, imageUseVerb,
 		imageSecureBootKeysVerb, imageSignEFIVerb, imageMediumVerb,
+		endorsementKeyVerb,
 		ledgerVerifyVerb, ledgerShowVerb, ledgerProofVerb, ledgerKeyVerb,
 		approveVerb, approvalsVerb, drainVerb, breakGlassOpenVerb, breakGlassStatusVerb,
 		requestMakeVerb, requestSignVerb, requestShowVerb,
