@@ -44,7 +44,7 @@ import (
 const (
 	guestAddress = "10.0.2.15/24"
 	guestGateway = "10.0.2.2"
-	machineLimit = 4 * time.Minute // a busy machine is slow, not wrong
+	machineLimit = 8 * time.Minute // a busy machine is slow, not wrong
 )
 
 // machineSpec is image.toml's kernel with the modules of a server, and those of disks, which a server does not have.
