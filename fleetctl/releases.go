@@ -156,5 +156,5 @@ func (d state) release(t *trust.Trust, least uint64, now time.Time) (rotate.Rele
 		return rotate.Release{}, err
 	}
 	return rotate.Release{Statement: *s, Digest: sha256.Sum256(data), Path: boot.ReleasePath(v),
-		Kernel: filepath.Join(abs, release.KernelFile), Stub: filepath.Join(abs, release.StubFile), UKI: unified(abs)}, nil
+		Kernel: filepath.Join(abs, release.KernelFile), Stub: filepath.Join(abs, release.StubFile), Root: filepath.Join(abs, release.RootFile), Data: data, UKI: unified(abs)}, nil
 }

@@ -26,6 +26,11 @@ type Power struct {
 	Firmware       string `toml:"firmware,omitempty" json:"firmware,omitempty"`                 // "kernel" (also if left out) or "uefi"
 	SecureBootVars string `toml:"secure_boot_vars,omitempty" json:"secure_boot_vars,omitempty"` // file with the firmware's variables, its keys enrolled
 
+	// A container of a test fleet, on the controller's own host: with tap (the end of its network device), mac and memory_mib.
+	Engine    string `toml:"engine,omitempty" json:"engine,omitempty"`         // "docker" or "podman"
+	EngineDir string `toml:"engine_dir,omitempty" json:"engine_dir,omitempty"` // docker: where docker.sock is; podman: where its storage is
+	Bridge    string `toml:"bridge,omitempty" json:"bridge,omitempty"`         // the network device that tap is put on
+
 	// A BMC.
 	Address     string `toml:"address,omitempty" json:"address,omitempty"` // "IP:PORT"
 	User        string `toml:"user,omitempty" json:"user,omitempty"`
@@ -51,6 +56,14 @@ const (
 	DriverOrder   = "order"
 	DriverExec    = "exec"
 	DriverPlugin  = "plugin"
+
+	DriverContainer = "container" // test fleets only
+)
+
+// Values of power.engine.
+const (
+	EngineDocker = "docker"
+	EnginePodman = "podman"
 )
 
 // Values of power.firmware.
@@ -98,15 +111,18 @@ var powerKeys = map[string][]string{
 	DriverOrder:   {},
 	DriverExec:    {"program", "sha256", "run_as", "settings", "password"},
 	DriverPlugin:  {"program", "sha256", "run_as", "settings", "password"},
+
+	DriverContainer: {"tap", "mac", "memory_mib", "engine", "engine_dir", "bridge"},
 }
 
 // powerDrivers in the order of their description.
-var powerDrivers = []string{DriverQEMU, DriverIPMI, DriverRedfish, DriverOrder, DriverExec, DriverPlugin}
+var powerDrivers = []string{DriverQEMU, DriverIPMI, DriverRedfish, DriverOrder, DriverExec, DriverPlugin, DriverContainer}
 
 // given are the keys that are set, by name.
 func (p Power) given() map[string]bool {
 	return map[string]bool{
 		"tap": p.Tap != "", "mac": p.MAC != "", "memory_mib": p.MemoryMiB != 0, "firmware": p.Firmware != "", "secure_boot_vars": p.SecureBootVars != "",
+		"engine": p.Engine != "", "engine_dir": p.EngineDir != "", "bridge": p.Bridge != "",
 		"address": p.Address != "", "user": p.User != "", "password": p.Password != "", "ca": p.CA != "", "fingerprint": p.Fingerprint != "",
 		"system": p.System != "", "auth": p.Auth != "", "boot": p.Boot != "",
 		"program": p.Program != "", "sha256": p.SHA256 != "", "run_as": p.RunAs != "", "settings": p.Settings != "",
@@ -128,6 +144,8 @@ func (c *checker) power(at string, s Server) error {
 	switch p.Driver {
 	case DriverQEMU:
 		return c.machine(at, s)
+	case DriverContainer:
+		return c.container(at, s)
 	case DriverIPMI, DriverRedfish:
 		return c.bmc(at, s)
 	case DriverExec, DriverPlugin:
@@ -164,6 +182,22 @@ func (c *checker) machine(at string, s Server) error {
 		return tomlfile.At(at+".secure_boot_vars", "an absolute path, beside firmware = \"uefi\"", "server %q has secure_boot_vars %q", s.Name, v)
 	}
 	return nil
+}
+
+// container checks a container of the controller's own host. It proves nothing to anybody.
+func (c *checker) container(at string, s Server) error {
+	p := s.Power
+	switch {
+	case !c.fleet.Test:
+		return tomlfile.At(at+".driver", "a fleet for tests says test = true", "server %q is a container, and test is false", s.Name)
+	case p.Engine != EngineDocker && p.Engine != EnginePodman:
+		return tomlfile.At(at+".engine", "engine = \"docker\" or engine = \"podman\"", "server %q has unknown engine %q", s.Name, p.Engine)
+	case !absolute(p.EngineDir):
+		return tomlfile.At(at+".engine_dir", "an absolute path: where docker.sock is, or podman's storage", "server %q has engine_dir %q", s.Name, p.EngineDir)
+	case !device.MatchString(p.Bridge):
+		return tomlfile.At(at+".bridge", "name the bridge of the servers' network", "server %q has bridge %q, which is no interface name", s.Name, p.Bridge)
+	}
+	return c.machine(at, s)
 }
 
 // bmc checks what is needed to speak to one. Its address is among the management networks, where no user comes.

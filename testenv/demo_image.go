@@ -112,7 +112,9 @@ func (d *demo) makeFleet(ctx context.Context) error {
 	}
 	var taps []string
 	for _, m := range slices.Concat(machines, gates()) {
-		taps = append(taps, m.Tap)
+		if d.e.engine == "" || m == gate { // a container's device is made with it
+			taps = append(taps, m.Tap)
+		}
 	}
 	if err := d.e.lab.Create(taps); err != nil {
 		return fmt.Errorf("making the network: %w", err)
@@ -122,7 +124,7 @@ func (d *demo) makeFleet(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("making the DNS root: %w", err)
 	}
-	fleet, err := fleetText(zone.Anchor)
+	fleet, err := d.e.fleetText(zone.Anchor)
 	if err != nil {
 		return err
 	}

@@ -168,12 +168,12 @@ func partIsNotUp(t *testing.T, e *environment) {
 	for _, m := range machines {
 		running = append(running, supervise.Record{Command: []string{"/usr/bin/qemu-system-x86_64", "-netdev", "tap,ifname=" + m.Tap + ",script=no"}})
 	}
-	if err := e.whole(running); err != nil {
+	if err := e.whole(t.Context(), running); err != nil {
 		t.Errorf("whole: %v", err)
 	}
 	for i, m := range machines {
 		others := append(append([]supervise.Record{{Command: []string{"sleep"}}}, running[:i]...), running[i+1:]...)
-		if err := e.whole(others); err == nil || !strings.Contains(err.Error(), "machine "+m.Name) || hint.Of(err) == "" {
+		if err := e.whole(t.Context(), others); err == nil || !strings.Contains(err.Error(), "machine "+m.Name) || hint.Of(err) == "" {
 			t.Errorf("without %s: got %v, hint %q", m.Name, err, hint.Of(err))
 		}
 	}
@@ -181,7 +181,7 @@ func partIsNotUp(t *testing.T, e *environment) {
 		if err := programs[i].End(); err != nil {
 			t.Fatal(err)
 		}
-		if err := e.whole(running); err == nil || !strings.Contains(err.Error(), name) {
+		if err := e.whole(t.Context(), running); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("without %s: got %v", name, err)
 		}
 	}

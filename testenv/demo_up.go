@@ -50,7 +50,7 @@ func (d *demo) up(ctx context.Context) error {
 		err = errors.Join(err, d.must(m.Name+" booted, joined and serves", func() (string, error) {
 			s := servers[m.Name]
 			if s.State != inventory.Serving {
-				return "", fmt.Errorf("state %s, cause %q; console ends:\n%s", s.State, s.Cause, supervise.Tail(d.e.fleet("machines", m.Name, "console.log"), 8))
+				return "", fmt.Errorf("state %s, cause %q; console ends:\n%s", s.State, s.Cause, d.consoleOf(ctx, m))
 			}
 			return bootTimes(events, m.Name, s.Epoch), nil
 		}))
@@ -61,6 +61,22 @@ func (d *demo) up(ctx context.Context) error {
 	d.say("  three servers in %s", took(began))
 	d.r.check("nothing listens beyond loopback and the lab", func() (string, error) { return d.listeners() })
 	return nil
+}
+
+// consoleOf is the end of a server's console.
+func (d *demo) consoleOf(ctx context.Context, m machine) string {
+	if d.e.engine == "" {
+		return supervise.Tail(d.e.fleet("machines", m.Name, "console.log"), 8)
+	}
+	c, err := d.e.container(m)
+	if err != nil {
+		return err.Error()
+	}
+	text, err := c.Console(ctx)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
 }
 
 // daemon starts a long-lived program inside a namespace and waits for its word.

@@ -29,6 +29,7 @@ type environment struct {
 	table  supervise.Table
 	owner  owner // for whom files are made
 
+	engine  string // container engine that servers run in; empty: they are machines
 	lacking string // why there can be no virtual cards; empty: there can
 	lock    *os.File
 }
@@ -125,8 +126,9 @@ func (e *environment) release() {
 // remove ends every program, takes the network away and then the directory. Safe to repeat; the environment must be taken, if its
 // directory is there at all.
 func (e *environment) remove() (ended int, err error) {
+	e.endContainers()
 	ended, err = e.table.Sweep()
-	err = errors.Join(err, e.lab.Remove())
+	err = errors.Join(err, e.removeEngine(), e.lab.Remove())
 	if err != nil {
 		return ended, err // keep the directory: it says what is left
 	}
@@ -172,7 +174,7 @@ func (e *environment) sweep() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if err := e.lab.Remove(); err != nil {
+	if err := errors.Join(e.removeEngine(), e.lab.Remove()); err != nil {
 		return false, err
 	}
 	for _, entry := range entries {

@@ -114,8 +114,9 @@ role = "vpn"
 address = "{{.Address}}"
 capacity = {{$.Capacity}}
 tunnel = "{{.Tunnel}}"
-power = { driver = "qemu", tap = "{{.Tap}}", mac = "{{.MAC}}", memory_mib = {{$.Memory}} }
-{{end}}{{range .Gates}}
+{{if $.Engine}}power = { driver = "container", engine = "{{$.Engine}}", engine_dir = "{{$.EngineDir}}", bridge = "{{$.Bridge}}", tap = "{{.Tap}}", mac = "{{.MAC}}", memory_mib = {{$.Memory}} }
+{{else}}power = { driver = "qemu", tap = "{{.Tap}}", mac = "{{.MAC}}", memory_mib = {{$.Memory}} }
+{{end}}{{end}}{{range .Gates}}
 [[server]]
 name = "{{.Name}}"
 rack = "{{.Rack}}"
@@ -125,11 +126,12 @@ power = { driver = "qemu", tap = "{{.Tap}}", mac = "{{.MAC}}", memory_mib = {{$.
 {{end}}`))
 
 // fleetText is fleet.toml with the anchor of the lab's DNS root.
-func fleetText(anchor string) ([]byte, error) {
+func (e *environment) fleetText(anchor string) ([]byte, error) {
 	return render(fleetTemplate, map[string]any{
 		"Name": fleetName, "Domain": fleetDomain, "Management": netlab.Management, "Gateway": netlab.Controller, "Anchor": anchor,
 		"RootServer": rootServer, "DNSRoot": netlab.DNSRoot, "Bastion": bastionName, "BastionAddress": netlab.Bastion,
 		"BastionPort": bastionPort, "BootPort": bootPort, "Floor": floorOfSE, "Machines": machines, "Gates": gates(), "Witness": witnessURL, "Capacity": capacity, "Memory": memoryMiB,
+		"Engine": e.engine, "EngineDir": e.engineDir(), "Bridge": netlab.Bridge,
 	})
 }
 

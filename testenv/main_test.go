@@ -81,7 +81,7 @@ func TestFleetFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := fleetText(zone.Anchor)
+	text, err := (&environment{}).fleetText(zone.Anchor)
 	if err != nil {
 		t.Fatal(err)
 	}

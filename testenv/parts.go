@@ -10,9 +10,12 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"os/exec"
+	"runtime"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"mayfly/internal/command"
 	"mayfly/testenv/dnsroot"
@@ -64,6 +67,29 @@ var partWebVerb = command.Verb{
 			return fmt.Errorf("serving: %w", err)
 		}
 		return nil
+	},
+}
+
+var partEngineVerb = command.Verb{
+	Name: "part engine", Args: "PROGRAM [ARGUMENT...]", Summary: "(started by up) a container engine, with control groups where this machine has none mounted",
+	Help: "Becomes the program.",
+	Run: func(_ context.Context, c *command.Call) error {
+		fs := c.Flags()
+		if err := c.Parse(fs); err != nil {
+			return err
+		}
+		if fs.NArg() == 0 {
+			return command.Usagef("part engine takes a program")
+		}
+		path, err := exec.LookPath(fs.Arg(0))
+		if err != nil {
+			return fmt.Errorf("finding the container engine: %w", err)
+		}
+		runtime.LockOSThread() // what is mounted is this thread's
+		if err := mountCgroups(); err != nil {
+			return err
+		}
+		return fmt.Errorf("starting %s: %w", path, unix.Exec(path, fs.Args(), os.Environ()))
 	},
 }
 

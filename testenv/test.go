@@ -25,7 +25,7 @@ import (
 )
 
 // testNeeds are what tests use beside what the demo uses.
-var testNeeds = slices.Concat(demoNeeds, pcscd.Needs, cgobuild.Needs(cgobuild.PCSC), []debian.Need{ // the race detector takes a compiler too
+var testNeeds = slices.Concat(demoNeeds, engineNeeds[inventory.EngineDocker], engineNeeds[inventory.EnginePodman], pcscd.Needs, cgobuild.Needs(cgobuild.PCSC), []debian.Need{ // the race detector takes a compiler too
 	{Name: "iperf3", Package: "iperf3"},
 	{Name: "unshare", Package: "util-linux"},
 	{Name: "cpio", Package: "cpio"}, // reads our archives

@@ -14,41 +14,56 @@ import (
 
 	"mayfly/internal/command"
 	"mayfly/internal/hint"
+	"mayfly/inventory"
 	"mayfly/testenv/netlab"
 	"mayfly/testenv/supervise"
 )
 
 var upVerb = command.Verb{
 	Name:    "up",
+	Args:    "[--hosts machine|container [--engine docker|podman]]",
 	Summary: "bring up a whole fleet and leave it running",
 	Help: `Builds and signs an image, starts controller, bastion and three servers, and prints what to try. Repeated, it prints that again.
-"testenv down" takes everything away.`,
+"testenv down" takes everything away.
+
+--hosts container runs the servers as containers, from the very root that machines boot: read-only, with tmpfs, destroyed and made anew at each
+rebuild. They start in a second, and prove nothing: their lives are unverified.`,
 	Run: runUp,
 }
 
 func runUp(ctx context.Context, c *command.Call) (err error) {
 	fs := c.Flags()
+	hosts := fs.String("hosts", hostsMachine, "what servers `run` as: machine (QEMU) or container")
+	engineName := fs.String("engine", "", "container `engine`: docker (if not given) or podman")
 	if err := c.Parse(fs); err != nil {
 		return err
 	}
 	if fs.NArg() > 0 {
 		return command.Usagef("up takes no arguments")
 	}
+	engine, err := engineOf(*hosts, *engineName)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := lifeline(ctx, c.Stdin)
 	defer cancel()
-	e, done, err := open(ctx, c, "up", demoNeeds, cardNeeds)
+	e, done, err := open(ctx, c, "up", slices.Concat(demoNeeds, engineNeeds[engine]), cardNeeds)
 	if done || err != nil {
 		return err
 	}
 	defer e.release()
 	defer e.giveCaches(ctx)
+	e.engine = engine
 	if e.isUp() {
+		if up := e.remembered(); up != engine {
+			return hint.New(errors.New("an environment with other hosts is up already"), "go run ./testenv down, and up again")
+		}
 		running, err := e.table.Running()
 		if err != nil {
 			return err
 		}
 		if len(running) > 0 {
-			if err := e.whole(running); err != nil {
+			if err := e.whole(ctx, running); err != nil {
 				return err
 			}
 			return e.printWhatToTry(c)
@@ -72,7 +87,7 @@ func runUp(ctx context.Context, c *command.Call) (err error) {
 	for _, s := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"image", d.image}, {"trust", d.trust}, {"up", d.up}, {"forward", d.forward}} {
+	}{{"image", d.image}, {"trust", d.trust}, {"engine", d.startEngine}, {"up", d.up}, {"forward", d.forward}} {
 		if err := d.step(ctx, s.name, s.run); err != nil {
 			return fmt.Errorf("step %s: %w", s.name, err)
 		}
@@ -89,6 +104,9 @@ func runUp(ctx context.Context, c *command.Call) (err error) {
 // lasting is the programs that up starts and leaves running, beside the machines.
 func (e *environment) lasting() []string {
 	names := []string{"web", "dns", "signer", "serve", "checkin", "witness", "bastion", "agent-" + colleague, "agent-untouched", "forward"}
+	if e.engine == inventory.EngineDocker {
+		names = append(names, "dockerd")
+	}
 	if !e.hasCards() {
 		return append(names, "agent-"+engineer)
 	}
@@ -103,7 +121,7 @@ func (e *environment) lasting() []string {
 }
 
 // whole wants every program and every machine of an environment among those that run.
-func (e *environment) whole(running []supervise.Record) error {
+func (e *environment) whole(ctx context.Context, running []supervise.Record) error {
 	records, err := e.table.Records()
 	if err != nil {
 		return err
@@ -114,8 +132,11 @@ func (e *environment) whole(running []supervise.Record) error {
 			missing = append(missing, name)
 		}
 	}
+	if e.engine != "" {
+		missing = append(missing, e.missingContainers(ctx)...)
+	}
 	for _, m := range machines {
-		if !slices.ContainsFunc(running, func(r supervise.Record) bool { return m.isRunBy(r.Command) }) {
+		if e.engine == "" && !slices.ContainsFunc(running, func(r supervise.Record) bool { return m.isRunBy(r.Command) }) {
 			missing = append(missing, "machine "+m.Name)
 		}
 	}
@@ -173,11 +194,19 @@ func (e *environment) printWhatToTry(c *command.Call) error {
 
   ssh -F %[1]s/ssh_config se-1
   %[2]s%[1]s/bin/fleetctl status --dir %[1]s/fleet
-  %[2]sip netns exec %[3]s %[1]s/bin/fleetctl rotate --all --dir %[1]s/fleet
-  %[2]sip netns exec %[4]s %[1]s/bin/tunnel client --config %[1]s/fleet/public/client.json --route %[5]s --resolv-conf %[1]s/run/try-resolv.conf
+  %[2]s%[3]s %[1]s/bin/fleetctl rotate --all --dir %[1]s/fleet
+  %[2]s%[4]s %[1]s/bin/tunnel client --config %[1]s/fleet/public/client.json --route %[5]s --resolv-conf %[1]s/run/try-resolv.conf
 %[6]s  go run ./testenv down
-`, shorten(e.dir), sudo, e.lab.Core.Name, e.lab.Client.Name, netlab.Targets, card)
+`, shorten(e.dir), sudo, e.within(e.lab.Core), e.within(e.lab.Client), netlab.Targets, card)
 	return err
+}
+
+// within is what runs a program in a namespace. `ip netns exec` shows it another /sys, without the control groups that podman asks for.
+func (e *environment) within(n netlab.Namespace) string {
+	if e.engine == inventory.EnginePodman {
+		return "nsenter --net=" + n.Path()
+	}
+	return "ip netns exec " + n.Name
 }
 
 // shorten is a path relative to the working directory, where that is below it.

@@ -105,7 +105,8 @@ func (l *life) on(ctx context.Context, s store.Server) error {
 	defer cancel()
 	signed := l.Release.Statement
 	boot := power.Boot{Epoch: s.Epoch, Trust: l.Trust, Ticket: data, TicketSig: sig, Cmdline: signed.Cmdline, NotAfter: t.NotAfter,
-		Kernel: power.File{Path: l.Release.Kernel, Signed: signed.Kernel}, Stub: power.File{Path: l.Release.Stub, Signed: signed.Stub}}
+		Kernel: power.File{Path: l.Release.Kernel, Signed: signed.Kernel}, Stub: power.File{Path: l.Release.Stub, Signed: signed.Stub},
+		Root: power.File{Path: l.Release.Root, Signed: signed.Root}, Statement: l.Release.Data}
 	if signed.UKI != nil {
 		boot.UKI = power.File{Path: l.Release.UKI, Signed: *signed.UKI}
 	}

@@ -21,6 +21,8 @@ type Release struct {
 	Path      string   // below the controller's boot port: "/releases/7/"
 	Kernel    string   // file, which may change until it is booted: the driver compares it with Statement again
 	Stub      string   // likewise
+	Root      string   // likewise
+	Data      []byte   // release.json
 	UKI       string   // likewise, if the release has one
 }
 

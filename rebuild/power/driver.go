@@ -2,7 +2,7 @@
 // write is read back: what answers "done" and does nothing is found out, with a reason code (failure.go).
 //
 // Drivers: qemu.go (a machine on this host, firmware.go for UEFI and TPM), redfish*.go and ipmi.go (a BMC), exec.go and plugin.go (a
-// site's own program), order.go (a signed order to the server itself). All but QEMU share remote.go: retries, read-back, what was begun.
+// site's own program), order.go (a signed order to the server itself), container.go (a container of a test fleet). All but QEMU share remote.go: retries, read-back, what was begun.
 package power
 
 import (
@@ -42,6 +42,8 @@ type Boot struct {
 	Kernel    File
 	Stub      File      // the stub's initrd
 	UKI       File      // the unified kernel image, for machines that boot by UEFI; signed for Secure Boot or not
+	Root      File      // for containers, which no stub fetches it for
+	Statement []byte    // release.json, likewise
 	Trust     []byte    // trust.json, put into the initrd
 	Ticket    []byte    // the one-time ticket, put into the initrd with mode 0600, never on the command line
 	TicketSig []byte    // its SSHSIG, beside it

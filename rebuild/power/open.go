@@ -30,6 +30,9 @@ func Open(s inventory.Server, p Place) (Driver, error) {
 	if s.Power.Driver == inventory.DriverQEMU {
 		return OpenQEMU(s, p.Dir, Options{}, p.Log)
 	}
+	if s.Power.Driver == inventory.DriverContainer {
+		return OpenContainer(s, p.Dir, p.Log)
+	}
 	b, err := p.open(s)
 	if err != nil {
 		return nil, fmt.Errorf("server %s: %w", s.Name, err)

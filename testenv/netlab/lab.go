@@ -29,8 +29,8 @@ var (
 // maxInterfaceName is Linux's IFNAMSIZ without its ending zero; the library cuts longer names silently.
 const maxInterfaceName = 15
 
-// bridgeName is the servers' network inside core.
-const bridgeName = "mf0"
+// Bridge is the servers' network inside core.
+const Bridge = "mf0"
 
 // Lab is the four namespaces of one environment.
 type Lab struct {
@@ -98,9 +98,9 @@ func (l Lab) setUpCore(taps []string) error {
 	if err := sysctl("net.ipv4.ip_forward", "1"); err != nil {
 		return err
 	}
-	bridge := &netlink.Bridge{LinkAttrs: attrs(bridgeName)}
+	bridge := &netlink.Bridge{LinkAttrs: attrs(Bridge)}
 	if err := netlink.LinkAdd(bridge); err != nil {
-		return fmt.Errorf("making bridge %s: %w", bridgeName, err)
+		return fmt.Errorf("making bridge %s: %w", Bridge, err)
 	}
 	for _, a := range []netip.Addr{Controller, Bastion} {
 		if err := address(bridge, netip.PrefixFrom(a, Management.Bits())); err != nil {
@@ -108,7 +108,7 @@ func (l Lab) setUpCore(taps []string) error {
 		}
 	}
 	if err := netlink.LinkSetUp(bridge); err != nil {
-		return fmt.Errorf("setting %s up: %w", bridgeName, err)
+		return fmt.Errorf("setting %s up: %w", Bridge, err)
 	}
 	for _, name := range taps {
 		if len(name) == 0 || len(name) > maxInterfaceName {
@@ -124,7 +124,7 @@ func (l Lab) setUpCore(taps []string) error {
 			}
 		}
 		if err := netlink.LinkSetMaster(tap, bridge); err != nil {
-			return fmt.Errorf("putting tap %q on %s: %w", name, bridgeName, err)
+			return fmt.Errorf("putting tap %q on %s: %w", name, Bridge, err)
 		}
 		if err := netlink.LinkSetUp(tap); err != nil {
 			return fmt.Errorf("setting tap %q up: %w", name, err)

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mayfly/internal/durable"
+	"mayfly/rebuild/power"
 )
 
 // Mark is the environment variable that every program of an environment carries; its value is the state directory.
@@ -225,7 +226,7 @@ func (t Table) find() ([]Record, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listing processes: %w", err)
 	}
-	mark := []byte(Mark + "=" + t.Dir)
+	mark, below := []byte(Mark+"="+t.Dir), []byte(power.ContainerMark+"="+t.Dir+"/")
 	var found []Record
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
@@ -233,7 +234,7 @@ func (t Table) find() ([]Record, error) {
 			continue
 		}
 		start := startOf(pid)
-		if start == 0 || !(marked(pid, mark) || inside(pid, inodes)) {
+		if start == 0 || !(marked(pid, mark, below) || inside(pid, inodes)) {
 			continue
 		}
 		command, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
@@ -245,9 +246,10 @@ func (t Table) find() ([]Record, error) {
 	return found, nil
 }
 
-func marked(pid int, mark []byte) bool {
+// marked says whether a process carries the mark, or is the first one of a container whose driver works below the environment.
+func marked(pid int, mark, below []byte) bool {
 	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-	return err == nil && slices.ContainsFunc(bytes.Split(env, []byte{0}), func(v []byte) bool { return bytes.Equal(v, mark) })
+	return err == nil && slices.ContainsFunc(bytes.Split(env, []byte{0}), func(v []byte) bool { return bytes.Equal(v, mark) || bytes.HasPrefix(v, below) })
 }
 
 func inside(pid int, inodes map[uint64]bool) bool {

@@ -113,7 +113,7 @@ func (b *boot) stages() []stage {
 	if b.inContainer {
 		return []stage{
 			{"mounts", codeMounts, mountAll},
-			{"papers", codePapers, func() error { return takePapers(containerPapers, runDir) }},
+			{"taking over", codePapers, func() error { return takePapers(containerPapers, runDir) }},
 			{"papers", codePapers, b.readPapers},
 			{"network", codeNetwork, func() error { return configureNetwork(b.papers.ticket) }},
 			{"packet filter", codeFirewall, b.firstRules},
