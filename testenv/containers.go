@@ -82,7 +82,7 @@ func (d *demo) startEngine(ctx context.Context) error {
 	if err := os.WriteFile(in("daemon.json"), []byte("{}\n"), 0o600); err != nil { // not this machine's
 		return err
 	}
-	_, err := d.daemon(ctx, "dockerd", netlab.Namespace{}, "API listen on", d.background(e.bin("testenv"), "part", "engine", "dockerd", "--host", "unix://"+in("docker.sock"), "--data-root", in("data"),
+	_, err := d.daemon(ctx, "dockerd", netlab.Namespace{}, "API listen on", d.background(e.bin("testenv"), "part", "engine", "--", "dockerd", "--host", "unix://"+in("docker.sock"), "--data-root", in("data"),
 		"--exec-root", in("exec"), "--pidfile", in("docker.pid"), "--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false",
 		"--userland-proxy=false", "--config-file", in("daemon.json")))
 	return err
@@ -121,7 +121,8 @@ func (e *environment) removeEngine() error {
 	defer f.Close()
 	var mounted []string
 	for s := bufio.NewScanner(f); s.Scan(); {
-		if fields := strings.Fields(s.Text()); len(fields) > 4 && strings.HasPrefix(fields[4], e.engineDir()+"/") {
+		fields := strings.Fields(s.Text())
+		if len(fields) > 4 && (strings.HasPrefix(fields[4], e.engineDir()+"/") || strings.HasPrefix(fields[4], power.ContainerRunDir(e.engineDir())+"/")) {
 			mounted = append(mounted, fields[4])
 		}
 	}
@@ -131,7 +132,7 @@ func (e *environment) removeEngine() error {
 			errs = append(errs, fmt.Errorf("unmounting %s: %w", mounted[i], err))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, os.RemoveAll(power.ContainerRunDir(e.engineDir())))...)
 }
 
 // endContainers destroys the containers while their engine still runs. What it does not reach ends with its marks.

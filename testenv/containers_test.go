@@ -20,11 +20,13 @@ func TestContainers(t *testing.T) {
 		engines = append(engines, inventory.EnginePodman)
 	}
 	for _, engine := range engines {
+		if missing := debian.Missing(engineNeeds[engine]); len(missing) > 0 {
+			t.Skipf("needs %s", debian.Describe(missing))
+		}
+	}
+	c := newClone(t)
+	for _, engine := range engines {
 		t.Run(engine, func(t *testing.T) {
-			if missing := debian.Missing(engineNeeds[engine]); len(missing) > 0 {
-				t.Skipf("needs %s", debian.Describe(missing))
-			}
-			c := newClone(t)
 			if code, out := c.run(t, "up", "--hosts", "container", "--engine", engine); code != command.OK || !strings.Contains(out, "The fleet is up.") {
 				t.Fatalf("up: got exit %d, %q", code, out)
 			}

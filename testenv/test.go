@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"mayfly/internal/command"
+	"mayfly/inventory"
 	"mayfly/testenv/cgobuild"
 	"mayfly/testenv/debian"
 	"mayfly/testenv/pcscd"

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"mayfly/internal/audit"
+	"mayfly/inventory"
 	"mayfly/policies"
 	"mayfly/policies/bundle"
 	"mayfly/policies/ledger"
@@ -432,7 +433,7 @@ func TestSecondUseAttested(t *testing.T) {
 
 // TestNotAttested: where the policy asks for no quote, a life is what it can be.
 func TestNotAttested(t *testing.T) {
-	for driver, want := range map[string]string{"qemu": ledger.Claimed, containers: ledger.Unverified} {
+	for driver, want := range map[string]string{"qemu": ledger.Claimed, inventory.DriverContainer: ledger.Unverified} {
 		f := newFleet(t)
 		f.inv.Servers[0].Power.Driver = driver
 		s := &server{rules: &rules{}}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"mayfly/inventory"
 	"mayfly/policies"
 	"mayfly/policies/bundle"
 	"mayfly/policies/ledger"
@@ -22,9 +23,6 @@ import (
 // maxOlderTrusts is how many trust policies before the one in force a server may begin with: a unified kernel image holds the one that
 // was in force when it was made. A signer believes a release by the one in force alone.
 const maxOlderTrusts = 16
-
-// containers is the driver whose servers have no boot of their own.
-const containers = "container"
 
 // proof is what is known of a life's boot.
 type proof struct {
@@ -42,7 +40,7 @@ type proof struct {
 func (s *server) prove(r join.Request, t *ticket.Ticket, b *bundle.Bundle, now time.Time) (proof, error) {
 	srv, _ := b.Inventory.RebuiltServer(t.Server) // checkTicket saw that it is there
 	if b.Policy.Image.RequiresTPM() != policies.TPMRequired {
-		if srv.Power.Driver == containers {
+		if srv.Power.Driver == inventory.DriverContainer {
 			return proof{Evidence: ledger.Unverified}, nil
 		}
 		return proof{Evidence: ledger.Claimed}, nil

@@ -3,6 +3,8 @@ package power
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -63,6 +65,12 @@ func OpenContainer(s inventory.Server, dir string, log *slog.Logger) (*Container
 	return &Container{server: s, dir: dir, log: log}, nil
 }
 
+// ContainerRunDir is where podman keeps what ends with the machine. It takes at most 50 bytes, so it is a name of the engine's directory.
+func ContainerRunDir(engineDir string) string {
+	sum := sha256.Sum256([]byte(engineDir))
+	return "/run/mayfly-podman-" + hex.EncodeToString(sum[:6])
+}
+
 func (c *Container) name() string { return "mayfly-" + c.server.Name }
 
 // engine runs the container engine, and returns what it said. Nothing that is secret is among the arguments.
@@ -76,7 +84,7 @@ func (c *Container) feed(ctx context.Context, stdin *os.File, args ...string) (s
 	p := c.server.Power
 	full := []string{"--host", "unix://" + filepath.Join(p.EngineDir, "docker.sock")}
 	if p.Engine == inventory.EnginePodman {
-		full = []string{"--root", filepath.Join(p.EngineDir, "root"), "--runroot", filepath.Join(p.EngineDir, "run"), "--runtime", "runc", "--cgroup-manager", "cgroupfs"}
+		full = []string{"--root", filepath.Join(p.EngineDir, "root"), "--runroot", ContainerRunDir(p.EngineDir), "--runtime", "runc", "--cgroup-manager", "cgroupfs"}
 	}
 	cmd := exec.CommandContext(ctx, p.Engine, append(full, args...)...)
 	var out, said bytes.Buffer
