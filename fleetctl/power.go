@@ -15,7 +15,7 @@ func (d state) secrets() sealed.Store {
 }
 
 // powerPlace is where power drivers work.
-func (d state) powerPlace(f inventory.Fleet, log *slog.Logger) power.Place {
-	return power.Place{Dir: d.machines(), Offers: d.offers(), Secrets: d.secrets(), Plugins: d.powerPlugins(), Log: log,
+func (d state) powerPlace(f inventory.Fleet, orders power.Orders, log *slog.Logger) power.Place {
+	return power.Place{Dir: d.machines(), Offers: d.offers(), Secrets: d.secrets(), Plugins: d.powerPlugins(), Orders: orders, Log: log,
 		Base: "http://" + netip.AddrPortFrom(f.Controller.Address, f.Controller.BootPort).String()}
 }

@@ -80,7 +80,7 @@ func (d state) runner(ctx context.Context, c *command.Call) (*rotate.Runner, pla
 		Release:  g.release,
 		Trust:    g.trust,
 		CA:       ca,
-		Machines: rotate.Power{Place: d.powerPlace(g.bundle.Inventory, log)},
+		Machines: rotate.Power{Place: d.powerPlace(g.bundle.Inventory, rotate.Restarts{Store: s, Signer: signer.Dial(string(d))}, log)},
 		Tickets:  keys,
 		Ledger:   keys,
 		Prober:   rotate.TLSProbe{Config: func(name string) *tls.Config { return pki.VerifyName(ca, name) }, FQDN: g.bundle.Inventory.FQDN},

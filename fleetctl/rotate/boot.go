@@ -58,8 +58,7 @@ func (l *life) boot(ctx context.Context, s store.Server) error {
 		if s.State != inventory.Booting {
 			l.joined = time.Since(l.booted)
 			l.sayf("%s: joined after %.1f s", s.Name, l.joined.Seconds())
-			l.tidy(ctx, s)
-			return true, nil
+			return true, l.tidy(ctx, s)
 		}
 		return false, l.sick(ctx, s, end, "has not joined")
 	})
@@ -68,12 +67,17 @@ func (l *life) boot(ctx context.Context, s store.Server) error {
 
 // tidy has what the life booted from taken away: its ticket is used, and the next boot shall not be this one. What fails is said, and no
 // fault of the life's: the offer ends with the ticket, and the next SetBoot finds the medium.
-func (l *life) tidy(ctx context.Context, s store.Server) {
+func (l *life) tidy(ctx context.Context, s store.Server) error {
 	ctx, cancel := context.WithTimeout(ctx, tidyLimit)
 	defer cancel()
-	if err := l.machine.Joined(ctx); err != nil && ctx.Err() == nil {
+	err := l.machine.Joined(ctx)
+	switch {
+	case power.Reason(err) == power.NotRestarted:
+		return powerFailure("power_on", err)
+	case err != nil && ctx.Err() == nil:
 		l.sayf("%s: what it booted from could not be taken away: %v", s.Name, err)
 	}
+	return nil
 }
 
 // on gives the machine a fresh ticket, which revokes older unused ones, and boots it.

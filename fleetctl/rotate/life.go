@@ -34,6 +34,8 @@ type life struct {
 	booted  time.Time // when this process saw the present boot begin
 	joined  time.Duration
 	looked  time.Time // when the machine was last asked
+
+	unproved bool // nobody can read back whether the machine is off
 }
 
 // outcome is how a life ended; err only when the store, not the server, failed, or ctx ended.
@@ -153,6 +155,9 @@ func (l *life) drain(ctx context.Context, s store.Server) error {
 
 // next ends this life and begins the next one with its wipe.
 func (l *life) next(ctx context.Context, s store.Server, cause string) error {
+	if err := l.tellToLeave(ctx, s); err != nil {
+		return err
+	}
 	l.at("next")
 	epoch, err := l.Store.BeginLife(ctx, s.Name, s.Epoch, s.State, cause, time.Now(), nil)
 	if err != nil {
@@ -170,6 +175,9 @@ func (l *life) wipe(ctx context.Context, s store.Server) error {
 	if err != nil {
 		return err
 	}
+	if l.unproved { // the ledger is told of an end that was read back, and this one was not
+		return l.move(ctx, s, inventory.Booting, "ordered to restart, and silent since; without a BMC nothing can be read back")
+	}
 	if err := l.over(ctx, s, s.Epoch-1); err != nil {
 		return err
 	}
@@ -186,6 +194,7 @@ func (l *life) off(ctx context.Context) error {
 	if err != nil {
 		return powerFailure("power_off", fmt.Errorf("reading back: %w", err))
 	}
+	l.unproved = got.Unknown
 	if got.On && !got.Unknown {
 		return &failure{"power_off", fmt.Sprintf("read back as on, in epoch %d", got.Epoch)}
 	}

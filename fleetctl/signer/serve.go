@@ -32,6 +32,7 @@ const SocketName = "signer.sock"
 // Paths of the socket.
 const (
 	pathTicket    = "/v1/ticket"
+	pathRestart   = "/v1/restart"
 	pathChallenge = "/v1/challenge"
 	pathAdmit     = "/v1/admit"
 	pathRenew     = "/v1/renew"
@@ -142,6 +143,7 @@ func (s *server) handler(log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("POST "+pathTicket, handle(log, s.now, s.ticket))
 	mux.Handle("POST "+pathChallenge, handle(log, s.now, s.challenge))
+	mux.Handle("POST "+pathRestart, handle(log, s.now, s.restart))
 	mux.Handle("POST "+pathAdmit, handle(log, s.now, s.admit))
 	mux.Handle("POST "+pathRenew, handle(log, s.now, s.renew))
 	mux.Handle("POST "+pathList, handle(log, s.now, s.list))

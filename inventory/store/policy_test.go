@@ -32,7 +32,7 @@ func TestSchema1(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store.db")
 	s := openStore(t, path)
 	add(t, s, "a")
-	for _, q := range []string{"DROP TABLE policy", "DROP TABLE taints", "DROP TABLE logins", "DROP TABLE extensions", "ALTER TABLE servers DROP COLUMN evidence", "PRAGMA user_version = 1"} {
+	for _, q := range []string{"DROP TABLE policy", "DROP TABLE taints", "DROP TABLE logins", "DROP TABLE extensions", "DROP TABLE restarts", "ALTER TABLE servers DROP COLUMN evidence", "PRAGMA user_version = 1"} {
 		if _, err := s.db.ExecContext(t.Context(), q); err != nil {
 			t.Fatal(err)
 		}

@@ -14,7 +14,7 @@ import (
 // Specification constants of the file.
 const (
 	applicationID = 0x6d61796c // "mayl" in SQLite's header: this file is mayfly's
-	schemaVersion = 6
+	schemaVersion = 7
 )
 
 // schema1 is schema version 1. Times are nanoseconds since 1970, 0 for none.
@@ -149,8 +149,20 @@ CREATE TABLE extensions (
 ) STRICT;
 `
 
+// schema7 is what version 7 adds: orders to servers without a BMC.
+const schema7 = `
+CREATE TABLE restarts (
+  server    TEXT PRIMARY KEY REFERENCES servers(name),
+  epoch     INTEGER NOT NULL,
+  file      BLOB NOT NULL,
+  sig       BLOB NOT NULL,
+  not_after INTEGER NOT NULL,
+  delivered INTEGER NOT NULL
+) STRICT;
+`
+
 // schemas are what each version adds to the one before.
-var schemas = []string{schema1, schema2, schema3, schema4, schema5, schema6}
+var schemas = []string{schema1, schema2, schema3, schema4, schema5, schema6, schema7}
 
 // What a version of the schema brought.
 const (

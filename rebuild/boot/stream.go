@@ -31,13 +31,15 @@ type stream struct {
 	conn    *tls.Conn
 	expires time.Time // of its certificate
 	orders  chan join.ToServer
-	done    chan struct{} // closed when the stream is cut
+	sent    func(join.ToServer) // called by the writer with what was written
+	done    chan struct{}       // closed when the stream is cut
 
 	once sync.Once
 	// Owned by watch: what was sent already.
 	policy   [sha256.Size]byte
 	trust    uint64
 	drained  bool
+	restart  [sha256.Size]byte
 	proven   bool
 	extended [sha256.Size]byte
 }
@@ -144,6 +146,7 @@ func (s *service) stream(ctx context.Context, conn *tls.Conn) {
 	st.conn = conn
 	st.orders = make(chan join.ToServer, maxQueuedOrder)
 	st.done = make(chan struct{})
+	st.sent = func(m join.ToServer) { s.sent(ctx, st, m) }
 	s.streams.put(st)
 	defer s.streams.remove(st)
 	stop := context.AfterFunc(ctx, st.cut)
@@ -234,7 +237,19 @@ func (st *stream) write() {
 				st.cut()
 				return
 			}
+			st.sent(m)
 		}
+	}
+}
+
+// sent remembers that an order to restart has reached the server's connection: whoever ordered it waits for that.
+func (s *service) sent(ctx context.Context, st *stream, m join.ToServer) {
+	if m.Order == nil {
+		return
+	}
+	s.Log.Info("order sent", "server", st.name, "epoch", st.epoch)
+	if err := s.Store.RestartDelivered(ctx, st.name, st.epoch, s.now()); err != nil {
+		s.Log.Error("recording an order", "server", st.name, "epoch", st.epoch, "error", err)
 	}
 }
 

@@ -44,6 +44,10 @@ func (s *service) forward(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	restarts, err := s.Store.Restarts(ctx)
+	if err != nil {
+		return err
+	}
 	data, sig := s.Bundle()
 	var steps []join.Trust
 	if s.Steps != nil {
@@ -85,6 +89,12 @@ func (s *service) forward(ctx context.Context) error {
 			if sum := sha256.Sum256(e.Statement); st.extended != sum {
 				st.extended = sum
 				st.order(join.ToServer{Extension: &join.Signed{File: e.Statement, Sig: e.Sig}})
+			}
+		}
+		if r, ok := restarts[st.name]; ok && r.Epoch == st.epoch && s.now().Before(r.NotAfter) {
+			if sum := sha256.Sum256(r.File); st.restart != sum {
+				st.restart = sum
+				st.order(join.ToServer{Order: &join.Signed{File: r.File, Sig: r.Sig}})
 			}
 		}
 		if d, ok := drains[st.name]; ok && d.Epoch == st.epoch && !st.drained {

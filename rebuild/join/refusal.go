@@ -16,6 +16,7 @@ const (
 	TicketUsed       = "ticket_used"       // second use: what the first use got is revoked
 	TicketRevoked    = "ticket_revoked"    // a later ticket took its place
 	TicketOlder      = "ticket_older"      // a later life of this server has begun
+	StillServing     = "still_serving"     // it is to be restarted, and has users
 	TicketAhead      = "ticket_ahead"      // its life is further on than any that can be the next
 	LifeRevoked      = "life_revoked"      // this life may not go on
 	LifeDrained      = "life_drained"      // an engineer was let onto this life: it ends, and the next begins later

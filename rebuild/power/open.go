@@ -33,6 +33,11 @@ func Open(s inventory.Server, p Place) (Driver, error) {
 	if s.Power.Driver == inventory.DriverContainer {
 		return OpenContainer(s, p.Dir, p.Log)
 	}
+	if s.Power.Driver == inventory.DriverOrder {
+		return &ordered{server: s, dir: filepath.Join(p.Dir, s.Name), orders: p.Orders, pace: usualOrderPace, log: p.Log,
+			offer: func(ctx context.Context, boot Boot) (nextBoot, error) { return p.offer(ctx, s, boot) },
+			take:  func() error { return p.Offers.Withdraw(s.Name) }}, nil
+	}
 	b, err := p.open(s)
 	if err != nil {
 		return nil, fmt.Errorf("server %s: %w", s.Name, err)
