@@ -121,15 +121,15 @@ func TestOrder(t *testing.T) {
 
 func TestOrderFaults(t *testing.T) {
 	for name, tt := range map[string]struct {
-		server fakeServer
+		server *fakeServer
 		want   string
 	}{
-		"no stream":       {fakeServer{absent: true}, OrderNotDelivered},
-		"goes on":         {fakeServer{deaf: true}, OrderNotObeyed},
-		"signer refuses":  {fakeServer{refuse: errors.New("still_serving")}, OrderNotDelivered},
-		"another life is": {fakeServer{life: OrderLife{Epoch: 8, BootID: "x"}}, OrderNotDelivered},
+		"no stream":       {&fakeServer{absent: true}, OrderNotDelivered},
+		"goes on":         {&fakeServer{deaf: true}, OrderNotObeyed},
+		"signer refuses":  {&fakeServer{refuse: errors.New("still_serving")}, OrderNotDelivered},
+		"another life is": {&fakeServer{life: OrderLife{Epoch: 8, BootID: "x"}}, OrderNotDelivered},
 	} {
-		f := &tt.server
+		f := tt.server
 		if f.life.Epoch == 0 {
 			f.life = OrderLife{Epoch: 7, BootID: "boot-7"}
 		}
