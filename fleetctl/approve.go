@@ -17,6 +17,7 @@ import (
 	"mayfly/internal/hint"
 	"mayfly/internal/sshsig"
 	"mayfly/policies/trust"
+	"mayfly/rebuild/release"
 )
 
 // approval is a file with its detached signatures, as far as it has come.
@@ -61,7 +62,7 @@ func add(t *trust.Trust, namespace, path string, data []byte, person string, blo
 	if err != nil {
 		return approval{}, err
 	}
-	if len(people) == 0 {
+	if len(people) == 0 && !signsFor(data, sigs, release.Namespace, release.BuildNamespace) {
 		sigs = nil // signatures over other bytes, of an older file with this name
 	}
 	if len(sigs) > 0 && !bytes.HasSuffix(sigs, []byte("\n")) {
@@ -75,6 +76,15 @@ func add(t *trust.Trust, namespace, path string, data []byte, person string, blo
 		return approval{}, errors.New("the signature that was just made does not verify")
 	}
 	return approval{people, person}, durable.WriteFile(signatures(path), sigs, 0o644)
+}
+
+// signsFor reports whether any signature is over the data for one of these purposes, whoever made it: builders and approvers share a file.
+func signsFor(data, sigs []byte, namespaces ...string) bool {
+	blocks, err := sshsig.Split(sigs, trust.MaxSignatures)
+	return err == nil && slices.ContainsFunc(blocks, func(block []byte) bool {
+		s, err := sshsig.Parse(block)
+		return err == nil && slices.ContainsFunc(namespaces, func(n string) bool { return s.Verify(n, data) == nil })
+	})
 }
 
 // present reads the signatures that are there, and refuses where the person's is among them.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"mayfly/internal/command"
+	"mayfly/internal/hint"
 	"mayfly/rebuild/release"
 )
 
@@ -16,7 +17,8 @@ var imageSignVerb = command.Verb{
 	Summary: "add one person's signature to a release",
 	Help: `Shows what the release's statement says, checks its files against it, and adds a signature over the statement's exact bytes to
 release.json.sig. FILE is an approver's private key (mode 0600), or the public key of one that an ssh-agent holds: then touch
-the hardware key when it blinks. A second signature of the same person is refused: the threshold counts people.
+the hardware key when it blinks. A second signature of the same person is refused: the threshold counts people. A builder's key is refused:
+builders say that they made the same bytes, and ` + "`fleetctl image rebuild`" + ` signs once they have.
 
 Example:
 
@@ -39,6 +41,12 @@ Example:
 		t, trustPolicy, err := d.trust()
 		if err != nil {
 			return err
+		}
+		if name, ok, err := builderOf(t, *key); err != nil {
+			return err
+		} else if ok {
+			return command.Refuse(hint.New(fmt.Errorf("%s is builder %s's key: a builder signs what was built again", *key, name),
+				"`fleetctl image rebuild --key` builds it again, compares every bit, and signs then"))
 		}
 		where := d.releaseDir(*name)
 		path := filepath.Join(where, release.StatementFile)
@@ -63,12 +71,20 @@ Example:
 			s.Version, s.Fleet, s.NotAfter.Format(time.RFC3339), s.Root.SHA256, s.Stub.SHA256, s.Kernel.SHA256)
 		fmt.Fprintf(c.Stderr, "fleetctl: valid from %s, lives of at most %s, policies from version %d, lock %.12s, kernel command line %q\n",
 			s.NotBefore.Format(time.RFC3339), time.Duration(s.MaxAge)*time.Second, s.MinPolicy, s.Lock, s.Cmdline)
+		fmt.Fprintf(c.Stderr, "fleetctl: profile %s; once it is published none older than release %d boots\n", s.Profile, s.Least)
 		a, err := approve(d.signers(t), release.Namespace, path, data, *key)
 		if err != nil {
 			return err
 		}
 		a = a.present(c)
 		a.report(c, t, path)
+		sigs, err := readSignatures(path)
+		if err != nil {
+			return err
+		}
+		if n := notBuilt(t, data, sigs); n > 0 {
+			fmt.Fprintf(c.Stderr, "fleetctl: next: %d more builders build it again and sign: `fleetctl image rebuild`\n", n)
+		}
 		return nil
 	},
 }

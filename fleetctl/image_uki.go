@@ -64,6 +64,11 @@ func makeUKI(dir string, built image.Result, trustPolicy []byte, s *release.Stat
 // checkUKI compares a release's unified kernel image with what its statement says it is made of, and the signed one, if it is there,
 // with the unsigned and with the fleet's certificates. A release without one passes.
 func (d state) checkUKI(c *command.Call, t *trust.Trust, trustNow []byte, s *release.Statement, dir string) error {
+	return checkUKIAlong(c, t, trustNow, d.chainDir(), s, dir)
+}
+
+// checkUKIAlong is checkUKI for who has the trust policies in a directory of their own.
+func checkUKIAlong(c *command.Call, t *trust.Trust, trustNow []byte, steps string, s *release.Statement, dir string) error {
 	if s.UKI == nil {
 		return nil
 	}
@@ -82,7 +87,7 @@ func (d state) checkUKI(c *command.Call, t *trust.Trust, trustNow []byte, s *rel
 	}
 	inside, err := uki.Check(data, kernel, stub, s.Cmdline, ticket.TrustFile)
 	if err == nil {
-		err = d.checkTrustInside(c, t, trustNow, inside, path)
+		err = checkTrustInside(c, t, steps, trustNow, inside, path)
 	}
 	if err == nil {
 		err = checkAuthenticode(s, data, kernel)
@@ -135,7 +140,7 @@ func checkAuthenticode(s *release.Statement, data, kernel []byte) error {
 }
 
 // checkTrustInside wants the trust policy inside the image to be one of this fleet's.
-func (d state) checkTrustInside(c *command.Call, t *trust.Trust, now, inside []byte, path string) error {
+func checkTrustInside(c *command.Call, t *trust.Trust, steps string, now, inside []byte, path string) error {
 	if bytes.Equal(inside, now) {
 		return nil
 	}
@@ -144,7 +149,7 @@ func (d state) checkTrustInside(c *command.Call, t *trust.Trust, now, inside []b
 		return fmt.Errorf("%s: the trust policy inside: %w", uki.Differs, err)
 	}
 	if old.Version < t.Version {
-		if was, _, err := chain.Step(d.chainDir(), old.Version); err == nil && bytes.Equal(was, inside) {
+		if was, _, err := chain.Step(steps, old.Version); err == nil && bytes.Equal(was, inside) {
 			fmt.Fprintf(c.Stderr, "fleetctl: warning: %s holds trust policy %d; %d is in force: servers that boot by UEFI go by the older one\n", path, old.Version, t.Version)
 			return nil
 		}

@@ -21,7 +21,8 @@ var imageUseVerb = command.Verb{
 	Args:    "--dir DIR VERSION",
 	Summary: "make a signed release the one that rebuilt servers boot",
 	Help: `Verifies DIR/public/releases/VERSION like ` + "`fleetctl image verify`" + ` and makes it current. An older one than the current is
-refused: to go back, sign the older image again under a higher version. So is one below the min_version of the policy in force.
+refused: to go back, sign the older image again under a higher version. So is one below the min_version of the policy in force, and one that
+the fleet's public ledger does not hold: ` + "`fleetctl image publish`" + ` comes first.
 
 Example:
 
@@ -53,7 +54,7 @@ Example:
 				"build and sign it again under a version above %d", old))
 		}
 		where := d.releaseDir(fs.Arg(0))
-		s, _, err := releaseStatement(t, where, time.Now())
+		s, data, err := releaseStatement(t, where, time.Now())
 		if err != nil {
 			return err
 		}
@@ -67,6 +68,9 @@ Example:
 			return err
 		}
 		if err := d.checkUKI(c, t, trustPolicy, s, where); err != nil {
+			return err
+		}
+		if _, err := checkLogged(t, data, where); err != nil {
 			return err
 		}
 		if err := durable.WriteFile(d.currentFile(), []byte(strconv.FormatUint(v, 10)+"\n"), 0o644); err != nil {

@@ -19,7 +19,8 @@ var program = command.Program{
 	Verbs: []command.Verb{
 		initVerb, signerVerb, serveVerb, checkinVerb, witnessVerb,
 		statusVerb, loginsVerb, planVerb, rotateVerb,
-		imageLockVerb, imageFetchVerb, imageBuildVerb, imageUpdateVerb, imageDiffVerb, imageSBOMVerb, imageSignVerb, imageVerifyVerb, imageUseVerb,
+		imageLockVerb, imageFetchVerb, imageBuildVerb, imageUpdateVerb, imageDiffVerb, imageSBOMVerb,
+		imageSignVerb, imageRebuildVerb, imageVerifyVerb, imagePublishVerb, imageUseVerb,
 		imageSecureBootKeysVerb, imageSignEFIVerb, imageMediumVerb,
 		endorsementKeyVerb,
 		ledgerVerifyVerb, ledgerShowVerb, ledgerProofVerb, ledgerKeyVerb,

@@ -81,7 +81,7 @@ func runPolicyPublish(ctx context.Context, c *command.Call) error {
 	var answers []published
 	known, refused := 0, false
 	for _, url := range urls {
-		p := publishTo(ctx, url, body)
+		p := publishAt(ctx, url, witness.PathPublish, body)
 		answers = append(answers, p)
 		if p.Outcome == "known" {
 			known++
@@ -112,11 +112,11 @@ func printPublished(out io.Writer, form string, answers []published) error {
 	return w.Flush()
 }
 
-// publishTo sends a publication to one witness. It follows no redirect.
-func publishTo(ctx context.Context, url string, body []byte) published {
+// publishAt sends a publication to one witness. It follows no redirect.
+func publishAt(ctx context.Context, url, path string, body []byte) published {
 	ctx, cancel := context.WithTimeout(ctx, publishLimit)
 	defer cancel()
-	status, answer, err := post(ctx, url+witness.PathPublish, body)
+	status, answer, err := post(ctx, url+path, body)
 	if err != nil {
 		return published{url, "unreachable", err.Error()}
 	}

@@ -15,7 +15,9 @@ import (
 	"mayfly/fleetctl/rotate"
 	"mayfly/internal/command"
 	"mayfly/internal/hint"
+	"mayfly/policies/ledger"
 	"mayfly/policies/trust"
+	"mayfly/policies/witness"
 	"mayfly/rebuild/boot"
 	"mayfly/rebuild/release"
 )
@@ -46,10 +48,24 @@ func releaseStatement(t *trust.Trust, dir string, now time.Time) (*release.State
 	return s, data, nil
 }
 
+// releaseHint is the mend of what a release was refused for.
 func releaseHint(err error, t *trust.Trust) string {
-	var r *release.Refusal
-	if errors.As(err, &r) && r.Reason == release.Unsigned {
+	if _, ok := errors.AsType[witness.ReleaseVerdict](err); ok {
+		return "`fleetctl image publish` brings it to the witnesses; one that may not boot any more is signed again under a higher version"
+	}
+	r, ok := errors.AsType[*release.Refusal](err)
+	if !ok {
+		return "build the release again: `fleetctl image build`"
+	}
+	switch r.Reason {
+	case release.Unsigned:
 		return fmt.Sprintf("`fleetctl image sign` adds a signature; %d people have to sign", t.Threshold)
+	case release.Unbuilt:
+		return fmt.Sprintf("`fleetctl image rebuild` builds it again, compares, and signs; %d of the builders %s have to", t.BuilderThreshold, builderNames(t))
+	case release.Unlogged, release.LogSplit, release.LogMalformed:
+		return fmt.Sprintf("`fleetctl image publish` has it logged in %s, and cosigned by %d witnesses", ledger.Origin(t.Fleet), t.WitnessThreshold)
+	case release.PartAltered, release.PartOversize, release.PartTruncated, provenanceDiffers:
+		return "copy the release again, or build it again from its lock file"
 	}
 	return "build and sign a newer release"
 }
@@ -149,6 +165,9 @@ func (d state) release(t *trust.Trust, least uint64, now time.Time) (rotate.Rele
 		return rotate.Release{}, err
 	}
 	if err := checkParts(s, dir); err != nil {
+		return rotate.Release{}, err
+	}
+	if _, err := checkLogged(t, data, dir); err != nil {
 		return rotate.Release{}, err
 	}
 	abs, err := filepath.Abs(dir)

@@ -22,7 +22,12 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"mayfly/fleetctl/rotate"
+	"mayfly/fleetctl/signer"
+	"mayfly/internal/audit"
 	"mayfly/internal/command"
+	"mayfly/internal/sshsig"
+	"mayfly/policies/ledger"
+	"mayfly/policies/trust"
 	"mayfly/rebuild/image"
 	"mayfly/rebuild/release"
 	"mayfly/testenv/softkey"
@@ -44,8 +49,10 @@ func TestMain(m *testing.M) {
 //	card NAME [KEY=VALUE]...    make a key in software with a card's evidence: touch=cached, firmware=5.4.3; $ISSUER is its maker's certificate
 //	answer CARD CHALLENGE FILE  answer a challenge with a card's key: the enrolment request
 //	fingerprint CARD VAR        put a card's fingerprint into the environment
-//	release DIR VERSION [FOR]   lay an unsigned release, valid for FOR (default 1h)
+//	release DIR VERSION [FOR [AGE [LEAST]]]  lay an unsigned release, valid for FOR (default 1h), for lives of AGE, under which none older than LEAST boots
+//	built DIR VERSION KEY...    sign as builders do that built it again, which the release's files are too small for
 //	uki DIR VERSION [KERNEL]    give a laid release a kernel that looks like one, and a unified kernel image
+//	logged DIR VERSION          write a release, as it is signed now, into the fleet's ledger as the signer would, which must not run, with its proof
 //	flip FILE                   change one bit in the middle of a file
 //	listens HOST:PORT           wait until somebody listens there
 //	occupy HOST:PORT            listen there until the script ends
@@ -82,7 +89,7 @@ func TestScripts(t *testing.T) {
 			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": scriptCode, "cards": scriptCards, "agent": scriptAgent, "lab": scriptLab, "key": scriptKey, "release": scriptRelease, "uki": scriptUKI, "flip": scriptFlip, "pipe": scriptPipe, "listens": scriptListens,
+			"code": scriptCode, "cards": scriptCards, "agent": scriptAgent, "lab": scriptLab, "key": scriptKey, "release": scriptRelease, "logged": scriptLogged, "built": scriptBuilt, "uki": scriptUKI, "flip": scriptFlip, "pipe": scriptPipe, "listens": scriptListens,
 			"card": scriptCard, "answer": scriptAnswer, "fingerprint": scriptFingerprint,
 			"occupy": scriptOccupy, "exists-soon": scriptExistsSoon, "hold": scriptHold, "fetch-list": scriptFetchList,
 		},
@@ -155,9 +162,9 @@ func scriptAgent(ts *testscript.TestScript, neg bool, args []string) {
 
 func scriptRelease(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
-		ts.Fatalf("usage: release DIR VERSION [FOR [AGE]]")
+		ts.Fatalf("usage: release DIR VERSION [FOR [AGE [LEAST]]]")
 	}
-	valid, age := time.Hour, 24*time.Hour
+	valid, age, least := time.Hour, 24*time.Hour, uint64(1)
 	if len(args) > 2 {
 		var err error
 		valid, err = time.ParseDuration(args[2])
@@ -166,6 +173,11 @@ func scriptRelease(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) > 3 {
 		var err error
 		age, err = time.ParseDuration(args[3])
+		ts.Check(err)
+	}
+	if len(args) > 4 {
+		var err error
+		least, err = strconv.ParseUint(args[4], 10, 64)
 		ts.Check(err)
 	}
 	version, err := strconv.ParseUint(args[1], 10, 64)
@@ -178,7 +190,7 @@ func scriptRelease(ts *testscript.TestScript, neg bool, args []string) {
 		return release.Part{Size: int64(len(data)), SHA256: fmt.Sprintf("%x", sha256.Sum256(data))}
 	}
 	now := time.Now().UTC().Truncate(time.Second)
-	s := &release.Statement{Kind: release.Kind, Fleet: "lab", Version: version, Least: 1, Profile: release.ProfileCloud, NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(valid),
+	s := &release.Statement{Kind: release.Kind, Fleet: "lab", Version: version, Least: least, Profile: release.ProfileCloud, NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(valid),
 		MaxAge: int64(age / time.Second), Kernel: lay(release.KernelFile), Stub: lay(release.StubFile), Root: lay(release.RootFile),
 		Cmdline: "console=ttyS0", Lock: lay(release.LockFile).SHA256, MinPolicy: 1}
 	data, err := s.Marshal()
@@ -202,6 +214,46 @@ func scriptUKI(ts *testscript.TestScript, neg bool, args []string) {
 	data, err := s.Marshal()
 	ts.Check(err)
 	ts.Check(os.WriteFile(filepath.Join(dir, release.StatementFile), data, 0o644))
+}
+
+func scriptBuilt(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: built DIR VERSION KEY...")
+	}
+	path := filepath.Join(ts.MkAbs(args[0]), "public", "releases", args[1], release.StatementFile)
+	sigs := ts.ReadFile(signatures(path))
+	for _, name := range args[2:] {
+		key, err := loadSigner(ts.MkAbs(name), "")
+		ts.Check(err)
+		block, err := sshsig.Sign(key, release.BuildNamespace, []byte(ts.ReadFile(path)))
+		ts.Check(err)
+		sigs += string(block)
+	}
+	ts.Check(os.WriteFile(signatures(path), []byte(sigs), 0o644))
+}
+
+func scriptLogged(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: logged DIR VERSION")
+	}
+	dir := ts.MkAbs(args[0])
+	t, _, err := state(dir).trust()
+	ts.Check(err)
+	key, err := loadSigner(filepath.Join(dir, "signer", "ledger-key"), "")
+	ts.Check(err)
+	private, err := ledger.NewSigner(t.Fleet, key)
+	ts.Check(err)
+	public, err := ledger.Verifier(t.Fleet, trust.FormatKey(key.PublicKey()))
+	ts.Check(err)
+	log, err := audit.Open(audit.Options{Dir: signer.LedgerDir(dir), Own: &audit.Own{Signer: private, Verifier: public}})
+	ts.Check(err)
+	path := filepath.Join(dir, "public", "releases", args[1], release.StatementFile)
+	index, err := log.AppendIndexed(ledger.EventRelease, ledger.Release{Kind: ledger.Kind, Statement: ts.ReadFile(path), Signatures: ts.ReadFile(signatures(path))})
+	ts.Check(err)
+	ts.Check(log.Close())
+	proof, err := audit.Prove(signer.LedgerDir(dir), index)
+	ts.Check(err)
+	ts.Check(os.WriteFile(filepath.Join(filepath.Dir(path), release.ProofFile), proof.Marshal(), 0o644))
 }
 
 func scriptFlip(ts *testscript.TestScript, neg bool, args []string) {

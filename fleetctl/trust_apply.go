@@ -172,6 +172,9 @@ func (d state) short(c *command.Call, t *trust.Trust) error {
 			fmt.Fprintf(c.Stderr, "fleetctl: warning: %s is signed by %d of %d present approvers (%s) and counts no more: `fleetctl %s` by %d more\n",
 				f.path, len(people), t.Threshold, strings.Join(people, ", "), f.verb, t.Threshold-len(people))
 		}
+		if n := notBuilt(t, data, sigs); f.namespace == release.Namespace && n > 0 {
+			fmt.Fprintf(c.Stderr, "fleetctl: warning: %s is signed by too few of the present builders and counts no more: `fleetctl image rebuild --release %s` by %d more\n", f.path, filepath.Base(filepath.Dir(f.path)), n)
+		}
 	}
 	return nil
 }

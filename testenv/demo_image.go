@@ -279,11 +279,21 @@ func (d *demo) trust(ctx context.Context) error {
 	d.r.check("a second signature of the same person is refused", func() (string, error) {
 		return d.refusedBy(ctx, append(image, "--key", d.e.approverKey("ana"))...)
 	})
-	if err := d.must("release signed by two of three, and in use", func() (string, error) {
-		if _, err := sign(image, "bo"); err != nil {
+	if _, err := sign(image, "bo"); err != nil {
+		return err
+	}
+	d.r.check("a release that the public ledger does not hold is refused", func() (string, error) {
+		return d.refusedBy(ctx, "image", "use", releaseVersion)
+	})
+	if err := d.must("release signed by two of three, in the ledger under a witness's cosignature, and in use", func() (string, error) {
+		if err := d.startPublishing(ctx); err != nil {
 			return "", err
 		}
-		if _, err := d.fleetctl(ctx, "image", "verify", "--release", release); err != nil {
+		if _, err := d.fleetctl(ctx, "image", "publish", "--release", releaseVersion); err != nil {
+			return "", err
+		}
+		// As an outsider would: public keys, and what the witnesses say now.
+		if _, err := d.fleetctl(ctx, "image", "verify", "--trust", "trust.json", "--release", release, "--witness", witnessURL); err != nil {
 			return "", err
 		}
 		out, err := d.fleetctl(ctx, "image", "use", releaseVersion)

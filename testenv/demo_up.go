@@ -129,10 +129,8 @@ func (d *demo) startTarget(ctx context.Context) (string, error) {
 }
 
 func (d *demo) startController(ctx context.Context) (string, error) {
-	for _, verb := range []string{"signer", "serve", "checkin"} {
-		cmd := d.background(d.e.bin("fleetctl"), verb, "--dir", d.e.fleet())
-		cmd.Dir = d.e.fleet()
-		if _, err := d.daemon(ctx, verb, d.e.lab.Core, "ready", cmd); err != nil {
+	for _, verb := range []string{"serve", "checkin"} { // the signer runs since there was a release to log
+		if err := d.startProcess(ctx, verb); err != nil {
 			return "", err
 		}
 	}
@@ -144,6 +142,25 @@ func (d *demo) startController(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("signer.sock has mode %04o", info.Mode().Perm())
 	}
 	return "signer, serve and checkin are ready", nil
+}
+
+// startProcess starts one of the controller's processes.
+func (d *demo) startProcess(ctx context.Context, verb string) error {
+	cmd := d.background(d.e.bin("fleetctl"), verb, "--dir", d.e.fleet())
+	cmd.Dir = d.e.fleet()
+	_, err := d.daemon(ctx, verb, d.e.lab.Core, "ready", cmd)
+	return err
+}
+
+// startPublishing starts who takes part when a release is published: the signer, which writes the ledger, and the witness.
+func (d *demo) startPublishing(ctx context.Context) error {
+	if err := d.startProcess(ctx, "signer"); err != nil {
+		return err
+	}
+	cmd := d.background(d.e.bin("fleetctl"), "witness", "--trust", d.e.fleet("trust.json"), "--key", d.e.path("keys", witnessName), "--state", d.e.path("witness"),
+		"--listen", netip.AddrPortFrom(netlab.Controller, witnessPort).String())
+	_, err := d.daemon(ctx, "witness", d.e.lab.Core, "fleetctl: witness: ready", cmd)
+	return err
 }
 
 func (d *demo) startBastion(ctx context.Context) (string, error) {
@@ -160,7 +177,7 @@ func (d *demo) startBastion(ctx context.Context) (string, error) {
 	if err := d.write(e.path("bastion", "bastion.toml"), []byte(config), 0o600); err != nil {
 		return "", err
 	}
-	if err := d.startWitness(ctx); err != nil {
+	if err := d.publishPolicy(ctx); err != nil {
 		return "", err
 	}
 	if _, err := e.outputIn(ctx, e.lab.Core, e.bin("bastion"), "check", "--config", e.path("bastion", "bastion.toml")); err != nil {
@@ -176,14 +193,9 @@ func (d *demo) startBastion(ctx context.Context) (string, error) {
 // witnessURL is where the fleet's witness answers.
 var witnessURL = "http://" + netip.AddrPortFrom(netlab.Controller, witnessPort).String()
 
-// startWitness runs the witness, sees that the bastion takes no policy that it does not know, and publishes the policy.
-func (d *demo) startWitness(ctx context.Context) error {
+// publishPolicy sees that the bastion takes no policy that the witness does not know, and publishes it.
+func (d *demo) publishPolicy(ctx context.Context) error {
 	e := d.e
-	cmd := d.background(e.bin("fleetctl"), "witness", "--trust", e.fleet("trust.json"), "--key", e.path("keys", witnessName), "--state", e.path("witness"),
-		"--listen", netip.AddrPortFrom(netlab.Controller, witnessPort).String())
-	if _, err := d.daemon(ctx, "witness", e.lab.Core, "fleetctl: witness: ready", cmd); err != nil {
-		return err
-	}
 	if err := d.must("a policy that no witness confirms does not load", func() (string, error) {
 		_, err := e.outputIn(ctx, e.lab.Core, e.bin("bastion"), "check", "--config", e.path("bastion", "bastion.toml"))
 		var f *failure

@@ -44,6 +44,7 @@ var fuzzTargets = []struct{ input, pkg, name string }{
 	{"audit proofs", "./internal/audit", "FuzzProof"},
 	{"extensions of a life", "./rebuild/extension", "FuzzParse"},
 	{"orders to a server", "./rebuild/order", "FuzzParse"},
+	{"checkpoints with their signatures", "./internal/inclusion", "FuzzOpen"},
 	{"release statements", "./rebuild/release", "FuzzParse"},
 	{"signatures of a release", "./rebuild/release", "FuzzVerify"},
 	{"proofs that a release is in the ledger", "./rebuild/release", "FuzzCheckProof"},

@@ -154,6 +154,7 @@ func TestSoftwareKeys(t *testing.T) {
 	for _, name := range approvers[:threshold] {
 		fleetctl("policy", "sign", "--key", e.approverKey(name))
 	}
+	step("signer and witness", d.startPublishing(ctx))
 	_, err = d.startController(ctx)
 	step("controller", err)
 	_, err = d.startBastion(ctx)

@@ -18,10 +18,15 @@ var releasePath = regexp.MustCompile(`^/releases/([1-9][0-9]{0,18})/([a-z.]{1,32
 var releaseFiles = map[string]bool{
 	release.StatementFile:  true,
 	release.SignaturesFile: true,
+	release.ProofFile:      true,
 	release.KernelFile:     true,
 	release.StubFile:       true,
 	release.RootFile:       true,
 	release.LockFile:       true,
+	release.UKIFile:        true,
+	release.SignedUKIFile:  true,
+	release.SBOMFile:       true,
+	release.ProvenanceFile: true,
 }
 
 // releases serves the files of releases, the ledger and the trust policies below root, and lists nothing. os.Root keeps symbolic links inside.

@@ -1,0 +1,255 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"mayfly/internal/command"
+	"mayfly/internal/hint"
+	"mayfly/policies/trust"
+	"mayfly/policies/trust/chain"
+	"mayfly/rebuild/image"
+	"mayfly/rebuild/release"
+)
+
+var imageRebuildVerb = command.Verb{
+	Name:    "image rebuild",
+	Args:    "--dir DIR --release DIR|VERSION [--lock FILE] [--source DIR] [--key FILE]",
+	Summary: "build a release again from its lock file and the source, compare every bit, and sign as a builder",
+	Help: `Builds the programs and the image again, from the source tree and the release's lock file, and compares what comes out with the release's
+statement: kernel, stub, root, command line, and the unified kernel image. Only if all are the same, bit for bit, it adds a signature to
+release.json.sig with a builder's key, which says just that. A builder does this on a machine of their own, with packages that this machine
+has fetched, and needs of the release no more than release.json and image.lock.
+
+FILE is the builder's private key (mode 0600), or the public key of one that an ssh-agent holds. Without --key it compares and signs
+nothing: anybody may. Exit 3 when anything differs; ` + "`fleetctl image diff`" + ` shows where.
+
+Example:
+
+  fleetctl image rebuild --dir lab --release 7 --source . --key ~/.ssh/id_ed25519_sk.pub`,
+	Run: runImageRebuild,
+}
+
+// buildDiffers is the reason of a release that another build does not make.
+const buildDiffers = "build_differs"
+
+// maxTrustTries bounds how many trust policies are tried for the one that a unified kernel image has inside.
+const maxTrustTries = 16
+
+// rebuiltRelease is `fleetctl image rebuild -o json`.
+type rebuiltRelease struct {
+	Release  uint64     `json:"release"`
+	Same     bool       `json:"same"`
+	Compared []compared `json:"compared"`
+	SignedBy string     `json:"signed_by,omitempty"`
+}
+
+type compared struct {
+	What  string `json:"what"`
+	Is    string `json:"is"`
+	Built string `json:"built"`
+}
+
+func runImageRebuild(ctx context.Context, c *command.Call) (err error) {
+	fs := c.Flags()
+	dir, output, packages := dirFlag(fs), outputFlag(fs), packagesFlag(fs)
+	name := fs.String("release", "", "`directory` of the release, or its version")
+	lockFile := fs.String("lock", "", "lock `file`; the release's own if left out")
+	source := fs.String("source", ".", "`directory` of mayfly's source tree")
+	key := fs.String("key", "", "`file` of the builder's private key, or public key in the agent")
+	if err := c.Parse(fs); err != nil {
+		return err
+	}
+	if err := errors.Join(noArguments(fs), checkFormat(*output)); err != nil {
+		return err
+	}
+	if *name == "" {
+		return command.Usagef("--release is needed")
+	}
+	d := state(*dir)
+	t, trustPolicy, err := d.trust()
+	if err != nil {
+		return err
+	}
+	builder := ""
+	if *key != "" {
+		ok := false
+		if builder, ok, err = builderOf(t, *key); err != nil {
+			return err
+		}
+		if !ok {
+			return command.Refuse(hint.New(fmt.Errorf("%s is no builder's key", *key), "the builders are %s; approvers sign with `fleetctl image sign`", builderNames(t)))
+		}
+	}
+	where := d.releaseDir(*name)
+	if *lockFile == "" {
+		*lockFile = filepath.Join(where, release.LockFile)
+	}
+	s, data, lock, err := rebuildable(t, where, *lockFile)
+	if err != nil {
+		return err
+	}
+	store, err := packageStore(*packages)
+	if err != nil {
+		return err
+	}
+	work, err := os.MkdirTemp("", "mayfly-rebuild-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
+	tree, err := d.passHistory(ctx, c, *source, work)
+	if err != nil {
+		return err
+	}
+	out := filepath.Join(work, "image")
+	built, _, err := buildOnce(ctx, c, image.Inputs{Lock: lock, Store: store, Fresh: true}, tree, out)
+	if err != nil {
+		return err
+	}
+	again, err := d.restate(s, built, out, trustPolicy, t.Version)
+	if err != nil {
+		return err
+	}
+	r := rebuiltRelease{Release: s.Version, Compared: compareStatements(s, again)}
+	r.Same, err = sameStatement(again, data)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(where, release.StatementFile)
+	var signed approval
+	if r.Same && builder != "" {
+		if signed, err = approve(asBuilders(t), release.BuildNamespace, path, data, *key); err != nil {
+			return err
+		}
+		r.SignedBy = builder
+	}
+	if err := showRebuilt(c, *output, r); err != nil {
+		return err
+	}
+	if !r.Same {
+		return command.Refuse(hint.New(fmt.Errorf("%s: %s: this build is not what the statement says", path, buildDiffers),
+			"compare source, lock file and Go version with who built it; `fleetctl image diff` compares the files; nothing was signed"))
+	}
+	fmt.Fprintf(c.Stderr, "fleetctl: release %d is what its lock file and this source make, bit for bit\n", s.Version)
+	if builder != "" {
+		fmt.Fprintf(c.Stderr, "fleetctl: %s: built and signed by %s (%d of %d builders)\n", path, strings.Join(signed.people, ", "), len(signed.people), t.BuilderThreshold)
+	}
+	return nil
+}
+
+// rebuildable reads a statement, whoever signed it, and the lock file that it names.
+func rebuildable(t *trust.Trust, where, lockFile string) (s *release.Statement, data, lock []byte, err error) {
+	path := filepath.Join(where, release.StatementFile)
+	if data, err = read(path, "`fleetctl image build` makes a release"); err != nil {
+		return nil, nil, nil, err
+	}
+	if s, err = release.Parse(data); err != nil {
+		return nil, nil, nil, command.Refuse(fmt.Errorf("%s: %s: %w", path, release.Malformed, err))
+	}
+	if s.Fleet != t.Fleet {
+		return nil, nil, nil, command.Refuse(fmt.Errorf("%s: %s: of fleet %q, the trust policy is of %q", path, release.OtherFleet, s.Fleet, t.Fleet))
+	}
+	if lock, err = read(lockFile, "it is image.lock of the release"); err != nil {
+		return nil, nil, nil, err
+	}
+	if sum := fmt.Sprintf("%x", sha256.Sum256(lock)); sum != s.Lock {
+		return nil, nil, nil, command.Refuse(hint.New(fmt.Errorf("%s: %s: SHA-256 %s, the statement says %s", lockFile, release.PartAltered, sum, s.Lock), "take the lock file that lies beside the statement"))
+	}
+	return s, data, lock, nil
+}
+
+// restate is the statement with what was built in the place of what it says. A unified kernel image has a trust policy of the fleet inside: the one
+// in force, or one before it, if the statement is that old.
+func (d state) restate(s *release.Statement, built image.Result, out string, trustPolicy []byte, version uint64) (*release.Statement, error) {
+	again := *s
+	again.Kernel, again.Stub, again.Root, again.Cmdline, again.Lock, again.Profile = built.Kernel, built.Stub, built.Root, built.Cmdline, built.Lock, built.Profile
+	again.UKI, again.UKIAuthenticode, again.KernelAuthenticode = nil, "", ""
+	if s.UKI == nil && len(built.EFIStub) == 0 {
+		return &again, nil
+	}
+	for range maxTrustTries {
+		if err := makeUKI(out, built, trustPolicy, &again); err != nil {
+			return nil, err
+		}
+		if s.UKI == nil || again.UKI == nil || *again.UKI == *s.UKI || version == 1 {
+			return &again, nil
+		}
+		version--
+		older, _, err := chain.Step(d.chainDir(), version)
+		if err != nil || older == nil {
+			return &again, nil // which differs
+		}
+		trustPolicy = older
+	}
+	return &again, nil
+}
+
+// sameStatement reports whether a statement is the one in data, to the last byte.
+func sameStatement(s *release.Statement, data []byte) (bool, error) {
+	again, err := s.Marshal()
+	return bytes.Equal(again, data), err
+}
+
+// compareStatements are the parts of two statements, side by side.
+func compareStatements(s, again *release.Statement) []compared {
+	uki := func(s *release.Statement) string {
+		if s.UKI == nil {
+			return "none"
+		}
+		return s.UKI.SHA256
+	}
+	return []compared{
+		{release.KernelFile, s.Kernel.SHA256, again.Kernel.SHA256}, {release.StubFile, s.Stub.SHA256, again.Stub.SHA256}, {release.RootFile, s.Root.SHA256, again.Root.SHA256},
+		{release.UKIFile, uki(s), uki(again)}, {release.LockFile, s.Lock, again.Lock}, {"profile", s.Profile, again.Profile}, {"cmdline", s.Cmdline, again.Cmdline},
+		{"kernel_authenticode", s.KernelAuthenticode, again.KernelAuthenticode}, {"uki_authenticode", s.UKIAuthenticode, again.UKIAuthenticode},
+	}
+}
+
+func showRebuilt(c *command.Call, form string, r rebuiltRelease) error {
+	var rows [][]string
+	for _, x := range r.Compared {
+		rows = append(rows, []string{x.What, strconv.FormatBool(x.Is == x.Built), x.Is, x.Built})
+	}
+	return show(c.Stdout, form, r, []string{"PART", "SAME", "STATEMENT", "BUILT"}, rows)
+}
+
+// builderOf is the builder whose key a file holds.
+func builderOf(t *trust.Trust, keyFile string) (name string, ok bool, err error) {
+	s, err := loadSigner(keyFile, os.Getenv("SSH_AUTH_SOCK"))
+	if err != nil {
+		return "", false, err
+	}
+	name, ok = owner(asBuilders(t), s.PublicKey())
+	return name, ok, nil
+}
+
+// asBuilders is the trust policy with the builders in the approvers' place: for counting who signed as a builder, and for nothing else.
+func asBuilders(t *trust.Trust) *trust.Trust {
+	b := *t
+	b.Approvers, b.Threshold = t.Builders, t.BuilderThreshold
+	return &b
+}
+
+func builderNames(t *trust.Trust) string {
+	if len(t.Builders) == 0 {
+		return "nobody: `fleetctl trust propose --builder` names some"
+	}
+	return strings.Join(names(asBuilders(t)), ", ")
+}
+
+// notBuilt says how many builders have still to build a release again.
+func notBuilt(t *trust.Trust, data, sigs []byte) int {
+	people, err := t.Built(release.BuildNamespace, data, sigs)
+	if err == nil {
+		return 0
+	}
+	return max(t.BuilderThreshold, 1) - len(have(people, err))
+}

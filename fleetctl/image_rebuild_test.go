@@ -1,0 +1,184 @@
+package main
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/pem"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"mayfly/internal/sshsig"
+	"mayfly/policies/trust"
+	"mayfly/rebuild/image"
+	"mayfly/rebuild/release"
+)
+
+// rebuilt is a release's statement and what a build of it gives.
+func rebuilt(t *testing.T) (*release.Statement, image.Result) {
+	t.Helper()
+	part := func(name string) release.Part {
+		return release.Part{Size: int64(len(name)), SHA256: fmt.Sprintf("%x", sha256.Sum256([]byte(name)))}
+	}
+	built := image.Result{Kernel: part("kernel"), Stub: part("stub"), Root: part("root"), Lock: part("lock").SHA256, Profile: release.ProfileCloud, Cmdline: "quiet"}
+	now := time.Unix(1, 0).UTC()
+	return &release.Statement{Kind: release.Kind, Fleet: "lab", Version: 7, Least: 1, Profile: built.Profile, NotBefore: now, NotAfter: now.Add(time.Hour), MaxAge: 60,
+		Kernel: built.Kernel, Stub: built.Stub, Root: built.Root, Cmdline: built.Cmdline, Lock: built.Lock, MinPolicy: 1}, built
+}
+
+// TestRestate: only a build that is the statement's to the last bit gives its bytes, and the difference is shown.
+func TestRestate(t *testing.T) {
+	d := state(t.TempDir())
+	s, good := rebuilt(t)
+	data, err := s.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := strings.Repeat("ab", 32)
+	for _, tt := range []struct {
+		name    string
+		change  func(*image.Result)
+		differs string
+	}{
+		{"the same", func(*image.Result) {}, ""},
+		{"the kernel", func(r *image.Result) { r.Kernel.SHA256 = other }, release.KernelFile},
+		{"the stub", func(r *image.Result) { r.Stub.SHA256 = other }, release.StubFile},
+		{"the root", func(r *image.Result) { r.Root.SHA256 = other }, release.RootFile},
+		{"the lock", func(r *image.Result) { r.Lock = other }, release.LockFile},
+		{"the profile", func(r *image.Result) { r.Profile = release.ProfileMetal }, "profile"},
+		{"the command line", func(r *image.Result) { r.Cmdline += " debug" }, "cmdline"},
+		{"a size alone", func(r *image.Result) { r.Root.Size++ }, "-"},
+	} {
+		built := good
+		tt.change(&built)
+		again, err := d.restate(s, built, t.TempDir(), nil, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		same, err := sameStatement(again, data)
+		if err != nil || same != (tt.differs == "") {
+			t.Errorf("%s: got same %t, %v", tt.name, same, err)
+		}
+		var differing []string
+		for _, c := range compareStatements(s, again) {
+			if c.Is != c.Built {
+				differing = append(differing, c.What)
+			}
+		}
+		if got := strings.Join(differing, " "); tt.differs != "-" && got != tt.differs {
+			t.Errorf("%s: differs in %q, want %q", tt.name, got, tt.differs)
+		}
+	}
+	// A statement that promises a unified kernel image that this build does not make.
+	promised := *s
+	promised.UKI, promised.UKIAuthenticode, promised.KernelAuthenticode = &release.Part{Size: 1, SHA256: other}, other, other
+	again, err := d.restate(&promised, good, t.TempDir(), nil, 1)
+	if err == nil {
+		if same, _ := sameStatement(again, data); again.UKI != nil || !same {
+			t.Errorf("got %+v", again)
+		}
+	}
+}
+
+// TestShareSignatures: approvers and builders add to one file in any order, and neither takes the other's signatures away.
+func TestShareSignatures(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := rebuilt(t)
+	data, err := s.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, release.StatementFile)
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	key := func(name string) (file, line string) {
+		public, private, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		block, err := ssh.MarshalPrivateKey(private, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file = filepath.Join(dir, name)
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		k, err := ssh.NewPublicKey(public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return file, trust.FormatKey(k)
+	}
+	ana, anaLine := key("ana")
+	bo, boLine := key("bo")
+	dan, danLine := key("dan")
+	tp := &trust.Trust{Kind: trust.Kind, Fleet: "lab", Test: true, Version: 1, Threshold: 2, BuilderThreshold: 1,
+		Approvers: []trust.Person{{Name: "ana", Keys: []string{anaLine}}, {Name: "bo", Keys: []string{boLine}}}, Builders: []trust.Person{{Name: "dan", Keys: []string{danLine}}}}
+	// What an older file of this name was signed with goes; the first signature over these bytes replaces it, whoever makes it.
+	signer, err := loadSigner(ana, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, err := sshsig.Sign(signer, release.Namespace, []byte("an older release"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(signatures(path), old, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		as        *trust.Trust
+		namespace string
+		key       string
+	}{{asBuilders(tp), release.BuildNamespace, dan}, {tp, release.Namespace, ana}, {tp, release.Namespace, bo}} {
+		if _, err := approve(step.as, step.namespace, path, data, step.key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sigs, err := os.ReadFile(signatures(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(sigs, []byte("BEGIN SSH SIGNATURE")); n != 3 {
+		t.Errorf("got %d signatures, want 3", n)
+	}
+	if _, err := release.Open(tp, data, sigs); err != nil {
+		t.Error(err)
+	}
+	if _, err := approve(asBuilders(tp), release.BuildNamespace, path, data, dan); err == nil || !strings.Contains(err.Error(), "dan has signed") {
+		t.Errorf("a builder twice: got %v", err)
+	}
+	if _, err := approve(tp, release.Namespace, path, data, dan); err == nil || !strings.Contains(err.Error(), "is no approver's key") {
+		t.Errorf("a builder as approver: got %v", err)
+	}
+}
+
+// TestSubjects: a provenance statement speaks of the release's files with the hashes that were signed, or it is refused.
+func TestSubjects(t *testing.T) {
+	s, _ := rebuilt(t)
+	of := func(name, sum string) string {
+		return fmt.Sprintf(`{"subject": [{"name": "other.txt", "digest": {"sha256": "00"}}, {"name": %q, "digest": {"sha256": %q}}]}`, name, sum)
+	}
+	for _, tt := range []struct {
+		name, data, want string
+	}{
+		{"the root", of(release.RootFile, s.Root.SHA256), ""},
+		{"another root", of(release.RootFile, s.Kernel.SHA256), "was signed"},
+		{"none of its files", of("else", s.Root.SHA256), "about no file"},
+		{"not JSON", "{", "not JSON"},
+	} {
+		named, err := subjects(s, []byte(tt.data))
+		if tt.want == "" && (err != nil || len(named) != 1) || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want) || !strings.HasPrefix(err.Error(), provenanceDiffers)) {
+			t.Errorf("%s: got %v, %v, want %q", tt.name, named, err, tt.want)
+		}
+	}
+}
