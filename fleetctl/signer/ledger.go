@@ -22,8 +22,9 @@ func LedgerDir(dir string) string { return filepath.Join(dir, "public", "ledger"
 // book is the fleet's public ledger as this process writes it, and what is in it so far. A record is on disk before the method returns that
 // wrote it.
 type book struct {
-	log *audit.Log
-	dir string
+	log  *audit.Log
+	dir  string
+	seen string // file
 
 	// releases is held for reading while a life begins: no release is logged meanwhile that would not let it.
 	releases sync.RWMutex
@@ -40,6 +41,7 @@ type book struct {
 type logged struct {
 	index     uint64
 	statement *release.Statement
+	text      string // the exact bytes of the statement
 }
 
 // entered is the latest life of a server in the ledger.
@@ -64,12 +66,19 @@ func openBook(dir string, t *trust.Trust, k *keys) (*book, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the ledger: %w", err)
 	}
-	b := &book{dir: LedgerDir(dir), byHash: map[string]logged{}, versions: map[uint64]string{}, lives: map[string]*entered{}}
+	b := &book{dir: LedgerDir(dir), seen: ledgerSeenPath(dir), byHash: map[string]logged{}, versions: map[uint64]string{}, lives: map[string]*entered{}}
 	if b.log, err = audit.Open(audit.Options{Dir: b.dir, Own: &audit.Own{Signer: signer, Verifier: verifier}}); err != nil {
 		return nil, fmt.Errorf("opening the ledger: %w", err)
 	}
-	if _, err := audit.Read(b.dir, 0, b.recall); err != nil {
+	from, err := b.load()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("opening the ledger: %w", err), b.log.Close())
+	}
+	if _, err := audit.Read(b.dir, from, b.recall); err != nil {
 		return nil, errors.Join(hint.New(fmt.Errorf("reading the ledger: %w", err), "keep %s as evidence; a ledger is begun anew under a new key alone", b.dir), b.log.Close())
+	}
+	if err := b.save(); err != nil {
+		return nil, errors.Join(err, b.log.Close())
 	}
 	return b, nil
 }
@@ -86,7 +95,7 @@ func (b *book) recall(index uint64, text []byte) error {
 		if err != nil {
 			return fmt.Errorf("record %d: %w", index, err)
 		}
-		b.know(sum([]byte(e.Release.Statement)), logged{index, s})
+		b.know(sum([]byte(e.Release.Statement)), logged{index, s, e.Release.Statement})
 	case e.Trust != nil:
 		b.trust = max(b.trust, e.Trust.Version)
 	case e.Begin != nil:
@@ -161,7 +170,7 @@ func (b *book) enter(t *trust.Trust, data, sigs []byte, now time.Time) (uint64, 
 	if err != nil {
 		return 0, fmt.Errorf("logging release %d: %w", s.Version, err)
 	}
-	b.know(hash, logged{index, s})
+	b.know(hash, logged{index, s, string(data)})
 	return index, nil
 }
 
@@ -198,5 +207,8 @@ func (b *book) close() error {
 	if b == nil {
 		return nil
 	}
-	return b.log.Close()
+	if err := b.log.Close(); err != nil {
+		return err
+	}
+	return b.save()
 }

@@ -340,7 +340,7 @@ func TestLedgerAltered(t *testing.T) {
 	if err := s.book.log.Append("begin", struct{}{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.book.close(); err != nil {
+	if err := s.book.log.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.openLedger(f.dir); err == nil || !strings.Contains(err.Error(), "record 1") {
@@ -352,5 +352,123 @@ func TestLedgerAltered(t *testing.T) {
 	}
 	if _, err := s.openLedger(f.dir); err == nil || errors.Is(err, os.ErrNotExist) {
 		t.Errorf("without its checkpoint: got %v", err)
+	}
+}
+
+// TestLedgerSeen: a signer reads what came since it was open last, and writes nothing behind a ledger that was taken away, put back or begun anew.
+func TestLedgerSeen(t *testing.T) {
+	f := withLedger(t)
+	s := offline(t, f)
+	reopen := func() error {
+		t.Helper()
+		if s.book != nil {
+			if err := s.book.close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b, err := s.openLedger(f.dir)
+		s.book = b
+		return err
+	}
+	now := time.Now().UTC()
+	data, sigs := f.release(t, 7, nil)
+	if _, err := s.logRelease(releaseRequest{data, sigs}, now); err != nil {
+		t.Fatal(err)
+	}
+	older := filepath.Join(t.TempDir(), "older")
+	if err := s.book.close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(older, os.DirFS(LedgerDir(f.dir))); err != nil {
+		t.Fatal(err)
+	}
+	s.book = nil
+	if err := reopen(); err != nil {
+		t.Fatal(err)
+	}
+	signed, err := s.ticket(f.ticketFor(t, 1, 7, data), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certs, err := s.admit(newMachine(t).request(signed.Data, signed.Signature), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := reopen(); err != nil {
+		t.Fatal(err)
+	}
+	if index, ok := s.book.entry(testServer, 1); !ok || index != certs.Ledger.Index {
+		t.Errorf("after a restart life 1 is entry %d, %v", index, ok)
+	}
+	if _, err := s.book.allows(f.trust, sum(data), now); err != nil {
+		t.Errorf("after a restart: %v", err)
+	}
+	refused := func(what string) {
+		t.Helper()
+		if err := reopen(); err == nil || !strings.Contains(err.Error(), "taken away, or put back") {
+			t.Errorf("%s: got %v", what, err)
+		}
+		s.book = nil
+	}
+	replace := func(with string) {
+		t.Helper()
+		if err := os.RemoveAll(LedgerDir(f.dir)); err != nil {
+			t.Fatal(err)
+		}
+		if with == "" {
+			return
+		}
+		if err := os.Mkdir(LedgerDir(f.dir), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.CopyFS(LedgerDir(f.dir), os.DirFS(with)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.book.close(); err != nil {
+		t.Fatal(err)
+	}
+	s.book = nil
+	replace("")
+	refused("taken away")
+	replace(older)
+	refused("an older copy")
+	if err := os.WriteFile(ledgerSeenPath(f.dir), []byte("rubbish"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := reopen(); err == nil || !strings.Contains(err.Error(), "not what the signer wrote") {
+		t.Errorf("rubbish: got %v", err)
+	}
+	s.book = nil
+}
+
+// BenchmarkLedgerLife is what a join waits for more: the entry of a life, with the end of the one before.
+func BenchmarkLedgerLife(b *testing.B) {
+	dir := b.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, keyDir), 0o700); err != nil {
+		b.Fatal(err)
+	}
+	key := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
+	signer, err := ssh.NewSignerFromKey(key)
+	if err != nil {
+		b.Fatal(err)
+	}
+	t := &trust.Trust{Kind: trust.Kind, Fleet: "lab", Test: true, Version: 1}
+	book, err := openBook(dir, t, &keys{ledger: signer})
+	if err != nil {
+		b.Fatal(err)
+	}
+	now := time.Now().UTC().Truncate(time.Second)
+	hash := strings.Repeat("ab", 32)
+	book.know(hash, logged{0, &release.Statement{Version: 7, Least: 1, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour), MaxAge: 86400}, "{}"})
+	v := life{Ends: now.Add(time.Hour), TLSKey: hash, HostKey: trust.FormatKey(signer.PublicKey())}
+	for epoch := uint64(1); b.Loop(); epoch++ {
+		tk := &ticket.Ticket{Server: testServer, Epoch: epoch, Release: hash, MaxAge: 3600, Deadline: now.Add(time.Hour)}
+		if _, err := book.begin(t, tk, v, ledger.Claimed, now); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := book.log.Close(); err != nil {
+		b.Fatal(err)
 	}
 }

@@ -78,6 +78,15 @@ func Walk(src Source, sizes []uint64, yield func(index uint64, text []byte) erro
 	return nil
 }
 
+// RootAt is the root hash of the log's first entries, by its tiles of hashes.
+func RootAt(dir string, size uint64) (tlog.Hash, error) {
+	t, err := loadTree(dir, size)
+	if err != nil {
+		return tlog.Hash{}, err
+	}
+	return t.root(), nil
+}
+
 // bundle reads an entry bundle of at least this width: that which was partial when the checkpoint was signed may be full by now.
 func bundle(src Source, b tile) ([]byte, error) {
 	data, err := src(b.path(), b.limit())
