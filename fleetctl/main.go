@@ -21,7 +21,7 @@ var program = command.Program{
 		statusVerb, loginsVerb, planVerb, rotateVerb,
 		imageLockVerb, imageFetchVerb, imageBuildVerb, imageUpdateVerb, imageDiffVerb, imageSBOMVerb,
 		imageSignVerb, imageRebuildVerb, imageVerifyVerb, imagePublishVerb, imageUseVerb,
-		imageSecureBootKeysVerb, imageSignEFIVerb, imageMediumVerb,
+		imageSecureBootKeysVerb, imageSecureBootVarsVerb, imageSignEFIVerb, imageMediumVerb,
 		endorsementKeyVerb,
 		ledgerVerifyVerb, ledgerShowVerb, ledgerProofVerb, ledgerKeyVerb,
 		approveVerb, approvalsVerb, drainVerb, breakGlassOpenVerb, breakGlassStatusVerb,

@@ -23,6 +23,7 @@ var fuzzTargets = []struct{ input, pkg, name string }{
 	{"control socket", "./bastion", "FuzzControl"},
 	{"EFI images", "./rebuild/uki", "FuzzImage"},
 	{"Secure Boot signatures", "./rebuild/uki", "FuzzSignature"},
+	{"firmware's variables", "./rebuild/uki", "FuzzVariables"},
 	{"whole server, at each state of a connection", "./bastion", "FuzzServer"},
 	{"commit objects", "./rebuild/history", "FuzzParseCommit"},
 	{"tree objects", "./rebuild/history", "FuzzTree"},

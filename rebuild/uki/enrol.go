@@ -71,9 +71,7 @@ func SignedUpdate(v Variable, list []byte, key crypto.Signer, certificate *x509.
 	if at.Year() < 2000 || at.Year() > 9999 {
 		return nil, errors.New("the date of a key update is out of range")
 	}
-	stamp := binary.LittleEndian.AppendUint16(nil, uint16(at.Year()))
-	stamp = append(stamp, byte(at.Month()), byte(at.Day()), byte(at.Hour()), byte(at.Minute()), byte(at.Second()), 0)
-	stamp = append(stamp, make([]byte, 8)...) // no part of a second, no time zone
+	stamp := timestamp(at)
 	var what []byte
 	for _, unit := range utf16.Encode([]rune(v.Name)) {
 		what = binary.LittleEndian.AppendUint16(what, unit)
@@ -92,4 +90,11 @@ func SignedUpdate(v Variable, list []byte, key crypto.Signer, certificate *x509.
 	out = binary.LittleEndian.AppendUint16(out, certificateGUID)
 	out = append(append(out, guidPKCS7[:]...), signed...)
 	return append(out, list...), nil
+}
+
+// timestamp is EFI_TIME: no part of a second, no time zone.
+func timestamp(at time.Time) []byte {
+	out := binary.LittleEndian.AppendUint16(nil, uint16(at.Year()))
+	out = append(out, byte(at.Month()), byte(at.Day()), byte(at.Hour()), byte(at.Minute()), byte(at.Second()), 0)
+	return append(out, make([]byte, 8)...)
 }
