@@ -70,13 +70,16 @@ func enrol(file []byte, variables []Enrolled, at time.Time) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(bytes.Trim(store[free:], "\xff")) > 0 {
+		return nil, fmt.Errorf("%w: what follows the variables is not erased", ErrVariables)
+	}
 	for _, v := range variables {
 		if there[v.Variable] {
 			return nil, fmt.Errorf("%s is there already", v.Variable.Name)
 		}
 		there[v.Variable] = true
 		entry := variable(v, at)
-		if len(entry) > len(store)-free || len(bytes.Trim(store[free:free+len(entry)], "\xff")) > 0 {
+		if len(entry)+variableHeader > len(store)-free { // the end of the variables has to be seen
 			return nil, fmt.Errorf("%w: no room for %s", ErrVariables, v.Variable.Name)
 		}
 		free += copy(store[free:], entry)

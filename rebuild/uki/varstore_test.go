@@ -74,7 +74,7 @@ func TestEnrolRefuses(t *testing.T) {
 		{"there already", func(p []byte) []byte { return p }, "PK is there already"},
 		{"no room", func([]byte) []byte { return emptyStore(storeHeader + variableHeader + 4) }, "no room for PK"},
 		{"full", func([]byte) []byte { return emptyStore(storeHeader) }, "it is full"},
-		{"not erased", func([]byte) []byte { p := emptyStore(4096); p[72+storeHeader+10] = 0; return p }, "no room for PK"},
+		{"not erased", func([]byte) []byte { p := emptyStore(4096); p[72+storeHeader+10] = 0; return p }, "is not erased"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
