@@ -70,7 +70,7 @@ func enrol(file []byte, variables []Enrolled, at time.Time) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(bytes.Trim(store[free:], "\xff")) > 0 {
+	if bytes.Count(store[free:], []byte{erased}) != len(store)-free {
 		return nil, fmt.Errorf("%w: what follows the variables is not erased", ErrVariables)
 	}
 	for _, v := range variables {
