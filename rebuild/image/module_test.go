@@ -39,6 +39,7 @@ func TestModuleOrder(t *testing.T) {
 	for name, needs := range map[string]string{"tg3": "ptp,libphy", "ptp": "pps-core", "pps-core": "", "libphy": "", "bonding": "tls", "tls": ""} {
 		packages.put(at(name), &node{mode: 0o644, data: moduleFile(t, "license=GPL", "depends="+needs)})
 	}
+	packages.put(at("igb"), &node{mode: 0o644, data: moduleFile(t, "softdep=pre: ptp nosuch post: bonding", "depends=")})
 	packages.write(moduleRoot+"1/modules.builtin", 0o644, "kernel/net/8021q.ko\n")
 	k, err := newKernelModules(packages)
 	if err != nil {
@@ -47,6 +48,10 @@ func TestModuleOrder(t *testing.T) {
 	got, err := k.order([]string{"tg3", "bonding", "8021q", "tg3"}, []string{at("libphy")})
 	if want := []string{at("pps-core"), at("ptp"), at("tg3"), at("tls"), at("bonding")}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("order %q, want %q (%v)", got, want, err)
+	}
+	got, err = k.order([]string{"igb"}, nil)
+	if want := []string{at("pps-core"), at("ptp"), at("igb")}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("soft dependencies: order %q, want %q (%v)", got, want, err)
 	}
 	if _, err := k.order([]string{"nosuch"}, nil); err == nil || !strings.Contains(err.Error(), "neither built in nor in the kernel's package") {
 		t.Errorf("a module that is nowhere: %v", err)

@@ -70,6 +70,14 @@ func (k kernelModules) order(names, have []string) ([]string, error) {
 				return err
 			}
 		}
+		for _, first := range info.before {
+			if k.files[moduleOf(first)] == "" || slices.Contains(trail, moduleOf(first)) {
+				continue
+			}
+			if err := visit(first, append(trail, name)); err != nil {
+				return err
+			}
+		}
 		out = append(out, file)
 		return nil
 	}
@@ -84,6 +92,7 @@ func (k kernelModules) order(names, have []string) ([]string, error) {
 // moduleInfo is what a module says of itself.
 type moduleInfo struct {
 	needs    []string // modules
+	before   []string // modules, or names of what they offer, that are loaded first if there are such
 	firmware []string // files below /lib/firmware that it may ask for
 }
 
@@ -105,6 +114,10 @@ func readModuleInfo(data []byte) (moduleInfo, error) {
 	for line := range strings.SplitSeq(string(text), "\x00") {
 		if list, ok := strings.CutPrefix(line, "depends="); ok {
 			info.needs = strings.FieldsFunc(list, func(r rune) bool { return r == ',' })
+		}
+		if list, ok := strings.CutPrefix(line, "softdep=pre:"); ok {
+			list, _, _ = strings.Cut(list, "post:")
+			info.before = append(info.before, strings.Fields(list)...)
 		}
 		if file, ok := strings.CutPrefix(line, "firmware="); ok {
 			info.firmware = append(info.firmware, file)

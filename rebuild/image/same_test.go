@@ -235,3 +235,55 @@ stub = ["erofs"]
 		t.Error(err)
 	}
 }
+
+// An image for servers of metal is made of Debian's whole kernel, with drivers of network cards, bonding and VLANs for the stub to load.
+func TestMetal(t *testing.T) {
+	needApt(t)
+	dir, store := t.TempDir(), packageStore(t)
+	lock, builder, out := filepath.Join(dir, "lock"), filepath.Join(dir, "buildimage"), filepath.Join(dir, "out")
+	var text []byte
+	for _, args := range [][]string{{"go", "build", "-o", builder, "./testdata/buildimage"}, {builder, "lock", lock, store, "-", "metal"},
+		{builder, lock, store, out, "-", "-", "mayfly-stub=" + builder, "mayfly-init=" + builder, "tunnel=" + builder, "bastion=" + builder}} {
+		cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		var err error
+		if text, err = cmd.Output(); err != nil {
+			t.Fatalf("%v: %v", args, err)
+		}
+	}
+	var r Result
+	if err := json.Unmarshal(text, &r); err != nil {
+		t.Fatal(err)
+	}
+	if r.Profile != "metal" || !strings.HasSuffix(r.Uname, "-amd64") || strings.Contains(r.Uname, "cloud") {
+		t.Errorf("profile %q, kernel %q", r.Profile, r.Uname)
+	}
+	data, err := os.ReadFile(filepath.Join(out, release.StubFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stub, err := stubTree(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := strings.Fields(string(stub[release.StubModulesPath].data))
+	place := map[string]int{}
+	for i, at := range list {
+		if stub[at] == nil {
+			t.Errorf("%s is listed, and not there", at)
+		}
+		place[moduleOf(at)] = i + 1
+	}
+	for _, name := range []string{"bonding", "8021q", "e1000e", "igb", "ixgbe", "i40e", "ice", "mlx5_core", "bnxt_en", "tg3", "bnx2x", "virtio_net"} {
+		if place[name] == 0 {
+			t.Errorf("the stub loads no %s", name)
+		}
+	}
+	if place["crc32c_generic"] == 0 || place["crc32c_generic"] > place["libcrc32c"] || place["libcrc32c"] > place["erofs"] {
+		t.Errorf("erofs is loaded as number %d, libcrc32c as %d, what it asks for as %d", place["erofs"], place["libcrc32c"], place["crc32c_generic"])
+	}
+	if place["tls"] == 0 || place["tls"] > place["bonding"] {
+		t.Errorf("bonding is loaded as number %d, before tls (%d), which it needs", place["bonding"], place["tls"])
+	}
+	t.Logf("vmlinuz %d, stub.cpio %d, root.erofs %d bytes; firmware that no package holds: %q", r.Kernel.Size, r.Stub.Size, r.Root.Size, r.NoFirmware)
+}

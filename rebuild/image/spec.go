@@ -116,8 +116,8 @@ func (s Spec) Profile(name string) (Spec, error) {
 	s.Packages = slices.Concat(s.Packages, p.Packages)
 	s.Optional = slices.Concat(s.Optional, p.Optional)
 	s.Exclude = slices.Concat(s.Exclude, p.Exclude)
-	s.Modules.Stub = slices.Concat(s.Modules.Stub, p.Modules.Stub)
-	s.Modules.Init = slices.Concat(s.Modules.Init, p.Modules.Init)
+	s.Modules.Stub = slices.Concat(p.Modules.Stub, s.Modules.Stub)
+	s.Modules.Init = slices.Concat(p.Modules.Init, s.Modules.Init)
 	return s, nil
 }
 
