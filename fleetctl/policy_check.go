@@ -49,6 +49,7 @@ Example:
 		noteOutside(c, p)
 		noteOperators(c, f, p)
 		noteKeyless(c, p)
+		noteUnproved(c, f, p)
 		if err := d.noteHistory(c, p); err != nil {
 			return err
 		}
@@ -89,6 +90,18 @@ func noteKeyless(c *command.Call, p policies.Policy) {
 	for _, b := range p.BreakGlass {
 		if len(b.Keys) == 0 {
 			fmt.Fprintf(c.Stderr, "fleetctl: note: break-glass identity %s has no key: there is no way in by it\n", b.Name)
+		}
+	}
+}
+
+// noteUnproved names the servers that begin no life, since nothing is known of the TPM that the policy wants a quote of.
+func noteUnproved(c *command.Call, f inventory.Fleet, p policies.Policy) {
+	if p.Image.RequiresTPM() != policies.TPMRequired {
+		return
+	}
+	for _, s := range f.Rebuilt() {
+		if s.EndorsementKey == "" {
+			fmt.Fprintf(c.Stderr, "fleetctl: note: server %s has no endorsement_key, and begins no life while the policy's image.tpm is required (docs/formats/attestation.md)\n", s.Name)
 		}
 	}
 }
