@@ -193,7 +193,7 @@ func TestFrames(t *testing.T) {
 
 func TestFramesToServer(t *testing.T) {
 	var b bytes.Buffer
-	want := []ToServer{{Logins: &Logins{Through: 3}}, {Drain: &Drain{Limit: time.Minute}}, {Trust: &Trust{Version: 2, File: make([]byte, 1<<20), Sig: []byte("s")}}, {Policy: &Policy{Bundle: make([]byte, 1<<20), BundleSig: []byte("s")}}}
+	want := []ToServer{{Logins: &Logins{Through: 3}}, {Drain: &Drain{Limit: time.Minute}}, {Trust: &Trust{Version: 2, File: make([]byte, 1<<20), Sig: []byte("s")}}, {Ledger: &Ledger{Index: 7, Proof: make([]byte, MaxLedgerProof)}}, {Policy: &Policy{Bundle: make([]byte, 1<<20), BundleSig: []byte("s")}}}
 	for _, m := range want {
 		if err := WriteFrame(&b, m); err != nil {
 			t.Fatal(err)
@@ -214,6 +214,13 @@ func TestFramesToServer(t *testing.T) {
 		if _, err := NewFrames(strings.NewReader(line), MaxToServer).ToServer(); reason(err) != RequestInvalid {
 			t.Errorf("drain limit %d: got %v, want %s", limit, err, RequestInvalid)
 		}
+	}
+	long, err := Encode(ToServer{Ledger: &Ledger{Index: 7, Proof: make([]byte, MaxLedgerProof+1)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NewFrames(strings.NewReader(string(long)+"\n"), MaxToServer).ToServer(); reason(err) != BodyOversize {
+		t.Errorf("a proof over its bound: got %v, want %s", err, BodyOversize)
 	}
 }
 
