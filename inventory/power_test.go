@@ -1,6 +1,8 @@
 package inventory
 
 import (
+	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -110,5 +112,24 @@ func TestSharedBMC(t *testing.T) {
 	}
 	if err := both("1", "1"); err == nil || !strings.Contains(err.Error(), "have the same BMC") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestPowerDocs: docs/formats/fleet.md names every key, with every driver that has it.
+func TestPowerDocs(t *testing.T) {
+	data, err := os.ReadFile("../docs/formats/fleet.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(string(data), "\n")
+	for driver, keys := range powerKeys {
+		for _, key := range keys {
+			if !slices.ContainsFunc(lines, func(l string) bool {
+				first, rest, _ := strings.Cut(strings.TrimPrefix(l, "| "), " | ")
+				return strings.Contains(first, "`"+key+"`") && strings.Contains(rest, "`"+driver+"`")
+			}) {
+				t.Errorf("docs/formats/fleet.md lacks %s of driver %s", key, driver)
+			}
+		}
 	}
 }

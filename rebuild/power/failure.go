@@ -37,6 +37,7 @@ const (
 	ProgramLate       = "power_program_late"      // it did not answer in time
 	OrderNotDelivered = "power_order_undelivered" // no stream to the server took the order
 	OrderNotObeyed    = "power_order_not_obeyed"  // the server goes on after it
+	NotRestarted      = "power_not_restarted"     // a life joined on a machine that was not started anew
 	SecretMissing     = "power_secret_missing"    // the sealed password can not be opened
 	FirmwareMissing   = "power_firmware_missing"  // UEFI's files or programs are not on this host
 	MediumMissing     = "power_medium_missing"    // the release has no unified kernel image

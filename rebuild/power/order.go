@@ -37,9 +37,6 @@ type Leaver interface {
 	Leave(ctx context.Context, epoch uint64) error
 }
 
-// NotRestarted is the reason of a life that joined on a machine that was not started anew.
-const NotRestarted = "power_not_restarted"
-
 // orderPace is how long the driver waits for what.
 type orderPace struct {
 	deliver time.Duration // until the order is on the server's stream

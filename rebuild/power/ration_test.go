@@ -2,8 +2,12 @@ package power
 
 import (
 	"context"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -86,5 +90,34 @@ func TestRationDamaged(t *testing.T) {
 				t.Errorf("%s: two commands took %s", name, took)
 			}
 		})
+	}
+}
+
+// TestReasonsDocs: docs/manual.md says of every reason what helps.
+func TestReasonsDocs(t *testing.T) {
+	manual, err := os.ReadFile("../../docs/manual.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := parser.ParseFile(token.NewFileSet(), "failure.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	ast.Inspect(file, func(n ast.Node) bool {
+		v, ok := n.(*ast.ValueSpec)
+		if !ok || len(v.Values) != 1 {
+			return true
+		}
+		if lit, ok := v.Values[0].(*ast.BasicLit); ok && lit.Kind == token.STRING {
+			found++
+			if !strings.Contains(string(manual), "`"+strings.Trim(lit.Value, `"`)+"`") {
+				t.Errorf("docs/manual.md lacks %s", lit.Value)
+			}
+		}
+		return true
+	})
+	if found < 25 {
+		t.Errorf("%d reasons found", found)
 	}
 }

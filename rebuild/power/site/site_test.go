@@ -2,6 +2,8 @@ package site
 
 import (
 	"encoding/json"
+	"os"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -51,4 +53,20 @@ func FuzzParseAnswer(f *testing.F) {
 			t.Errorf("accepted %q", data)
 		}
 	})
+}
+
+// TestDocs: docs/formats/power.md names every key.
+func TestDocs(t *testing.T) {
+	data, err := os.ReadFile("../../../docs/formats/power.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range []any{Request{}, Answer{}} {
+		for f := range reflect.TypeOf(v).NumField() {
+			key, _, _ := strings.Cut(reflect.TypeOf(v).Field(f).Tag.Get("json"), ",")
+			if !strings.Contains(string(data), "\n| `"+key+"` | ") {
+				t.Errorf("docs/formats/power.md lacks %s", key)
+			}
+		}
+	}
 }
