@@ -4,6 +4,7 @@
 // It believes nothing that its callers claim. For each request it checks by itself:
 //
 //   - evidence: a ticket that it signed, or a certificate that it issued together with a proof of its key;
+//   - the boot, where the policy asks for it: a quote of the TPM that the inventory names, over a challenge of this process (challenges.go, prove.go);
 //   - name and address: against the inventory of the policy bundle, which it opens with the trust policy like everybody else;
 //   - lifetime: at most an hour for a server or a bastion, and never past the end of a server's life;
 //   - rate: a bound for each server and hour;
