@@ -36,6 +36,8 @@ type order struct {
 	source        string
 	valid, maxAge time.Duration
 	minPolicy     uint64
+	least         uint64 // 0: as the published releases say
+	name          string
 }
 
 // orderFlags adds the flags of what people decide about a release.
@@ -45,6 +47,8 @@ func orderFlags(fs *flag.FlagSet) *order {
 	fs.DurationVar(&o.valid, "valid", defaultValid, "how long the release may boot servers")
 	fs.DurationVar(&o.maxAge, "max-age", defaultMaxAge, "longest life of a server under this release")
 	fs.Uint64Var(&o.minPolicy, "min-policy", 1, "least policy `version` that a server under this release obeys")
+	fs.Uint64Var(&o.least, "least", 0, "oldest `version` that may still boot once this release is published; it never falls (default: that of the releases published so far)")
+	fs.StringVar(&o.name, "name", "", "`text` for people")
 	return o
 }
 
@@ -62,6 +66,9 @@ func (d state) makeRelease(ctx context.Context, c *command.Call, t *trust.Trust,
 		return nil, "", hint.New(fmt.Errorf("release %d is there already: %s", o.version, out), "choose a higher --version")
 	}
 	if err := os.MkdirAll(d.releases(), 0o755); err != nil {
+		return nil, "", err
+	}
+	if o.least, err = d.leastOf(o.version, o.least); err != nil {
 		return nil, "", err
 	}
 	work, err := os.MkdirTemp(d.releases(), ".build-")
@@ -85,7 +92,7 @@ func (d state) makeRelease(ctx context.Context, c *command.Call, t *trust.Trust,
 		}
 	}
 	now := time.Now().UTC().Truncate(time.Second)
-	s = &release.Statement{Kind: release.Kind, Fleet: t.Fleet, Version: o.version, Least: 1, Profile: built.Profile, NotBefore: now, NotAfter: now.Add(o.valid),
+	s = &release.Statement{Kind: release.Kind, Fleet: t.Fleet, Name: o.name, Version: o.version, Least: o.least, Profile: built.Profile, NotBefore: now, NotAfter: now.Add(o.valid),
 		MaxAge: int64(o.maxAge / time.Second), Kernel: built.Kernel, Stub: built.Stub, Root: built.Root, Cmdline: built.Cmdline,
 		Lock: built.Lock, MinPolicy: o.minPolicy}
 	if err := makeUKI(first, built, trustPolicy, s); err != nil {

@@ -162,6 +162,50 @@ func TestShareSignatures(t *testing.T) {
 	}
 }
 
+// TestLeastOf: the next release shuts out what the published ones do, unless more is asked for; less is refused.
+func TestLeastOf(t *testing.T) {
+	d := state(t.TempDir())
+	lay := func(version, least uint64, published bool) {
+		t.Helper()
+		s, _ := rebuilt(t)
+		s.Version, s.Least = version, least
+		data, err := s.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := filepath.Join(d.releases(), fmt.Sprint(version))
+		files := map[string][]byte{release.StatementFile: data}
+		if published {
+			files[release.ProofFile] = []byte("proof")
+		}
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for name, content := range files {
+			if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, tt := range []struct {
+		version, asked, want uint64 // 0: refused
+	}{{1, 0, 1}, {9, 0, 1}, {9, 9, 9}, {9, 10, 0}} {
+		if got, err := d.leastOf(tt.version, tt.asked); got != tt.want || (err == nil) != (tt.want > 0) {
+			t.Errorf("before any release: %+v: got %d, %v", tt, got, err)
+		}
+	}
+	lay(6, 3, true)
+	lay(7, 5, true)
+	lay(8, 8, false)
+	for _, tt := range []struct {
+		version, asked, want uint64
+	}{{9, 0, 5}, {9, 5, 5}, {9, 7, 7}, {9, 4, 0}, {9, 10, 0}, {3, 0, 0}} {
+		if got, err := d.leastOf(tt.version, tt.asked); got != tt.want || (err == nil) != (tt.want > 0) {
+			t.Errorf("%+v: got %d, %v", tt, got, err)
+		}
+	}
+}
+
 // TestSubjects: a provenance statement speaks of the release's files with the hashes that were signed, or it is refused.
 func TestSubjects(t *testing.T) {
 	s, _ := rebuilt(t)

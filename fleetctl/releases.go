@@ -106,6 +106,35 @@ func checkParts(s *release.Statement, dir string) error {
 	return nil
 }
 
+// leastOf is the oldest release that may boot once this version is published, as it was asked for, or by default as those published before say: witnesses take
+// none under which an older one would boot again.
+func (d state) leastOf(version, asked uint64) (uint64, error) {
+	proofs, err := filepath.Glob(filepath.Join(d.releases(), "*", release.ProofFile))
+	if err != nil {
+		return 0, err
+	}
+	published := uint64(1)
+	for _, proof := range proofs {
+		path := filepath.Join(filepath.Dir(proof), release.StatementFile)
+		data, err := readBounded(path, "", release.MaxStatement)
+		if err != nil {
+			return 0, err
+		}
+		s, err := release.Parse(data)
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", path, err)
+		}
+		published = max(published, s.Least)
+	}
+	if asked == 0 {
+		asked = min(published, version)
+	}
+	if asked < published || asked > version {
+		return 0, hint.New(command.Usagef("a release %d under which none older than %d boots", version, asked), "--least is %d, as of the releases published so far, to the release's own version", published)
+	}
+	return asked, nil
+}
+
 // allowed refuses a release below the policy's min_version.
 func allowed(s *release.Statement, least uint64) error {
 	if s.Version < least {
