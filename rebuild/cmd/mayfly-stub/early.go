@@ -1,14 +1,12 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
+	"path/filepath"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -55,30 +53,17 @@ func (b *boot) modules(context.Context) error {
 	return nil
 }
 
+// moduleParameters are of modules that would do something by themselves: bonding would make a device.
+var moduleParameters = map[string]string{"bonding.ko": "max_bonds=0"}
+
 func loadModule(file string) (err error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return fmt.Errorf("loading a kernel module: %w", err)
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if err := unix.FinitModule(int(f.Fd()), "", 0); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := unix.FinitModule(int(f.Fd()), moduleParameters[filepath.Base(file)], 0); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("loading kernel module %s: %w", file, err)
-	}
-	return nil
-}
-
-// clock refuses a clock that is earlier than the image: with it, nothing that has expired would be noticed.
-func (b *boot) clock(context.Context) error {
-	data, err := readSmall(release.StubEpochPath)
-	if err != nil {
-		return err
-	}
-	epoch, err := strconv.ParseInt(string(bytes.TrimSpace(data)), 10, 64)
-	if err != nil {
-		return fmt.Errorf("reading %s: %w", release.StubEpochPath, err)
-	}
-	if now, built := time.Now(), time.Unix(epoch, 0); now.Before(built) {
-		return refusef(clockBehind, "it is %s, the image is of %s", now.UTC().Format(time.RFC3339), built.UTC().Format(time.RFC3339))
 	}
 	return nil
 }

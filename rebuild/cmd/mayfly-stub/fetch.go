@@ -5,99 +5,75 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"mayfly/policies/trust"
 	"mayfly/rebuild/release"
 )
 
-// Bounds of the network.
+// Bounds of one answer. An honest mirror is far from them; one that wants to keep a machine busy gets no further.
 const (
 	dialTimeout   = 5 * time.Second
 	headerTimeout = 10 * time.Second
-	idleTimeout   = 20 * time.Second // without a byte
-	firstWait     = 250 * time.Millisecond
-	longestWait   = 8 * time.Second
-	maxTries      = 12
+	maxHeaders    = 16 << 10
+	paceWindow    = 10 * time.Second // in each of these, until the answer ends,
+	paceBytes     = 640 << 10        // so much has to arrive
 )
 
 // fetchRelease fetches the statement that the ticket names, and believes it or refuses it.
 func (b *boot) fetchRelease(ctx context.Context) error {
-	data, err := b.fetchSmall(ctx, release.StatementFile, release.MaxStatement)
+	b.began = time.Now()
+	data, err := b.fetchSmall(ctx, release.StatementFile, release.MaxStatement, func(data []byte) error {
+		if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != b.ticket.Release {
+			return refusef(notTicketed, "the statement's SHA-256 is %x, the ticket names %s", sum, b.ticket.Release)
+		}
+		return nil
+	})
 	if err != nil {
 		return err
 	}
-	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != b.ticket.Release {
-		return refusef(notTicketed, "the statement's SHA-256 is %x, the ticket names %s", sum, b.ticket.Release)
-	}
-	sigs, err := b.fetchSmall(ctx, release.SignaturesFile, trust.MaxSignatureBytes)
-	if err != nil {
+	_, err = b.fetchSmall(ctx, release.SignaturesFile, trust.MaxSignatureBytes, func(sigs []byte) (err error) {
+		b.statement, err = release.Verify(b.trust, data, sigs, time.Now())
 		return err
-	}
-	if b.statement, err = release.Verify(b.trust, data, sigs, time.Now()); err != nil {
+	})
+	if err != nil {
 		return err
 	}
 	b.statementData = data
 	return nil
 }
 
-func (b *boot) fetchSmall(ctx context.Context, name string, limit int64) ([]byte, error) {
+// fetchSmall gets a file that is read whole. What check refuses counts against the mirror that served it.
+func (b *boot) fetchSmall(ctx context.Context, name string, limit int64, check func([]byte) error) ([]byte, error) {
 	var out bytes.Buffer
 	err := b.fetch(ctx, name, func(body io.Reader) error {
 		out.Reset()
 		n, err := io.Copy(&out, io.LimitReader(body, limit+1))
 		if err == nil && n > limit {
-			return refusef(fetchOversize, "more than %d bytes", limit)
+			err = refusef(fetchOversize, "more than %d bytes", limit)
+		}
+		if err == nil {
+			err = check(out.Bytes())
 		}
 		return err
 	})
 	return out.Bytes(), err
 }
 
-// fetch gets a file of the release and lets use read it. It tries again, with growing waits, until the bound or the ticket's end, but
-// not after what use refused.
-func (b *boot) fetch(ctx context.Context, name string, use func(io.Reader) error) error {
-	ctx, cancel := context.WithDeadline(ctx, b.ticket.NotAfter)
-	defer cancel()
-	wait := firstWait
-	for try := 1; ; try++ {
-		err := fetchOnce(ctx, b.ticket.Mirrors[0]+name, use)
-		if err == nil {
-			return nil
-		}
-		if final(err) {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		if try == maxTries || ctx.Err() != nil {
-			return refusef(fetchFailed, "%s: gave up after %d tries: %w", name, try, err)
-		}
-		b.say("retry %d: %s: %s", try, name, oneLine(err.Error()))
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait):
-		}
-		wait = min(2*wait, longestWait)
-	}
-}
+// absent is an answer that says that there is nothing to be had here.
+type absent struct{ status int }
 
-// client follows no redirect, uses no proxy and asks for no compression.
-var client = &http.Client{
-	Transport: &http.Transport{
-		DialContext:            (&net.Dialer{Timeout: dialTimeout}).DialContext,
-		ResponseHeaderTimeout:  headerTimeout,
-		DisableCompression:     true,
-		MaxResponseHeaderBytes: 16 << 10,
-		MaxIdleConnsPerHost:    1,
-		ReadBufferSize:         64 << 10,
-	},
-	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-}
+func (a *absent) Error() string { return fmt.Sprintf("status %d", a.status) }
 
-func fetchOnce(ctx context.Context, url string, use func(io.Reader) error) error {
+var errSlow = fmt.Errorf("less than %d bytes in %s", paceBytes, paceWindow)
+
+// get asks once and lets use read the answer.
+func get(ctx context.Context, client *http.Client, url string, use func(io.Reader) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -109,28 +85,70 @@ func fetchOnce(ctx context.Context, url string, use func(io.Reader) error) error
 		return err
 	}
 	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
+	switch {
+	case res.StatusCode == http.StatusOK:
+	case res.StatusCode >= 300 && res.StatusCode < 500 && res.StatusCode != http.StatusTooManyRequests && res.StatusCode != http.StatusRequestTimeout:
+		return &absent{res.StatusCode}
+	default:
 		return fmt.Errorf("status %d", res.StatusCode)
 	}
-	idle := time.AfterFunc(idleTimeout, func() { cancel(fmt.Errorf("no byte for %s", idleTimeout)) })
-	defer idle.Stop()
-	err = use(&watched{r: res.Body, idle: idle})
-	if cause := context.Cause(ctx); err != nil && cause != nil && !final(err) {
+	p := &paced{r: res.Body}
+	stop := p.watch(func() { cancel(errSlow) })
+	defer stop()
+	err = use(p)
+	if cause := context.Cause(ctx); err != nil && cause != nil && reasonOf(err) == bootFailed {
 		return fmt.Errorf("%w (%w)", err, cause)
 	}
 	return err
 }
 
-// watched pushes the idle timer forward with each byte that arrives.
-type watched struct {
-	r    io.Reader
-	idle *time.Timer
+// paced counts what arrives.
+type paced struct {
+	r io.Reader
+	n atomic.Int64
 }
 
-func (w *watched) Read(p []byte) (int, error) {
-	n, err := w.r.Read(p)
-	if n > 0 {
-		w.idle.Reset(idleTimeout)
-	}
+// watch calls slow once less than paceBytes came in a paceWindow.
+func (p *paced) watch(slow func()) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		tick := time.NewTicker(paceWindow)
+		defer tick.Stop()
+		for last := int64(0); ; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			now := p.n.Load()
+			if now-last < paceBytes {
+				slow()
+				return
+			}
+			last = now
+		}
+	}()
+	return cancel
+}
+
+func (p *paced) Read(b []byte) (int, error) {
+	n, err := p.r.Read(b)
+	p.n.Add(int64(n))
 	return n, err
+}
+
+// mendable says whether a refusal is about what one mirror served, so that another may serve the right bytes. What all of them would
+// serve alike is refused at once.
+func mendable(err error) bool {
+	switch reasonOf(err) {
+	case fetchOversize, notTicketed, release.Unsigned, release.Unbuilt, release.PartAltered, release.PartOversize, release.PartTruncated:
+		return true
+	}
+	return false
+}
+
+// isAbsent says whether asking the same mirror again for the same file is of no use.
+func isAbsent(err error) bool {
+	_, ok := errors.AsType[*absent](err)
+	return ok
 }

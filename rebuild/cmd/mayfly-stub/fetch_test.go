@@ -5,54 +5,26 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"mayfly/rebuild/release"
 	"mayfly/rebuild/ticket"
 )
 
-func TestFetchBounds(t *testing.T) {
-	elsewhere := 0
-	mux := http.NewServeMux()
-	mux.HandleFunc("/r/fits", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "1234") })
-	mux.HandleFunc("/r/over", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "12345") })
-	mux.HandleFunc("/r/moved", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) })
-	mux.HandleFunc("/elsewhere", func(http.ResponseWriter, *http.Request) { elsewhere++ })
-	server := httptest.NewServer(mux)
-	defer server.Close()
-	b := &boot{console: io.Discard, ticket: &ticket.Ticket{Mirrors: []string{server.URL + "/r/"}, NotAfter: time.Now().Add(time.Minute)}}
-
-	if got, err := b.fetchSmall(t.Context(), "fits", 4); err != nil || string(got) != "1234" {
-		t.Errorf("an answer that fits: %q, %v", got, err)
-	}
-	if _, err := b.fetchSmall(t.Context(), "over", 4); reasonOf(err) != fetchOversize {
-		t.Errorf("an answer over its bound: %v, want %s", err, fetchOversize)
-	}
-	if err := fetchOnce(t.Context(), server.URL+"/r/moved", func(io.Reader) error { return nil }); err == nil || elsewhere != 0 {
-		t.Errorf("a redirect: error %v, followed %d times, want an error and none", err, elsewhere)
-	}
-	b.ticket.NotAfter = time.Now()
-	if _, err := b.fetchSmall(t.Context(), "missing", 4); reasonOf(err) != fetchFailed {
-		t.Errorf("after the ticket's end: %v, want %s", err, fetchFailed)
-	}
-}
-
-// What a refusal is called on the console and in the report, and whether another try may help.
+// What a refusal is called on the console and in the report, and whether another mirror may help.
 func TestReasons(t *testing.T) {
 	tests := []struct {
-		err   error
-		want  string
-		final bool
+		err      error
+		want     string
+		mendable bool
 	}{
-		{refusef(rootTooBig, "x"), rootTooBig, true},
+		{refusef(rootTooBig, "x"), rootTooBig, false},
 		{&release.Refusal{Reason: release.PartAltered, Err: errors.New("x")}, release.PartAltered, true},
+		{&release.Refusal{Reason: release.Expired, Err: errors.New("x")}, release.Expired, false},
 		{&ticket.Refusal{Reason: ticket.Expired, Err: errors.New("x")}, ticket.Expired, false},
 		{io.ErrUnexpectedEOF, bootFailed, false},
 	}
@@ -60,8 +32,8 @@ func TestReasons(t *testing.T) {
 		if got := reasonOf(tt.err); got != tt.want {
 			t.Errorf("reasonOf(%v) is %q, want %q", tt.err, got, tt.want)
 		}
-		if got := final(tt.err); got != tt.final {
-			t.Errorf("final(%v) is %v, want %v", tt.err, got, tt.final)
+		if got := mendable(tt.err); got != tt.mendable {
+			t.Errorf("mendable(%v) is %v, want %v", tt.err, got, tt.mendable)
 		}
 	}
 	if got := oneLine("a\x1b[2Jb\nc"); got != "a [2Jb c" {

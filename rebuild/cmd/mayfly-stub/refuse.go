@@ -20,6 +20,7 @@ const (
 	trustMalformed = "trust_malformed"      // the trust policy in the initramfs is missing or malformed
 	ticketMissing  = "ticket_missing"       // the power driver handed over no ticket
 	networkFailed  = "network_failed"       // no network device, or its settings were not taken
+	leaseDiffers   = "lease_differs"        // the network's DHCP gives this machine another address than its ticket
 	fetchFailed    = "fetch_failed"         // the release could not be fetched, though tried again
 	fetchOversize  = "fetch_oversize"       // an answer over its bound
 	notTicketed    = "release_not_ticketed" // signed, but not the release that the ticket names
@@ -57,21 +58,18 @@ func reasonOf(err error) string {
 	return bootFailed
 }
 
-// final says whether trying again cannot help.
-func final(err error) bool {
-	if _, ok := errors.AsType[*refusal](err); ok {
-		return true
-	}
-	_, ok := errors.AsType[*release.Refusal](err)
-	return ok
-}
-
 // refuse prints why the boot stopped, and tells the controller when there is a believed ticket that names one.
 func (b *boot) refuse(err error) {
 	reason, detail := reasonOf(err), oneLine(err.Error())
 	b.say("refused: %s: %s", reason, detail)
 	if b.ticket == nil || !b.online {
 		return
+	}
+	// With a clock that is behind, the controller's certificate would look as if it were still to come.
+	if earliest := made(b.ticket); time.Now().Before(earliest) {
+		if err := setClock(earliest); err != nil {
+			b.say("report: %v", err)
+		}
 	}
 	client, err := join.NewClient(b.ticket)
 	if err != nil {
@@ -102,8 +100,10 @@ func oneLine(text string) string {
 		}
 		return r
 	}, text)
-	return text[:min(len(text), maxConsoleText)]
+	return firstOf(text, maxConsoleText)
 }
+
+func firstOf(text string, n int) string { return text[:min(len(text), n)] }
 
 // hold keeps the machine as it is until its power driver ends it.
 func hold() {

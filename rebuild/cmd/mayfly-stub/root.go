@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -45,6 +46,7 @@ func (b *boot) fetchRoot(ctx context.Context) error {
 	if _, err := unix.FcntlInt(b.root.Fd(), unix.F_ADD_SEALS, seals); err != nil {
 		return fmt.Errorf("sealing the root: %w", err)
 	}
+	b.say("root verified after %.2f s: %d bytes", time.Since(b.began).Seconds(), b.statement.Root.Size)
 	return nil
 }
 

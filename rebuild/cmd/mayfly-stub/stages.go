@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"time"
 
 	"mayfly/policies/trust"
 	"mayfly/rebuild/release"
@@ -22,6 +23,8 @@ type boot struct {
 	ticketData []byte
 	ticketSig  []byte
 	online     bool
+	mirrors    *mirrors
+	began      time.Time // fetching
 
 	statement     *release.Statement // believed, or nil
 	statementData []byte
@@ -35,9 +38,9 @@ var stages = []struct {
 }{
 	{"mount", (*boot).mount},
 	{"modules", (*boot).modules},
-	{"clock", (*boot).clock},
 	{"ticket", (*boot).openTicket},
 	{"network", (*boot).network},
+	{"clock", (*boot).clock},
 	{"release", (*boot).fetchRelease},
 	{"root", (*boot).fetchRoot},
 	{"switch", (*boot).handOver},

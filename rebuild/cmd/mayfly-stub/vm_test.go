@@ -196,7 +196,7 @@ func listen(t *testing.T, server *http.Server, config *tls.Config) uint16 {
 		t.Fatal(err)
 	}
 	port := uint16(l.Addr().(*net.TCPAddr).Port)
-	server.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	server.ErrorLog = discardLog
 	if config != nil {
 		l = tls.NewListener(l, config)
 	}
@@ -209,7 +209,10 @@ func listen(t *testing.T, server *http.Server, config *tls.Config) uint16 {
 	return port
 }
 
-func certificates(t *testing.T, name string) (ca []byte, certificate tls.Certificate) {
+var discardLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+
+// certificates makes a CA and a server's certificate of it.
+func certificates(t *testing.T, name string, ips ...net.IP) (ca []byte, certificate tls.Certificate) {
 	t.Helper()
 	key := func() (ed25519.PublicKey, ed25519.PrivateKey) {
 		pub, priv, err := ed25519.GenerateKey(rand.Reader)
@@ -227,7 +230,7 @@ func certificates(t *testing.T, name string) (ca []byte, certificate tls.Certifi
 	if err != nil {
 		t.Fatal(err)
 	}
-	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, NotBefore: now.Add(-time.Hour),
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, IPAddresses: ips, NotBefore: now.Add(-time.Hour),
 		NotAfter: now.Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
 	der, err := x509.CreateCertificate(rand.Reader, leaf, parent, pub, caKey)
 	if err != nil {
