@@ -16,10 +16,15 @@ import (
 // maxDrift is how far the machine's clock may be from what witnesses say before it is set.
 const maxDrift = 2 * time.Second
 
-// clock settles what time it is, and then whether the ticket may still be used. Where the trust policy has nobody to ask, which it can in a
-// test fleet only, the machine's own clock counts; one that is earlier than the image is refused: with it, nothing that has expired would
-// be noticed.
-func (b *boot) clock(context.Context) error {
+// clock settles what time it is, and then whether the ticket may still be used. The witnesses say so, to a question that nobody could foresee;
+// where the trust policy has nobody to ask, which it can in a test fleet only, the machine's own clock counts. A time that is earlier than the
+// image is refused: with it, nothing that has expired would be noticed.
+func (b *boot) clock(ctx context.Context) error {
+	if b.trust.WitnessThreshold > 0 || !b.trust.Test {
+		if err := b.askTime(ctx); err != nil {
+			return err
+		}
+	}
 	built, err := imageTime()
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"mayfly/internal/inclusion"
 	"mayfly/policies/trust"
 	"mayfly/rebuild/release"
 )
@@ -38,14 +39,31 @@ func (b *boot) fetchRelease(ctx context.Context) error {
 		return err
 	}
 	_, err = b.fetchSmall(ctx, release.SignaturesFile, trust.MaxSignatureBytes, func(sigs []byte) (err error) {
-		b.statement, err = release.Verify(b.trust, data, sigs, time.Now())
+		b.statement, err = release.Open(b.trust, data, sigs)
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	b.statementData = data
-	return nil
+	if err := b.judge(ctx); err != nil {
+		return err
+	}
+	return b.checkLedger(ctx)
+}
+
+// checkLedger refuses a release that the fleet's public ledger does not show, as its witnesses saw it.
+func (b *boot) checkLedger(ctx context.Context) error {
+	if len(b.trust.LedgerKeys) == 0 {
+		return release.CheckProof(b.trust, b.statementData, nil) // which only a test fleet may leave out
+	}
+	_, err := b.fetchSmall(ctx, release.ProofFile, inclusion.MaxProof, func(proof []byte) error {
+		return release.CheckProof(b.trust, b.statementData, proof)
+	})
+	if reasonOf(err) == fetchFailed && b.mirrors.haveNot() {
+		return refusef(release.Unlogged, "there is no proof that the ledger holds it: %w", err)
+	}
+	return err
 }
 
 // fetchSmall gets a file that is read whole. What check refuses counts against the mirror that served it.
@@ -141,7 +159,7 @@ func (p *paced) Read(b []byte) (int, error) {
 // serve alike is refused at once.
 func mendable(err error) bool {
 	switch reasonOf(err) {
-	case fetchOversize, notTicketed, release.Unsigned, release.Unbuilt, release.PartAltered, release.PartOversize, release.PartTruncated:
+	case fetchOversize, notTicketed, release.Unlogged, release.LogSplit, release.LogMalformed, release.Unsigned, release.Unbuilt, release.PartAltered, release.PartOversize, release.PartTruncated:
 		return true
 	}
 	return false

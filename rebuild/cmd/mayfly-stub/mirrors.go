@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -139,6 +140,11 @@ func (m *mirrors) verdict(name string) error {
 		}
 	}
 	return refusef(reason, "%s: %s", name, strings.Join(texts, "; "))
+}
+
+// haveNot says that every mirror answered that it does not have the present file.
+func (m *mirrors) haveNot() bool {
+	return !slices.ContainsFunc(m.all, func(one *mirror) bool { return !isAbsent(one.last) })
 }
 
 // hostOf is the ADDRESS:PORT of a mirror, which is what a reader of a report wants of it.

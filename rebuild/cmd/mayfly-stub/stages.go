@@ -24,6 +24,7 @@ type boot struct {
 	ticketSig  []byte
 	online     bool
 	mirrors    *mirrors
+	answers    answers   // of witnesses
 	began      time.Time // fetching
 
 	statement     *release.Statement // believed, or nil
