@@ -24,6 +24,8 @@ const (
 	fetchFailed    = "fetch_failed"         // the release could not be fetched, though tried again
 	fetchOversize  = "fetch_oversize"       // an answer over its bound
 	notTicketed    = "release_not_ticketed" // signed, but not the release that the ticket names
+	tpmMissing     = "tpm_missing"          // the ticket asks for a TPM, and the machine has none
+	tpmFailed      = "tpm_failed"           // the TPM did not take what was measured
 	rootTooBig     = "root_too_big"         // the root does not fit into this machine's memory
 	rootUnusable   = "root_unusable"        // the root is what was signed, and cannot be mounted or started
 	maxReportTries = 3

@@ -29,6 +29,7 @@ type boot struct {
 
 	statement     *release.Statement // believed, or nil
 	statementData []byte
+	measured      []byte   // what went into the TPM
 	root          *os.File // sealed memory
 }
 
@@ -43,6 +44,7 @@ var stages = []struct {
 	{"network", (*boot).network},
 	{"clock", (*boot).clock},
 	{"release", (*boot).fetchRelease},
+	{"measure", (*boot).measure},
 	{"root", (*boot).fetchRoot},
 	{"switch", (*boot).handOver},
 }

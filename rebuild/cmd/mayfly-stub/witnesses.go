@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -28,9 +29,11 @@ const (
 // answers are what witnesses said, to one question.
 type answers struct {
 	question witness.Question
-	at       time.Time // when they were all there
-	list     [][]byte
+	at       time.Time         // when they were all there
+	by       map[string][]byte // the last one of each
 }
+
+func (a *answers) list() [][]byte { return slices.Collect(maps.Values(a.by)) }
 
 // witnessClient asks for nothing but plain answers.
 var witnessClient = &http.Client{
@@ -50,11 +53,10 @@ func (b *boot) askTime(ctx context.Context) error {
 		return refusef(witness.Missing, "%d witnesses have to answer, and the ticket names %d", need, have)
 	}
 	b.answers.question = witness.Ask(b.trust.Fleet, witness.SubjectRelease)
-	b.answers.list = nil
+	b.answers.by = map[string][]byte{}
 	for round := 1; ; round++ {
-		got, errs := b.askRound(ctx)
-		b.answers.list = append(b.answers.list, got...)
-		if now, ok := witness.AgreedTime(b.trust, b.answers.question, b.answers.list); ok {
+		errs := b.askRound(ctx)
+		if now, ok := witness.AgreedTime(b.trust, b.answers.question, b.answers.list()); ok {
 			b.answers.at = time.Now()
 			if drift := time.Until(now).Abs(); drift > maxDrift {
 				b.say("the clock differs by %s from the witnesses'", drift.Round(time.Second))
@@ -62,8 +64,8 @@ func (b *boot) askTime(ctx context.Context) error {
 			return setClock(now)
 		}
 		if round == askRounds || ctx.Err() != nil {
-			v := witness.JudgeRelease(b.trust, b.answers.question, 1, "", b.answers.list)
-			return refusef(witness.Missing, "%d answers of %d witnesses: %s: %s", len(b.answers.list), len(b.ticket.Witnesses), strings.Join(errs, "; "), v.Detail)
+			v := witness.JudgeRelease(b.trust, b.answers.question, 1, "", b.answers.list())
+			return refusef(witness.Missing, "%d of %d witnesses answered: %s", len(b.answers.by), len(b.ticket.Witnesses), strings.Join(append(errs, v.Detail), "; "))
 		}
 		b.say("witnesses %d: %s", round, oneLine(strings.Join(errs, "; ")))
 		select {
@@ -74,12 +76,12 @@ func (b *boot) askTime(ctx context.Context) error {
 }
 
 // askRound asks all witnesses at once. It returns when all have answered, or a moment after enough have.
-func (b *boot) askRound(ctx context.Context) (got [][]byte, errs []string) {
+func (b *boot) askRound(ctx context.Context) (errs []string) {
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
 	question, err := canonical.Marshal(b.answers.question)
 	if err != nil {
-		return nil, []string{err.Error()}
+		return []string{err.Error()}
 	}
 	type answer struct {
 		from string
@@ -101,15 +103,15 @@ func (b *boot) askRound(ctx context.Context) (got [][]byte, errs []string) {
 				errs = append(errs, fmt.Sprintf("%s: %v", hostOf(a.from), a.err))
 				continue
 			}
-			got = append(got, a.data)
-			if _, ok := witness.AgreedTime(b.trust, b.answers.question, slices.Concat(b.answers.list, got)); ok && settled == nil {
+			b.answers.by[a.from] = a.data
+			if _, ok := witness.AgreedTime(b.trust, b.answers.question, b.answers.list()); ok && settled == nil {
 				settled = time.After(askSettle)
 			}
 		case <-settled:
-			return got, errs
+			return errs
 		}
 	}
-	return got, errs
+	return errs
 }
 
 func askWitness(ctx context.Context, url string, question []byte) ([]byte, error) {
@@ -137,7 +139,7 @@ func askWitness(ctx context.Context, url string, question []byte) ([]byte, error
 // judge refuses a release that witnesses do not confirm. A witness that has not heard of it yet may hear of it: then they are asked again.
 func (b *boot) judge(ctx context.Context) error {
 	for try := 1; ; try++ {
-		v := witness.JudgeRelease(b.trust, b.answers.question, b.statement.Version, witness.Sum(b.statementData), b.answers.list)
+		v := witness.JudgeRelease(b.trust, b.answers.question, b.statement.Version, witness.Sum(b.statementData), b.answers.list())
 		switch {
 		case v.Fresh && v.Time.IsZero(): // a test fleet that asks nobody
 			return b.statement.At(time.Now())

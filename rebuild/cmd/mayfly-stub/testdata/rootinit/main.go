@@ -3,9 +3,11 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +22,14 @@ func main() {
 	say("write %v", os.WriteFile("/written", nil, 0o600))
 	list("/run/mayfly")
 	list("/sys/block")
+	for _, file := range []string{"/run/mayfly/measured", "/sys/class/tpm/tpm0/pcr-sha256/14"} {
+		data, err := os.ReadFile(file)
+		if err == nil {
+			say("read %s %q", file, data)
+		}
+	}
+	say("time %d", time.Now().Unix())
+	device()
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	say("mounts %v", err)
 	for line := range strings.Lines(string(mounts)) {
@@ -48,3 +58,23 @@ func list(dir string) {
 }
 
 func say(format string, args ...any) { fmt.Printf("root-init: "+format+"\n", args...) }
+
+// device says what the server's network device is.
+func device() {
+	eth0, err := net.InterfaceByName("eth0")
+	if err != nil {
+		say("device: %v", err)
+		return
+	}
+	addrs, err := eth0.Addrs()
+	say("device %s %v %v", eth0.HardwareAddr, addrs, err)
+	for _, file := range []string{"/proc/net/bonding/trunk0", "/proc/net/bonding/eth0", "/proc/net/vlan/eth0", "/proc/net/route", "/proc/net/ipv6_route"} {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(data)) {
+			say("%s: %s", file, strings.TrimSpace(line))
+		}
+	}
+}
