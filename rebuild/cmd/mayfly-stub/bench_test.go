@@ -143,10 +143,11 @@ type attempt struct {
 	want       string // reason code; "" for a boot that gets to the root's init
 	unreported bool   // nobody can be told: no ticket is believed, or the network does not reach the controller
 	says       []string
-	check      func(t *testing.T, text string) // of a boot that gets there
+	check      func(t *testing.T, a *attempt, text string) // of a boot that gets there
 	during     func(t *testing.T, ctx context.Context, m *machine)
 
-	handOver power.Boot // by prepare
+	start    func(func() error) error // what On runs in; nil: here
+	handOver power.Boot               // by prepare
 	reports  <-chan join.Report
 }
 
@@ -263,7 +264,11 @@ func (a *attempt) on(t *testing.T, netdev string) *machine {
 		}
 	})
 	m := &machine{QEMU: q, start: time.Now()}
-	if err := q.On(t.Context(), a.handOver); err != nil {
+	start := a.start
+	if start == nil {
+		start = func(f func() error) error { return f() }
+	}
+	if err := start(func() error { return q.On(t.Context(), a.handOver) }); err != nil {
 		t.Fatal(err)
 	}
 	return m
@@ -316,7 +321,7 @@ func (a *attempt) run(t *testing.T, m *machine) {
 		t.Logf("power on to the root's init: %.1f s", time.Since(m.start).Seconds())
 		a.heard(t, text)
 		if a.check != nil {
-			a.check(t, text)
+			a.check(t, a, text)
 		}
 		return
 	}

@@ -23,6 +23,7 @@ const outside = "eth0"
 const (
 	deviceWait = 20 * time.Second // until devices appear after their driver was loaded
 	upWait     = 20 * time.Second // until the device has a carrier and, for IPv6, an address of its own that works
+	routeWait  = 15 * time.Second // for a router's advertisement, where the ticket names no gateway
 	linkPoll   = 20 * time.Millisecond
 	bondMonFor = 100 // milliseconds between looks at a bond's links
 )
@@ -61,24 +62,32 @@ func (b *boot) network(ctx context.Context) error {
 		}
 		if lease.address != t.Address.Addr() {
 			// With the other address alone the controller can be told.
-			err := configure(ctx, link, netip.PrefixFrom(lease.address, t.Address.Bits()), gateway)
+			err := configure(link, netip.PrefixFrom(lease.address, t.Address.Bits()), gateway)
 			b.online = err == nil
 			return refusef(leaseDiffers, "the lease is for %s, the ticket for %s", lease.address, t.Address.Addr())
 		}
 	}
-	if err := configure(ctx, link, t.Address, gateway); err != nil {
+	if err := configure(link, t.Address, gateway); err != nil {
 		return refusef(networkFailed, "%w", err)
+	}
+	if t.Network.Mode == ticket.DHCP6 && !gateway.IsValid() {
+		router, err := keepRouter(ctx, link)
+		if err != nil {
+			return refusef(networkFailed, "%w", err)
+		}
+		if !router.IsValid() {
+			b.say("no router has advertised itself: what is not on this network is out of reach")
+		}
 	}
 	b.online = true
 	return nil
 }
 
-// quietIPv6 lets the kernel take no address from the network, and a route only where the ticket leaves it to the network. 2: also once the
-// machine forwards.
+// quietIPv6 lets the kernel take no address from the network, and a route only where the ticket leaves it to the network.
 func quietIPv6(t *ticket.Ticket) error {
 	settings := map[string]string{"accept_ra": "0", "accept_ra_pinfo": "0", "autoconf": "0", "accept_redirects": "0"}
 	if t.Network.Mode == ticket.DHCP6 && !t.Gateway.IsValid() {
-		settings["accept_ra"] = "2"
+		settings["accept_ra"] = "1"
 	}
 	devices, err := netlink.LinkList()
 	if err != nil {
@@ -272,7 +281,7 @@ func waitCarrier(ctx context.Context, link netlink.Link) error {
 }
 
 // configure gives the device its address and the route through the gateway, if there is one.
-func configure(ctx context.Context, link netlink.Link, address netip.Prefix, gateway netip.Addr) error {
+func configure(link netlink.Link, address netip.Prefix, gateway netip.Addr) error {
 	a := &netlink.Addr{IPNet: ipNet(address)}
 	if address.Addr().Is6() {
 		a.Flags = unix.IFA_F_NODAD // whose it is was settled by who signed the ticket
@@ -290,6 +299,36 @@ func configure(ctx context.Context, link netlink.Link, address netip.Prefix, gat
 		}
 	}
 	return nil
+}
+
+// keepRouter waits until a router has advertised itself, and makes its route one that no later advertisement, of whomever, changes or ends.
+func keepRouter(ctx context.Context, link netlink.Link) (netip.Addr, error) {
+	ctx, cancel := context.WithTimeout(ctx, routeWait)
+	defer cancel()
+	for {
+		routes, err := netlink.RouteList(link, netlink.FAMILY_V6)
+		if err != nil {
+			return netip.Addr{}, fmt.Errorf("listing routes of %s: %w", outside, err)
+		}
+		for _, r := range routes {
+			if r.Gw == nil || r.Dst != nil && !r.Dst.IP.IsUnspecified() {
+				continue
+			}
+			if err := setIPv6(outside, "accept_ra", "0"); err != nil {
+				return netip.Addr{}, err
+			}
+			kept := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: r.Gw}
+			if err := netlink.RouteReplace(kept); err != nil {
+				return netip.Addr{}, fmt.Errorf("keeping the route through %s: %w", r.Gw, err)
+			}
+			return addressOf(r.Gw), nil
+		}
+		select {
+		case <-ctx.Done():
+			return netip.Addr{}, setIPv6(outside, "accept_ra", "0")
+		case <-time.After(linkPoll):
+		}
+	}
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {

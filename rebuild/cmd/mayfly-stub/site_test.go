@@ -22,6 +22,7 @@ import (
 
 	"mayfly/inventory"
 	"mayfly/rebuild/join"
+	"mayfly/rebuild/release"
 )
 
 // A machine with QEMU's user network: the host's loopback is the guest's gateway.
@@ -251,4 +252,29 @@ func endless(string, []byte) http.HandlerFunc {
 
 func redirects(string, []byte) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }
+}
+
+// breaksInTheMiddle serves the root once by halves: it says when the first is sent and waits before the second.
+func breaksInTheMiddle(half chan<- struct{}, goOn <-chan struct{}) behaviour {
+	return func(name string, data []byte) http.HandlerFunc {
+		if name != release.RootFile {
+			return honest(name, data)
+		}
+		var once sync.Once
+		return func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", strconv.Itoa(len(data)))
+			rest := data
+			once.Do(func() {
+				w.Write(data[:len(data)/2])
+				http.NewResponseController(w).Flush()
+				close(half)
+				select {
+				case <-goOn:
+				case <-r.Context().Done():
+				}
+				rest = data[len(data)/2:]
+			})
+			w.Write(rest)
+		}
+	}
 }

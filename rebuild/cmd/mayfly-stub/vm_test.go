@@ -3,8 +3,11 @@ package main
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -115,7 +118,7 @@ func attempts() map[string]attempt {
 }
 
 // rightTime: the machine went on with the witnesses' time.
-func rightTime(t *testing.T, text string) {
+func rightTime(t *testing.T, _ *attempt, text string) {
 	_, after, _ := strings.Cut(text, "root-init: time ")
 	first, _, _ := strings.Cut(after, "\n")
 	seconds, err := strconv.ParseInt(first, 10, 64)
@@ -124,12 +127,58 @@ func rightTime(t *testing.T, text string) {
 	}
 }
 
+// measured: the TPM's register is what the three files make of it, and the root's init is told.
+func measured(t *testing.T, a *attempt, text string) {
+	var k struct{ Release string }
+	if err := json.Unmarshal(a.handOver.Ticket, &k); err != nil {
+		t.Fatal(err)
+	}
+	statement, err := hex.DecodeString(k.Release)
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy, own := sha256.Sum256(a.handOver.Trust), sha256.Sum256(a.handOver.Ticket)
+	register, log := make([]byte, sha256.Size), ""
+	for i, sum := range [][]byte{statement, policy[:], own[:]} {
+		next := sha256.Sum256(append(register, sum...))
+		register = next[:]
+		log += fmt.Sprintf("14 %x %s\n", sum, []string{release.StatementFile, ticket.TrustFile, ticket.File}[i])
+	}
+	for _, want := range []string{
+		fmt.Sprintf("root-init: read /run/mayfly/measured %q\n", log),
+		fmt.Sprintf("root-init: read /sys/class/tpm/tpm0/pcr-sha256/14 %q\n", fmt.Sprintf("%X\n", register)),
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the console lacks %q:\n%s", want, text)
+		}
+	}
+}
+
 func TestBoot(t *testing.T) {
 	b := newTinyBench(t)
 	s := onLoopback(t)
 	all := attempts()
+	all["good, with a TPM that measures"] = withTPM(t, attempt{ticket: func(k *ticket.Ticket) { k.TPM = ticket.TPMRequired }, check: measured})
+	all["good, the network lost in the middle"] = losesNetwork(t)
+	others := networks()
 	t.Run("case", func(t *testing.T) {
+		for name, n := range others {
+			t.Run(name, func(t *testing.T) {
+				if os.Geteuid() != 0 {
+					t.Skip("SKIPPED: needs root: makes network namespaces")
+				}
+				t.Parallel()
+				machines <- struct{}{}
+				defer func() { <-machines }()
+				n.run(t, b)
+			})
+			all[name] = n.attempt
+		}
+
 		for name, a := range all {
+			if _, ok := others[name]; ok {
+				continue
+			}
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				machines <- struct{}{}
