@@ -54,8 +54,9 @@ var testNeeds = slices.Concat(demoNeeds, engineNeeds[inventory.EngineDocker], en
 	{Name: "fsck.vfat", Package: "dosfstools"},
 	{Name: "xorriso", Package: "xorriso"},
 	{Name: "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", Package: "ovmf"},
-	{Name: "swtpm", Package: "swtpm"},       // TPMs
-	{Name: "ipmi_sim", Package: "openipmi"}, // a BMC that drives a machine
+	{Name: "dnsmasq", Package: "dnsmasq-base"}, // DHCP and router advertisements
+	{Name: "swtpm", Package: "swtpm"},          // TPMs
+	{Name: "ipmi_sim", Package: "openipmi"},    // a BMC that drives a machine
 	{Name: efiStub, Package: "systemd-boot-efi"},
 })
 

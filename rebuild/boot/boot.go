@@ -137,6 +137,7 @@ func (s *service) serve(ctx context.Context, bootPort, joinPort net.Listener) er
 		return errors.Join(fmt.Errorf("opening the public files: %w", err), bootPort.Close(), joinPort.Close())
 	}
 	errorLog := slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug)
+	public := releases(root, s.Log)
 	bootServer := &http.Server{
 		Handler:           offers(s.Offers, s.now, s.Log, releases(root, s.Log)),
 		ReadTimeout:       requestDeadline,
@@ -147,7 +148,7 @@ func (s *service) serve(ctx context.Context, bootPort, joinPort net.Listener) er
 		ErrorLog:          errorLog,
 	}
 	joinServer := &http.Server{
-		Handler:           s.admission(),
+		Handler:           withPublic(s.admission(), public),
 		ReadTimeout:       requestDeadline,
 		ReadHeaderTimeout: requestDeadline,
 		WriteTimeout:      requestDeadline,

@@ -5,7 +5,8 @@
 //
 //   - boot_port, HTTP: releases/VERSION/FILE, read only, the files of a release and nothing else. What is read
 //     there is believed by hash and signature, so it needs no TLS.
-//   - join_port, TLS 1.3: challenge, join, renew and report are HTTP; the stream is chosen by ALPN and needs a certificate of the
+//   - join_port, TLS 1.3: the same releases once more, for tickets that name it as an HTTPS mirror; challenge, join, renew and report are
+//     HTTP; the stream is chosen by ALPN and needs a certificate of the
 //     fleet's CA. docs/formats/join.md fixes the messages.
 //
 // Invariants: a ticket's hash is marked used in the store before anything is signed; the second use of a ticket revokes the

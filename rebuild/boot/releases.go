@@ -8,6 +8,7 @@ import (
 	"os"
 	"regexp"
 	"syscall"
+	"time"
 
 	"mayfly/rebuild/release"
 )
@@ -27,6 +28,21 @@ var releaseFiles = map[string]bool{
 	release.SignedUKIFile:  true,
 	release.SBOMFile:       true,
 	release.ProvenanceFile: true,
+}
+
+// withPublic adds the public files to the join port. Its certificate is of the fleet's CA, for the controller's address too: a ticket may name it
+// as a mirror, "https://ADDRESS:PORT/".
+func withPublic(admission, public http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/", admission)
+	mux.HandleFunc("/releases/", func(w http.ResponseWriter, r *http.Request) {
+		if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(releaseDeadline)); err != nil {
+			http.Error(w, "no deadline", http.StatusInternalServerError)
+			return
+		}
+		public.ServeHTTP(w, r)
+	})
+	return mux
 }
 
 // releases serves the files of releases, the ledger and the trust policies below root, and lists nothing. os.Root keeps symbolic links inside.

@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -82,6 +83,39 @@ func TestReleases(t *testing.T) {
 		handler.ServeHTTP(w, httptest.NewRequest(tt.method, tt.path, nil))
 		if w.Code != tt.want {
 			t.Errorf("%s %s: got %d, want %d", tt.method, tt.path, w.Code, tt.want)
+		}
+	}
+}
+
+// Over TLS, the join port serves what the boot port does, and the rest stays with who admits.
+func TestReleasesOverTLS(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "releases", "7"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "releases", "7", "release.json.proof"), []byte("proof"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	admission := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
+	server := httptest.NewUnstartedServer(withPublic(admission, releases(root, slog.New(slog.DiscardHandler))))
+	server.Config.WriteTimeout = requestDeadline
+	server.StartTLS()
+	defer server.Close()
+	for path, want := range map[string]int{
+		"/releases/7/release.json.proof": http.StatusOK, "/releases/7/secret": http.StatusNotFound, "/v1/join": http.StatusTeapot,
+	} {
+		res, err := server.Client().Get(server.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(res.Body)
+		if res.Body.Close(); err != nil || res.StatusCode != want || want == http.StatusOK && string(body) != "proof" {
+			t.Errorf("%s: %d %q, %v, want %d", path, res.StatusCode, body, err, want)
 		}
 	}
 }

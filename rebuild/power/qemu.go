@@ -336,12 +336,18 @@ func (q *QEMU) arguments(ctx context.Context, boot Boot) []string {
 func (q *QEMU) awaitRunning(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	for {
+	for gone := 0; ; {
 		err := q.running(ctx)
 		if err == nil {
 			return nil
 		}
-		if gone, ferr := q.find(); ferr == nil && len(gone) == 0 {
+		running, ferr := q.find()
+		if ferr == nil && len(running) == 0 {
+			gone++ // for a moment, a process that has just begun shows no arguments
+		} else {
+			gone = 0
+		}
+		if gone > 1 {
 			text, rerr := os.ReadFile(filepath.Join(q.dir, qemuLog))
 			return errors.Join(fmt.Errorf("qemu ended: %s", strings.TrimSpace(string(text[:min(len(text), 1000)]))), rerr)
 		}

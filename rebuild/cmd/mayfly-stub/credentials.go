@@ -10,9 +10,9 @@ import (
 	"mayfly/rebuild/ticket"
 )
 
-// Where systemd-stub puts what lies beside a unified kernel image: the ticket of a machine that its firmware started.
+// Where, below the root, systemd-stub puts what lies beside a unified kernel image: the ticket of a machine that its firmware started.
 const (
-	credentialsDir    = "/.extra/credentials/"
+	credentialsDir    = ".extra/credentials/"
 	credentialsSuffix = ".cred"
 )
 

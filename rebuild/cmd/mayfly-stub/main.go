@@ -1,10 +1,11 @@
 // Command mayfly-stub is the first program of a server: PID 1 of the initramfs. It believes the trust policy that it was started
-// with and nothing else: it checks the ticket, fetches the release statement that the ticket names, checks who signed it, streams
+// with and nothing else: it checks the ticket, asks witnesses for the time and the newest release, fetches the release statement that the
+// ticket names from the first mirror that serves it, checks who signed it and that the public ledger holds it, measures it into the TPM, streams
 // the root into sealed memory while hashing it, and hands over to the root's /sbin/mayfly-init.
 //
-// Read in this order: stages.go (what happens, in order), early.go (mounts, modules, clock), credentials.go (trust policy and
-// ticket), network.go, fetch.go (HTTP with bounds), root.go (sealed memory, loop, EROFS), handover.go (switch root),
-// refuse.go (reason codes, report, hold).
+// Read in this order: stages.go (what happens, in order), early.go (mounts, modules), credentials.go (trust policy and ticket), network.go and
+// lease.go (devices, addresses, DHCP), clock.go and witnesses.go (what time it is, which release is the newest), mirrors.go and fetch.go (HTTP with
+// bounds), measure.go, root.go (sealed memory, loop, EROFS), handover.go (switch root), refuse.go (reason codes, report, hold).
 //
 // What it refuses it reports to the controller that the ticket names, once the ticket is believed, and then holds: it never starts a
 // shell, and never boots again by itself. It writes to no disk: it has no driver of one.
