@@ -9,6 +9,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+
+	"golang.org/x/sys/unix"
 )
 
 // Device is the TPM behind the kernel's resource manager.
@@ -27,14 +29,24 @@ const (
 	maxAnswer   = 4096
 )
 
-// Extend extends a register of the SHA-256 bank with these hashes, in order.
-func Extend(pcr uint32, digests ...[32]byte) (err error) {
-	f, err := os.OpenFile(Device, os.O_RDWR, 0)
+// Open opens the TPM so that a read waits for the answer: os.OpenFile would make the descriptor one that does not block, and the kernel then lets a
+// write return before the command is done, and a read find nothing.
+func Open() (*os.File, error) {
+	fd, err := unix.Open(Device, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		return ErrNone
+		return nil, ErrNone
 	}
 	if err != nil {
-		return fmt.Errorf("opening the TPM: %w", err)
+		return nil, fmt.Errorf("opening the TPM: %w", err)
+	}
+	return os.NewFile(uintptr(fd), Device), nil
+}
+
+// Extend extends a register of the SHA-256 bank with these hashes, in order.
+func Extend(pcr uint32, digests ...[32]byte) (err error) {
+	f, err := Open()
+	if err != nil {
+		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	for _, d := range digests {

@@ -5,17 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 
 	"mayfly/rebuild/attest"
+	"mayfly/rebuild/attest/measure"
 )
-
-// Device is the TPM behind the kernel's resource manager.
-const Device = "/dev/tpmrm0"
 
 // Kind of an endorsement key.
 type Kind int
@@ -47,12 +43,12 @@ var ErrNone = errors.New("no TPM")
 
 // Open makes both keys in the TPM of this machine.
 func Open(kind Kind) (*Identity, error) {
-	f, err := os.OpenFile(Device, os.O_RDWR, 0)
-	if errors.Is(err, fs.ErrNotExist) {
+	f, err := measure.Open()
+	if errors.Is(err, measure.ErrNone) {
 		return nil, ErrNone
 	}
 	if err != nil {
-		return nil, fmt.Errorf("opening the TPM: %w", err)
+		return nil, err
 	}
 	return New(f, kind)
 }
