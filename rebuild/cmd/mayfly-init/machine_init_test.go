@@ -116,6 +116,8 @@ func (b *boot) machine(ctx context.Context, cancel context.CancelFunc) error {
 		return err
 	case "swap":
 		swap()
+	case "restart":
+		b.end.restart("signed order")
 	}
 	go watchDisks(ctx, quickLook, func() error {
 		idle, err := disks("/sys", b.papers.ticket.Disks)

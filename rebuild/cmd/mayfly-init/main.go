@@ -309,7 +309,7 @@ func (b *boot) stay(ctx context.Context, m *machine, server inventory.Server, se
 			_, err := disks("/sys", m.papers.ticket.Disks)
 			return errors.Join(err, noSwap("/proc/swaps"))
 		}
-		wg.Go(func() { watchDisks(ctx, diskEvery, look, func(err error) { b.leave(ctx, m, err) }) })
+		wg.Go(func() { watchDisks(ctx, diskEvery, look, func(err error) { b.leave(ctx, m, err, b.end.stop) }) })
 	}
 	wg.Wait()
 }
@@ -345,7 +345,7 @@ const (
 )
 
 // leave ends a machine that cannot go on as it is: the controller hears why, users go, and it switches itself off.
-func (b *boot) leave(ctx context.Context, m *machine, err error) {
+func (b *boot) leave(ctx context.Context, m *machine, err error, end func(string)) {
 	reason, detail := code(err)
 	b.con.stage("leaving: %s: %s", reason, detail)
 	b.told.add("%s: %s", reason, detail)
@@ -358,7 +358,7 @@ func (b *boot) leave(ctx context.Context, m *machine, err error) {
 		}
 	}
 	sleep(ctx, 2*join.HealthInterval) // for the last words
-	go b.end.stop(reason)
+	go end(reason)                    // it does not return
 }
 
 // hold says why, tells the controller, and waits to be switched off or for the deadline. There is no shell and no way on.

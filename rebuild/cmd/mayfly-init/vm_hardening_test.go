@@ -122,6 +122,13 @@ func (w *works) refusals(t *testing.T) {
 		g.wait("mayfly-init: stop: end of life\n")
 		g.off()
 	})
+	// What a signed order does: QEMU ends where a machine would start anew.
+	t.Run("restart", func(t *testing.T) {
+		g := w.start(t, errand{kind: "restart"})
+		g.wait("mayfly-init: stop: signed order\n")
+		g.wait("mayfly-init: restart\n")
+		g.off()
+	})
 	// Init hangs: nothing feeds the watchdog.
 	t.Run("hangs", func(t *testing.T) {
 		g := w.start(t, errand{kind: "mute", disks: ticket.DisksRefuse, started: strings.Replace(image.Cmdline, " slab_nomerge", "", 1)})
