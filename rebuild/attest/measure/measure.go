@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,20 +27,8 @@ const (
 	algSHA256   = 0x000b
 	headerBytes = 10
 	maxAnswer   = 4096
+	answerLimit = 2 * time.Minute // of one command
 )
-
-// Open opens the TPM so that a read waits for the answer: os.OpenFile would make the descriptor one that does not block, and the kernel then lets a
-// write return before the command is done, and a read find nothing.
-func Open() (*os.File, error) {
-	fd, err := unix.Open(Device, unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, ErrNone
-	}
-	if err != nil {
-		return nil, fmt.Errorf("opening the TPM: %w", err)
-	}
-	return os.NewFile(uintptr(fd), Device), nil
-}
 
 // Extend extends a register of the SHA-256 bank with these hashes, in order.
 func Extend(pcr uint32, digests ...[32]byte) (err error) {
@@ -55,6 +43,46 @@ func Extend(pcr uint32, digests ...[32]byte) (err error) {
 		}
 	}
 	return nil
+}
+
+// Open opens the machine's TPM, or says ErrNone.
+func Open() (TPM, error) {
+	fd, err := unix.Open(Device, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return -1, ErrNone
+	}
+	if err != nil {
+		return -1, fmt.Errorf("opening the TPM: %w", err)
+	}
+	return TPM(fd), nil
+}
+
+// Close closes it.
+func (d TPM) Close() error { return unix.Close(int(d)) }
+
+// TPM is an open TPM that does not block: the kernel takes a command and works on it apart from this thread, so that no signal ends it
+// half way. Until it is done, to read gives nothing, which Go's own files take for the end.
+type TPM int
+
+// Write gives it a command.
+func (d TPM) Write(b []byte) (int, error) { return unix.Write(int(d), b) }
+
+// Read waits for the answer.
+func (d TPM) Read(b []byte) (int, error) {
+	for end := time.Now().Add(answerLimit); ; {
+		left := time.Until(end)
+		if left <= 0 {
+			return 0, fmt.Errorf("no answer in %s", answerLimit)
+		}
+		ready := []unix.PollFd{{Fd: int32(d), Events: unix.POLLIN}}
+		if _, err := unix.Poll(ready, int(left/time.Millisecond)+1); err != nil && !errors.Is(err, unix.EINTR) {
+			return 0, err
+		}
+		if ready[0].Revents == 0 {
+			continue
+		}
+		return unix.Read(int(d), b)
+	}
 }
 
 // ExtendOn does the same once, with the TPM behind rw: one write is one command, one read its answer.
