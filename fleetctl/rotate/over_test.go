@@ -33,7 +33,7 @@ func TestEndsAreTold(t *testing.T) {
 	r := testRunner(t, dir, b)
 	defer r.Store.Close()
 	book := &fakeLedger{err: errors.New("away")}
-	r.Ledger = book
+	r.Ledger, r.Stuck = book, 50*time.Millisecond
 	if result, err := r.Run(t.Context(), all(b)); err != nil || result.Result != "done" {
 		t.Fatalf("got %+v, %v", result, err)
 	}
