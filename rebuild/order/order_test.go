@@ -112,7 +112,8 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%s: accepted", name)
 		}
 	}
-	if New("demo", "nl-1", 7, now, time.Minute).Nonce == New("demo", "nl-1", 7, now, time.Minute).Nonce {
+	first, second := New("demo", "nl-1", 7, now, time.Minute), New("demo", "nl-1", 7, now, time.Minute)
+	if first.Nonce == second.Nonce {
 		t.Error("two orders have one nonce")
 	}
 }

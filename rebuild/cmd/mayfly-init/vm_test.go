@@ -60,14 +60,14 @@ init = []
 
 // works is what all machines share.
 type works struct {
-	dir                string
-	trust              []byte
-	key                ssh.Signer
-	ca                 []byte
-	port               uint16
-	reports            chan join.Report
-	kernel, stub, lock release.Part
-	signer             atomic.Pointer[quoteSigner] // of machines that have a TPM; nil: the network is lost before an answer
+	dir          string
+	trust        []byte
+	key          ssh.Signer
+	ca           []byte
+	port         uint16
+	reports      chan join.Report
+	kernel, stub release.Part
+	signer       atomic.Pointer[quoteSigner] // of machines that have a TPM; nil: the network is lost before an answer
 }
 
 func needMachines(t *testing.T) {
