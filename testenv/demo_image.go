@@ -124,6 +124,9 @@ func (d *demo) makeFleet(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("making the DNS root: %w", err)
 	}
+	if err := d.e.makeTPMs(ctx); err != nil {
+		return err
+	}
 	fleet, err := d.e.fleetText(zone.Anchor)
 	if err != nil {
 		return err
@@ -138,7 +141,7 @@ func (d *demo) makeFleet(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	policy, err := policyText(people, issuers, now)
+	policy, err := d.e.policyText(people, issuers, now)
 	if err != nil {
 		return err
 	}

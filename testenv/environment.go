@@ -30,8 +30,11 @@ type environment struct {
 	owner  owner // for whom files are made
 
 	engine  string // container engine that servers run in; empty: they are machines
+	tpm     bool   // machines boot by UEFI, and the policy asks for a quote of their TPM
 	lacking string // why there can be no virtual cards; empty: there can
 	lock    *os.File
+
+	endorsements map[string]string // of the machines' TPMs, by server
 }
 
 // newEnvironment finds the module around the working directory. It makes nothing.

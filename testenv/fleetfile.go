@@ -115,6 +115,8 @@ address = "{{.Address}}"
 capacity = {{$.Capacity}}
 tunnel = "{{.Tunnel}}"
 {{if $.Engine}}power = { driver = "container", engine = "{{$.Engine}}", engine_dir = "{{$.EngineDir}}", bridge = "{{$.Bridge}}", tap = "{{.Tap}}", mac = "{{.MAC}}", memory_mib = {{$.Memory}} }
+{{else if $.TPM}}endorsement_key = "{{index $.Endorsements .Name}}"
+power = { driver = "qemu", firmware = "uefi", tap = "{{.Tap}}", mac = "{{.MAC}}", memory_mib = {{$.Memory}} }
 {{else}}power = { driver = "qemu", tap = "{{.Tap}}", mac = "{{.MAC}}", memory_mib = {{$.Memory}} }
 {{end}}{{end}}{{range .Gates}}
 [[server]]
@@ -131,7 +133,7 @@ func (e *environment) fleetText(anchor string) ([]byte, error) {
 		"Name": fleetName, "Domain": fleetDomain, "Management": netlab.Management, "Gateway": netlab.Controller, "Anchor": anchor,
 		"RootServer": rootServer, "DNSRoot": netlab.DNSRoot, "Bastion": bastionName, "BastionAddress": netlab.Bastion,
 		"BastionPort": bastionPort, "BootPort": bootPort, "Floor": floorOfSE, "Machines": machines, "Gates": gates(), "Witness": witnessURL, "Capacity": capacity, "Memory": memoryMiB,
-		"Engine": e.engine, "EngineDir": e.engineDir(), "Bridge": netlab.Bridge,
+		"Engine": e.engine, "EngineDir": e.engineDir(), "Bridge": netlab.Bridge, "TPM": e.tpm, "Endorsements": e.endorsements,
 	})
 }
 
@@ -179,17 +181,18 @@ retries = 1
 
 [image]
 min_version = 1
-tpm = "off"
+tpm = "{{if .TPM}}required{{else}}off{{end}}"
 `))
 
 // person is an engineer; Key is a software key of the test root "softkey", if that is what they hold.
 type person struct{ Name, Key string }
 
 // policyText is policy.toml, before the keys of cards are added.
-func policyText(people []person, issuers []pivcard.DeviceIssuer, now time.Time) ([]byte, error) {
+func (e *environment) policyText(people []person, issuers []pivcard.DeviceIssuer, now time.Time) ([]byte, error) {
 	return render(policyTemplate, map[string]any{
 		"Expires": now.Add(7 * 24 * time.Hour).UTC().Format(time.RFC3339), "Allowed": netlab.Engineer,
 		"Engineers": people, "Issuers": issuers, "Evidence": testEvidence, "Engineer": engineer, "Colleague": colleague,
+		"TPM": e.tpm,
 	})
 }
 

@@ -121,7 +121,7 @@ func policyFile(t *testing.T, f inventory.Fleet, cards bool, now time.Time) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := policyText(people, issuers, now)
+	text, err := (&environment{}).policyText(people, issuers, now)
 	if err != nil {
 		t.Fatal(err)
 	}

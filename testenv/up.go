@@ -21,13 +21,16 @@ import (
 
 var upVerb = command.Verb{
 	Name:    "up",
-	Args:    "[--hosts machine|container [--engine docker|podman]]",
+	Args:    "[--hosts machine|container [--engine docker|podman]] [--tpm]",
 	Summary: "bring up a whole fleet and leave it running",
 	Help: `Builds and signs an image, starts controller, bastion and three servers, and prints what to try. Repeated, it prints that again.
 "testenv down" takes everything away.
 
 --hosts container runs the servers as containers, from the very root that machines boot: read-only, with tmpfs, destroyed and made anew at each
-rebuild. They start in a second, and prove nothing: their lives are unverified.`,
+rebuild. They start in a second, and prove nothing: their lives are unverified.
+
+--tpm gives each machine UEFI firmware and a TPM, and asks for their proof: no server joins whose firmware and TPM do not show that it started
+this release and nothing else. Their lives are attested.`,
 	Run: runUp,
 }
 
@@ -35,11 +38,15 @@ func runUp(ctx context.Context, c *command.Call) (err error) {
 	fs := c.Flags()
 	hosts := fs.String("hosts", hostsMachine, "what servers `run` as: machine (QEMU) or container")
 	engineName := fs.String("engine", "", "container `engine`: docker (if not given) or podman")
+	withTPM := fs.Bool("tpm", false, "machines have UEFI firmware and a TPM, and the policy asks for their proof")
 	if err := c.Parse(fs); err != nil {
 		return err
 	}
 	if fs.NArg() > 0 {
 		return command.Usagef("up takes no arguments")
+	}
+	if *withTPM && *hosts != hostsMachine {
+		return command.Usagef("--tpm goes with --hosts machine")
 	}
 	engine, err := engineOf(*hosts, *engineName)
 	if err != nil {
@@ -47,15 +54,16 @@ func runUp(ctx context.Context, c *command.Call) (err error) {
 	}
 	ctx, cancel := lifeline(ctx, c.Stdin)
 	defer cancel()
-	e, done, err := open(ctx, c, "up", slices.Concat(demoNeeds, engineNeeds[engine]), cardNeeds)
+	e, done, err := open(ctx, c, "up", (&environment{engine: engine, tpm: *withTPM}).hostNeeds(), cardNeeds)
 	if done || err != nil {
 		return err
 	}
 	defer e.release()
 	defer e.giveCaches(ctx)
-	e.engine = engine
+	e.engine, e.tpm = engine, *withTPM
 	if e.isUp() {
-		if up := e.remembered(); up != engine {
+		_, noTPM := os.Stat(e.tpmFile())
+		if up := e.remembered(); up != engine || (noTPM == nil) != e.tpm {
 			return hint.New(errors.New("an environment with other hosts is up already"), "go run ./testenv down, and up again")
 		}
 		running, err := e.table.Running()
