@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"slices"
 	"text/template"
 	"time"
 
@@ -127,12 +128,20 @@ address = "{{.Address}}"
 power = { driver = "qemu", tap = "{{.Tap}}", mac = "{{.MAC}}", memory_mib = {{$.Memory}} }
 {{end}}`))
 
+// floor of region se: one of its two servers always serves.
+func floor() int {
+	if !slices.ContainsFunc(machines, func(m machine) bool { return m.Region == "se" }) {
+		return 0
+	}
+	return floorOfSE
+}
+
 // fleetText is fleet.toml with the anchor of the lab's DNS root.
 func (e *environment) fleetText(anchor string) ([]byte, error) {
 	return render(fleetTemplate, map[string]any{
 		"Name": fleetName, "Domain": fleetDomain, "Management": netlab.Management, "Gateway": netlab.Controller, "Anchor": anchor,
 		"RootServer": rootServer, "DNSRoot": netlab.DNSRoot, "Bastion": bastionName, "BastionAddress": netlab.Bastion,
-		"BastionPort": bastionPort, "BootPort": bootPort, "Floor": floorOfSE, "Machines": machines, "Gates": gates(), "Witness": witnessURL, "Capacity": capacity, "Memory": memoryMiB,
+		"BastionPort": bastionPort, "BootPort": bootPort, "Floor": floor(), "Machines": machines, "Gates": gates(), "Witness": witnessURL, "Capacity": capacity, "Memory": memoryMiB,
 		"Engine": e.engine, "EngineDir": e.engineDir(), "Bridge": netlab.Bridge, "TPM": e.tpm, "Endorsements": e.endorsements,
 	})
 }
