@@ -210,7 +210,7 @@ func TestPace(t *testing.T) {
 			name string
 			each int // bytes a second
 			slow bool
-		}{{"nothing", 0, true}, {"a byte", 1, true}, {"just under", paceBytes/int(paceWindow.Seconds()) - 1, true}, {"enough", paceBytes/int(paceWindow.Seconds())*5/4, false}} {
+		}{{"nothing", 0, true}, {"a byte", 1, true}, {"just under", paceBytes/int(paceWindow.Seconds()) - 1, true}, {"enough", paceBytes / int(paceWindow.Seconds()) * 5 / 4, false}} {
 			ctx, cancel := context.WithTimeout(t.Context(), 10*paceWindow)
 			p := &paced{r: bytes.NewReader(make([]byte, 100*paceBytes))}
 			start := time.Now()
