@@ -40,5 +40,6 @@ func (d *demo) forget(ctx context.Context) error {
 		}
 		return fmt.Sprintf("%d files searched", files), nil
 	})
+	d.ledger(ctx)
 	return nil
 }

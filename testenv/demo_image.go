@@ -32,6 +32,9 @@ var approvers = []string{"ana", "bo", "cy"}
 
 const threshold = 2
 
+// builder makes the release again, by itself. Its key is in software.
+const builder = "workshop"
+
 // releaseVersion is the lab's release.
 const releaseVersion = "1"
 
@@ -41,10 +44,7 @@ func (d *demo) image(ctx context.Context) error {
 	if err := d.makeFleet(ctx); err != nil {
 		return err
 	}
-	packages := d.e.path("packages")
-	if shared := os.Getenv(envTestCache); shared != "" {
-		packages = filepath.Join(shared, "packages")
-	}
+	packages := d.packages()
 	// The cards get ready while packages come over the network.
 	waiting, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -96,6 +96,14 @@ func (d *demo) image(ctx context.Context) error {
 		r := built.Release
 		return fmt.Sprintf("kernel %.1f MB, stub %.1f MB, root %.1f MB, root's hash %.16s…", mb(r.Kernel.Size), mb(r.Stub.Size), mb(r.Root.Size), r.Root.SHA256), nil
 	})
+}
+
+// packages is the store of packages.
+func (d *demo) packages() string {
+	if shared := os.Getenv(envTestCache); shared != "" {
+		return filepath.Join(shared, "packages")
+	}
+	return d.e.path("packages")
 }
 
 func mb(n int64) float64 { return float64(n) / 1e6 }
@@ -167,7 +175,8 @@ func (d *demo) people(ctx context.Context) error {
 
 // ceremony runs `fleetctl init` with the approvers' keys, and puts the engineer's card into the policy.
 func (d *demo) ceremony(ctx context.Context) error {
-	args := []string{"init", "--threshold", fmt.Sprint(threshold), "--witness", witnessName + "=" + d.e.path("keys", witnessName) + ".pub"}
+	args := []string{"init", "--threshold", fmt.Sprint(threshold), "--witness", witnessName + "=" + d.e.path("keys", witnessName) + ".pub",
+		"--builder", builder + "=" + d.e.path("keys", builder) + ".pub"}
 	for _, name := range approvers {
 		args = append(args, "--approver", name+"="+d.e.request(name))
 	}
@@ -184,7 +193,7 @@ func (d *demo) ceremony(ctx context.Context) error {
 
 // softwareKeys makes the keys that are in no card, and returns the engineers with those that are theirs.
 func (d *demo) softwareKeys() (people []person, err error) {
-	plain := []string{witnessName, stranger}
+	plain := []string{witnessName, stranger, builder}
 	if !d.e.hasCards() {
 		plain = append(plain, approvers...)
 	}
@@ -283,6 +292,15 @@ func (d *demo) trust(ctx context.Context) error {
 		return d.refusedBy(ctx, append(image, "--key", d.e.approverKey("ana"))...)
 	})
 	if _, err := sign(image, "bo"); err != nil {
+		return err
+	}
+	d.r.check("a release that nobody made again is refused", func() (string, error) {
+		return d.refusedBy(ctx, "image", "verify", "--release", release)
+	})
+	if err := d.must("release made again by a builder, the same bit for bit", func() (string, error) {
+		out, err := d.fleetctl(ctx, "image", "rebuild", "--release", releaseVersion, "--packages", d.packages(), "--source", d.e.module, "--key", d.e.path("keys", builder))
+		return lastLine(out), err
+	}); err != nil {
 		return err
 	}
 	d.r.check("a release that the public ledger does not hold is refused", func() (string, error) {

@@ -97,7 +97,7 @@ func authorities(events []event) ([]Digest, error) {
 			}
 			if string(v.guid) == string(globalGUID) && v.name == "SecureBoot" {
 				if on || separators != 0 || string(v.data) != "\x01" {
-					return nil, errors.New("Secure Boot is off")
+					return nil, errors.New("it says that Secure Boot is off")
 				}
 				on = true
 			}
@@ -115,7 +115,7 @@ func authorities(events []event) ([]Digest, error) {
 		}
 	}
 	if !on || separators != 1 {
-		return nil, errors.New("Secure Boot is off")
+		return nil, errors.New("it says that Secure Boot is off")
 	}
 	return certificates, nil
 }

@@ -54,7 +54,7 @@ type says []byte
 func (says) Write(b []byte) (int, error)  { return len(b), nil }
 func (s says) Read(b []byte) (int, error) { return copy(b, s), nil }
 
-type silent struct{ says }
+type silent struct{}
 
 func (silent) Read([]byte) (int, error)    { return 0, io.ErrUnexpectedEOF }
 func (silent) Write(b []byte) (int, error) { return len(b), nil }
