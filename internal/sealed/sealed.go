@@ -4,11 +4,14 @@ package sealed
 
 import (
 	"bytes"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -56,7 +59,28 @@ func (s Secret) Hide(text string) string {
 	if s.value == "" {
 		return text
 	}
-	return strings.ReplaceAll(text, s.value, hidden)
+	for _, form := range s.forms() {
+		text = strings.ReplaceAll(text, form, hidden)
+	}
+	return text
+}
+
+// forms are how the value may come back: as it is, and as JSON, addresses and authorization headers write it. The longest is first: one may hold
+// another.
+func (s Secret) forms() []string {
+	forms := []string{s.value, url.QueryEscape(s.value), url.PathEscape(s.value), base64.StdEncoding.EncodeToString([]byte(s.value)),
+		base64.RawURLEncoding.EncodeToString([]byte(s.value)), strings.Map(func(r rune) rune {
+			if r < ' ' || r > '~' {
+				return -1
+			}
+			return r
+		}, s.value)}
+	if quoted, err := json.Marshal(s.value); err == nil {
+		forms = append(forms, string(quoted[1:len(quoted)-1]))
+	}
+	forms = slices.DeleteFunc(forms, func(f string) bool { return f == "" })
+	slices.SortFunc(forms, func(a, b string) int { return len(b) - len(a) })
+	return slices.Compact(forms)
 }
 
 // Name is the name in a reference "sealed:NAME".

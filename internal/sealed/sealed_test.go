@@ -1,6 +1,7 @@
 package sealed
 
 import (
+	"encoding/base64"
 	"bytes"
 	"os"
 	"path/filepath"
@@ -86,6 +87,13 @@ func TestRefuses(t *testing.T) {
 }
 
 func TestHide(t *testing.T) {
+	secret := Secret{"geheim\u00df \"a&b/"}
+	for _, text := range []string{secret.value, "geheim \"a&b/", "geheim\u00df \\\"a\\u0026b/", "geheim%C3%9F+%22a%26b%2F", "geheim%C3%9F%20%22a&b%2F",
+		base64.StdEncoding.EncodeToString([]byte(secret.value))} {
+		if got := secret.Hide("x " + text + " y"); got != "x (sealed) y" {
+			t.Errorf("%q: got %q", text, got)
+		}
+	}
 	if got := (Secret{"abc"}).Hide("x abc y"); got != "x (sealed) y" {
 		t.Errorf("got %q", got)
 	}

@@ -46,15 +46,15 @@ func (p *program) do(ctx context.Context, r site.Request) (site.Answer, error) {
 	}
 	a, err := site.ParseAnswer(answer)
 	if err != nil {
-		return site.Answer{}, failf(Malformed, "%s: %s", r.Do, password.Hide(printable(err.Error())))
+		return site.Answer{}, failf(Malformed, "%s: %s", r.Do, printable(password.Hide(err.Error())))
 	}
-	switch text := password.Hide(printable(a.Text)); a.Reason {
+	switch text := printable(password.Hide(a.Text)); a.Reason {
 	case "":
 		return a, nil
 	case "busy":
 		return a, failf(Busy, "%s: %s", r.Do, text)
 	default:
-		return a, failf(Refused, "%s: %s: %s", r.Do, password.Hide(printable(a.Reason)), text)
+		return a, failf(Refused, "%s: %s: %s", r.Do, printable(password.Hide(a.Reason)), text)
 	}
 }
 
@@ -64,7 +64,7 @@ func hide(err error, password sealed.Secret) error {
 	if !errors.As(err, &f) {
 		return err
 	}
-	return failf(f.Reason, "%s", password.Hide(printable(f.Err.Error())))
+	return failf(f.Reason, "%s", printable(password.Hide(f.Err.Error())))
 }
 
 func (p *program) state(ctx context.Context) (powerState, error) {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -68,7 +69,7 @@ func (r *ration) reserve(ctx context.Context) (wait time.Duration, err error) {
 	if err := os.MkdirAll(filepath.Dir(r.path), 0o700); err != nil {
 		return 0, fmt.Errorf("rationing commands: %w", err)
 	}
-	f, err := os.OpenFile(r.path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	f, created, err := r.open()
 	if err != nil {
 		return 0, fmt.Errorf("rationing commands: %w", err)
 	}
@@ -92,7 +93,7 @@ func (r *ration) reserve(ctx context.Context) (wait time.Duration, err error) {
 		return 0, fmt.Errorf("rationing commands: %w", err)
 	}
 	now := r.now()
-	s := r.read(data, now)
+	s := r.read(data, created, now)
 	s.Tokens--
 	if s.Tokens < 0 {
 		wait = time.Duration(-s.Tokens * float64(r.every))
@@ -110,9 +111,21 @@ func (r *ration) reserve(ctx context.Context) (wait time.Duration, err error) {
 	return wait, err
 }
 
-// read is the bucket as it is now. A file that is no bucket, or of the future, is an empty one: nobody gets more by damaging it.
-func (r *ration) read(data []byte, now time.Time) rationState {
-	if len(data) == 0 {
+// open opens the bucket's file, or makes it.
+func (r *ration) open() (f *os.File, created bool, err error) {
+	const flags = os.O_RDWR | unix.O_NOFOLLOW | unix.O_NONBLOCK
+	f, err = os.OpenFile(r.path, flags|os.O_CREATE|os.O_EXCL, 0o600)
+	if !errors.Is(err, fs.ErrExist) {
+		return f, err == nil, err
+	}
+	f, err = os.OpenFile(r.path, flags, 0o600)
+	return f, false, err
+}
+
+// read is the bucket as it is now: full if it was made just now. A file that is no bucket, an empty one of a process that was killed while it wrote, or
+// one of the future is an empty bucket: nobody gets more by damaging it.
+func (r *ration) read(data []byte, created bool, now time.Time) rationState {
+	if created && len(data) == 0 {
 		return rationState{Tokens: r.burst, At: now}
 	}
 	var s rationState

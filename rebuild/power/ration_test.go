@@ -67,6 +67,7 @@ func TestRation(t *testing.T) {
 func TestRationDamaged(t *testing.T) {
 	for name, text := range map[string]string{
 		"junk":       "junk",
+		"cut":        "",
 		"too many":   `{"tokens":1e9,"at":"2026-11-20T12:00:00Z"}`,
 		"the future": `{"tokens":3,"at":"2999-11-20T12:00:00Z"}`,
 		"debt":       `{"tokens":-1e9,"at":"2026-11-20T12:00:00Z"}`,

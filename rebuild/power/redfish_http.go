@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -276,6 +277,9 @@ func strictValue(dec *json.Decoder, depth int) error {
 	return err
 }
 
+// secretPath are the digits of an offer's address, which is a secret: whoever a machine or BMC quotes it to. A part of it is hidden as well.
+var secretPath = regexp.MustCompile(`(?i)[0-9a-f]{24,}`)
+
 // printable is a text of others as it may be told.
 func printable(s string) string {
 	s = strings.Map(func(r rune) rune {
@@ -284,5 +288,6 @@ func printable(s string) string {
 		}
 		return r
 	}, s)
+	s = secretPath.ReplaceAllString(s, "[hidden]")
 	return s[:min(len(s), maxPrintable)]
 }
