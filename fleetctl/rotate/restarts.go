@@ -47,8 +47,8 @@ func (r Restarts) Life(ctx context.Context, server string) (power.OrderLife, err
 	if err != nil {
 		return power.OrderLife{}, err
 	}
-	l := power.OrderLife{Epoch: s.Epoch, BootID: s.BootID, Heard: s.HealthAt}
-	if o, ok := all[server]; ok && o.Epoch == s.Epoch {
+	l := power.OrderLife{Epoch: s.Epoch, BootID: s.BootID, Heard: s.HealthAt, Ends: s.Deadline}
+	if o, ok := all[server]; ok && o.Epoch == s.Epoch && time.Now().Before(o.NotAfter) { // a server refuses one that has expired
 		l.Delivered = o.Delivered
 	}
 	return l, nil

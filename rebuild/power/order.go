@@ -28,7 +28,8 @@ type OrderLife struct {
 	Epoch     uint64
 	BootID    string
 	Heard     time.Time // when it sent its last health
-	Delivered time.Time // when an order to restart was written to its stream; zero: it was not
+	Delivered time.Time // when an order to restart that is still in force was written to its stream; zero: there is none
+	Ends      time.Time // when it ends by itself
 }
 
 // Leaver is a driver that has no hold on its machine from outside: the machine is told to end, while the life that is to end is still the
@@ -72,6 +73,8 @@ type orderedLife struct {
 	Joined bool   `json:"joined"`  // so there is something to end
 	Left   bool   `json:"left"`    // it was ordered to restart, and fell silent
 	BootID string `json:"boot_id"` // of the life that left last
+
+	Ends time.Time `json:"ends,omitzero"` // when the life that joined ends by itself
 }
 
 // Status is what was last asked for; nobody can read it back.
@@ -160,12 +163,27 @@ func (d *ordered) await(ctx context.Context, epoch uint64, limit time.Duration, 
 // Off is nil where nothing has joined that could hold anything, or where it was ordered to restart and fell silent.
 func (d *ordered) Off(ctx context.Context) error {
 	return d.locked(ctx, "switching off", func(l *orderedLife) error {
-		if l.Joined && !l.Left {
+		if l.Joined && !l.Left && !d.over(ctx, l) {
 			return failf(OrderNotObeyed, "life %d has joined, and was not seen to restart: there is no BMC to end it", l.Epoch)
 		}
-		l.On, l.Joined, l.Left, l.Epoch = false, false, false, 0
+		l.On, l.Joined, l.Left, l.Epoch, l.Ends = false, false, false, 0, time.Time{}
 		return d.take()
 	})
+}
+
+// endSlack is how much longer a machine may need to end by itself, by its own clock.
+const endSlack = 2 * time.Minute
+
+// over says whether the life that joined is past its own end, which the machine keeps by itself. The approvers may have let it go on.
+func (d *ordered) over(ctx context.Context, l *orderedLife) bool {
+	now, err := d.orders.Life(ctx, d.server.Name)
+	if err != nil {
+		return false
+	}
+	if now.Epoch == l.Epoch && now.Ends.After(l.Ends) {
+		l.Ends = now.Ends
+	}
+	return !l.Ends.IsZero() && time.Since(l.Ends) > endSlack
 }
 
 // SetBoot offers the life's files to the server's address.
@@ -210,7 +228,7 @@ func (d *ordered) Joined(ctx context.Context) error {
 		if err != nil {
 			return errors.Join(err, d.take())
 		}
-		l.Joined = true
+		l.Joined, l.Ends = true, now.Ends
 		if now.BootID != "" && now.BootID == l.BootID {
 			return errors.Join(failf(NotRestarted, "life %d joined in boot %s, as the life before it", now.Epoch, now.BootID), d.take())
 		}

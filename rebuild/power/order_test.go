@@ -143,3 +143,37 @@ func TestOrderFaults(t *testing.T) {
 		})
 	}
 }
+
+// A life that nobody could end from here is over when its own end has passed, and not before; an order that expired is given again.
+func TestOrderOver(t *testing.T) {
+	f := &fakeServer{deaf: true}
+	d, _ := newOrdered(t, f)
+	synctest.Test(t, func(t *testing.T) {
+		f.life = OrderLife{Epoch: 7, BootID: "boot-7", Ends: time.Now().Add(time.Hour)}
+		if err := d.locked(t.Context(), "a test", func(l *orderedLife) error { l.Epoch, l.On = 7, true; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Joined(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Leave(t.Context(), 7); Reason(err) != OrderNotObeyed {
+			t.Fatalf("got %v, want %s", err, OrderNotObeyed)
+		}
+		f.mu.Lock()
+		f.life.Delivered = time.Time{} // it has expired
+		f.mu.Unlock()
+		if err := d.Leave(t.Context(), 7); Reason(err) != OrderNotObeyed || f.ordered != 2 {
+			t.Errorf("after the order expired: got %v, %d orders, want %s and a second order", err, f.ordered, OrderNotObeyed)
+		}
+		f.mu.Lock()
+		f.life.Epoch, f.life.BootID, f.life.Ends = 8, "", time.Time{} // the next life was begun on paper
+		f.mu.Unlock()
+		if err := d.Off(t.Context()); Reason(err) != OrderNotObeyed {
+			t.Errorf("before its end: got %v, want %s", err, OrderNotObeyed)
+		}
+		time.Sleep(2 * time.Hour)
+		if err := d.Off(t.Context()); err != nil {
+			t.Errorf("after its end: %v", err)
+		}
+	})
+}

@@ -97,10 +97,24 @@ func onlyMemory(mounts string) error {
 	return nil
 }
 
+// weakening are parameters that take something away which no word of the signed command line gives back, or which add to lists. A boot loader
+// has no business with them.
+var weakening = []string{"lsm", "security", "selinux", "apparmor", "mitigations", "nosmep", "nosmap", "nopti", "pti", "nokaslr", "no_hash_pointers", "slub_debug",
+	"slab_debug", "slab_merge", "slub_merge", "initcall_blacklist", "module_blacklist", "init", "rdinit", "crashkernel", "kgdboc", "earlycon", "resume",
+	"nospectre_v1", "nospectre_v2", "spectre_v2", "mds", "tsx", "iommu", "intel_iommu", "kasan", "page_owner", "memmap", "mem", "trace_buf_size", "ftrace_dump_on_oops"}
+
 // cmdlineHolds wants every word of the signed command line in the one that the kernel was started with, and no later word that says
 // otherwise. A boot loader may add words of its own.
 func cmdlineHolds(running, signed string) error {
 	have := strings.Fields(running)
+	for _, w := range have {
+		switch key, _, _ := strings.Cut(w, "="); {
+		case strings.ContainsRune(w, '"'), w == "--": // what the kernel reads differs from what stands there
+			return refuse(codeCmdline, "the kernel was started with %.60q, which hides words", w)
+		case slices.Contains(weakening, strings.ReplaceAll(key, "-", "_")) && !slices.Contains(strings.Fields(signed), w):
+			return refuse(codeCmdline, "the kernel was started with %.60q, which the release does not say", w)
+		}
+	}
 	last := map[string]string{}
 	for _, w := range have {
 		key, value, _ := strings.Cut(w, "=")

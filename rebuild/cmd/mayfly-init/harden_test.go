@@ -60,6 +60,11 @@ func TestKernelClosed(t *testing.T) {
 		{"no command line", "proc/cmdline", "", codeCmdline},
 		{"a word is missing", "proc/cmdline", "console=ttyS0 quiet lockdown=confidentiality", codeCmdline},
 		{"a word is taken back", "proc/cmdline", signedCmdline + " init_on_free=0", codeCmdline},
+		{"a quoted word", "proc/cmdline", signedCmdline + ` "init_on_free=0"`, codeCmdline},
+		{"words for init", "proc/cmdline", "lockdown=none -- " + signedCmdline, codeCmdline},
+		{"security modules", "proc/cmdline", signedCmdline + " lsm=lockdown", codeCmdline},
+		{"mitigations", "proc/cmdline", signedCmdline + " mitigations=off", codeCmdline},
+		{"a list that grows", "proc/cmdline", signedCmdline + " initcall-blacklist=tpm_init", codeCmdline},
 		{"spelled in another way", "proc/cmdline", signedCmdline + " init-on-free=0", codeCmdline},
 	}
 	for _, tt := range tests {

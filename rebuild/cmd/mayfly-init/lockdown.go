@@ -27,8 +27,8 @@ var settings = []setting{
 	{"kernel/kptr_restrict", "2", true},
 	{"kernel/perf_event_paranoid", "3", false},
 	{"kernel/unprivileged_bpf_disabled", "1", true},
-	{"kernel/yama/ptrace_scope", "3", false}, // nobody attaches to anybody, and this cannot be undone
-	{"net/core/bpf_jit_harden", "2", false},
+	{"kernel/yama/ptrace_scope", "3", true}, // nobody attaches to anybody, and this cannot be undone
+	{"net/core/bpf_jit_harden", "2", true},
 	{"kernel/randomize_va_space", "2", true},
 	{"vm/unprivileged_userfaultfd", "0", false},
 	{"dev/tty/ldisc_autoload", "0", false},
