@@ -361,3 +361,27 @@ func TestPluginsChildrenEnd(t *testing.T) {
 		}
 	}
 }
+
+// What is run is a copy that nobody can change any more, neither by writing nor by making it longer or shorter.
+func TestLoadedIsSealed(t *testing.T) {
+	dir := t.TempDir()
+	data := []byte("#!/bin/false\n")
+	if err := os.WriteFile(filepath.Join(dir, "site"), data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(data)
+	f, err := Load(dir, plugin.Pin{Name: "site", SHA256: hex.EncodeToString(sum[:])}, []uint32{uint32(os.Geteuid())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte("x"), 0); err == nil {
+		t.Error("it was written to")
+	}
+	if err := f.Truncate(1); err == nil {
+		t.Error("it was cut")
+	}
+	if err := f.Truncate(1 << 10); err == nil {
+		t.Error("it was made longer")
+	}
+}

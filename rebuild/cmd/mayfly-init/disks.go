@@ -21,12 +21,18 @@ const (
 	maxUnbinds = 64 // rounds of taking drivers off: one may uncover what another hid
 )
 
+// sdHost is the PCI class of hosts of SD cards and eMMC.
+const sdHost = "0x0805"
+
+// lasting are where other memory that keeps its content shows, once a driver has it: flash, non-volatile DIMMs, tapes.
+var lasting = []string{"class/mtd", "bus/nd/devices", "class/scsi_tape", "class/mmc_host"}
+
 // storage is what could keep data.
 type storage struct {
 	blocks    []string // block devices that are no RAM: names in /sys/block
-	functions []string // PCI functions of class 01, mass storage
+	functions []string // PCI functions of class 01, mass storage, and hosts of SD cards
 	driven    []string // those of them that have a driver
-	strange   error    // a loop device that does not lie over RAM: nothing that can be taken off
+	strange   error    // a loop device that does not lie over RAM, or memory of another kind: nothing that can be taken off
 }
 
 // findStorage looks for anything that could keep data: a block device other than a loop device over sealed RAM (so also MD, device mapper,
@@ -69,12 +75,21 @@ func findStorage(sys fs.FS) (storage, error) {
 		if err != nil {
 			return s, refuse(codeDisk, "looking at PCI function %s: %w", f.Name(), err)
 		}
-		if !strings.HasPrefix(string(class), "0x01") {
+		if !strings.HasPrefix(string(class), "0x01") && !strings.HasPrefix(string(class), sdHost) {
 			continue
 		}
 		s.functions = append(s.functions, f.Name())
 		if _, err := fs.Stat(sys, at+"/driver"); err == nil {
 			s.driven = append(s.driven, f.Name())
+		}
+	}
+	for _, dir := range lasting {
+		list, err := fs.ReadDir(sys, dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return s, refuse(codeDisk, "listing %s: %w", dir, err)
+		}
+		if len(list) > 0 {
+			s.strange = errors.Join(s.strange, fmt.Errorf("%s/%s keeps what is written to it", dir, list[0].Name()))
 		}
 	}
 	return s, nil

@@ -39,6 +39,9 @@ func TestDiskPresent(t *testing.T) {
 		{"a name that begins like loop", func(m fstest.MapFS) { m["block/loopback/size"] = file("1") }, codeDisk},
 		{"loop over a file", func(m fstest.MapFS) { m["block/loop1/loop/backing_file"] = file("/mnt/x\n") }, codeDisk},
 		{"controller without a driver", func(m fstest.MapFS) { m["bus/pci/devices/0000:00:1f.2/class"] = file("0x010601\n") }, codeDisk},
+		{"host of SD cards", func(m fstest.MapFS) { m["bus/pci/devices/0000:00:1a.0/class"] = file("0x080501\n") }, codeDisk},
+		{"flash", func(m fstest.MapFS) { m["class/mtd/mtd0/size"] = file("1") }, codeDisk},
+		{"non-volatile DIMM", func(m fstest.MapFS) { m["bus/nd/devices/region0/size"] = file("1") }, codeDisk},
 		{"function without a class", func(m fstest.MapFS) { m["bus/pci/devices/0000:00:05.0/vendor"] = file("x") }, codeDisk},
 	}
 	for _, tt := range tests {
