@@ -50,6 +50,14 @@ func NewClient(t *ticket.Ticket) (*Client, error) {
 	}, nil
 }
 
+// At is this client with another idea of what time it is, by which it judges the controller's certificate.
+func (c *Client) At(now func() time.Time) *Client {
+	at := *c
+	at.tls = c.tls.Clone()
+	at.tls.Time = now
+	return &at
+}
+
 // Unused says that nothing of a request reached the controller: a ticket sent in it is not used up.
 type Unused struct{ Err error }
 

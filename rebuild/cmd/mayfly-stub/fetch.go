@@ -23,7 +23,7 @@ const (
 	headerTimeout = 10 * time.Second
 	maxHeaders    = 16 << 10
 	paceWindow    = 10 * time.Second // in each of these, until the answer ends,
-	paceBytes     = 640 << 10        // so much has to arrive
+	paceBytes     = 640 << 10        // so much has to arrive, and of a file of known size as much as brings the whole of it in the mirror's turn
 )
 
 // fetchRelease fetches the statement that the ticket names, and believes it or refuses it.
@@ -69,7 +69,7 @@ func (b *boot) checkLedger(ctx context.Context) error {
 // fetchSmall gets a file that is read whole. What check refuses counts against the mirror that served it.
 func (b *boot) fetchSmall(ctx context.Context, name string, limit int64, check func([]byte) error) ([]byte, error) {
 	var out bytes.Buffer
-	err := b.fetch(ctx, name, func(body io.Reader) error {
+	err := b.fetch(ctx, name, 0, func(body io.Reader) error {
 		out.Reset()
 		n, err := io.Copy(&out, io.LimitReader(body, limit+1))
 		if err == nil && n > limit {
@@ -90,10 +90,21 @@ func (a *absent) Error() string { return fmt.Sprintf("status %d", a.status) }
 
 var errSlow = fmt.Errorf("less than %d bytes in %s", paceBytes, paceWindow)
 
+var errTurn = errors.New("its turn was over")
+
+// turn is what one mirror has: a time, and how many bytes have to come in it (0: any).
+type turn struct {
+	size int64
+	time time.Duration
+}
+
 // get asks once and lets use read the answer.
-func get(ctx context.Context, client *http.Client, url string, use func(io.Reader) error) error {
+func get(ctx context.Context, client *http.Client, url string, mine turn, use func(io.Reader) error) error {
+	ctx, over := context.WithTimeoutCause(ctx, mine.time, errTurn)
+	defer over()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	began := time.Now()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
@@ -111,7 +122,7 @@ func get(ctx context.Context, client *http.Client, url string, use func(io.Reade
 		return fmt.Errorf("status %d", res.StatusCode)
 	}
 	p := &paced{r: res.Body}
-	stop := p.watch(func() { cancel(errSlow) })
+	stop := p.watch(mine, began, cancel)
 	defer stop()
 	err = use(p)
 	if cause := context.Cause(ctx); err != nil && cause != nil && reasonOf(err) == bootFailed {
@@ -126,8 +137,8 @@ type paced struct {
 	n atomic.Int64
 }
 
-// watch calls slow once less than paceBytes came in a paceWindow.
-func (p *paced) watch(slow func()) (stop func()) {
+// watch calls slow once less than paceBytes came in a paceWindow, or less in all than would bring a file of this size within the mirror's turn.
+func (p *paced) watch(mine turn, began time.Time, slow func(error)) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		tick := time.NewTicker(paceWindow)
@@ -139,8 +150,12 @@ func (p *paced) watch(slow func()) (stop func()) {
 			case <-tick.C:
 			}
 			now := p.n.Load()
-			if now-last < paceBytes {
-				slow()
+			switch took := time.Since(began); {
+			case now-last < paceBytes:
+				slow(errSlow)
+				return
+			case float64(now) < float64(mine.size)*min(1, took.Seconds()/mine.time.Seconds()):
+				slow(fmt.Errorf("%w: %d of %d bytes after %s, of %s", errTurn, now, mine.size, took.Round(time.Second), mine.time.Round(time.Second)))
 				return
 			}
 			last = now

@@ -23,6 +23,7 @@ import (
 const (
 	dhcpRounds = 8               // of asking, each twice as long as the one before
 	dhcpFirst  = 1 * time.Second // for an answer
+	dhcpOthers = 4               // rounds after which another address than the ticket's is the network's last word
 	dhcpLimit  = 90 * time.Second
 )
 
@@ -63,7 +64,7 @@ func (b *boot) lease(ctx context.Context, link netlink.Link) (lease, error) {
 				return got, nil
 			}
 			other = got
-			if round >= 2 { // nobody else answers
+			if round >= dhcpOthers { // nobody else answers
 				break
 			}
 		} else {
@@ -133,7 +134,7 @@ func lease6(ctx context.Context, wait time.Duration, device *netlink.LinkAttrs, 
 	defer client.Close()
 	duid := &dhcpv6.DUIDLL{HWType: iana.HWTypeEthernet, LinkLayerAddr: device.HardwareAddr}
 	id := dhcpv6.OptIANA{IaId: [4]byte{'m', 'a', 'y', '0'}}
-	advertise, err := client.Solicit(ctx, dhcpv6.WithClientID(duid), func(m dhcpv6.DHCPv6) {
+	advertise, err := solicit(ctx, client, device.HardwareAddr, want, dhcpv6.WithClientID(duid), func(m dhcpv6.DHCPv6) {
 		ask := id
 		ask.Options.Add(&dhcpv6.OptIAAddress{IPv6Addr: net.IP(want.AsSlice())})
 		m.UpdateOption(&ask)
@@ -152,18 +153,51 @@ func lease6(ctx context.Context, wait time.Duration, device *netlink.LinkAttrs, 
 	if server := reply.Options.ServerID(); server != nil {
 		l.server = server.String()
 	}
-	for _, ia := range reply.Options.IANA() {
-		for _, a := range ia.Options.Addresses() {
-			got := addressOf(a.IPv6Addr)
-			if a.ValidLifetime > 0 && got.Is6() && usable(got) && (!l.address.IsValid() || got == want) {
-				l.address = got
-			}
-		}
-	}
+	l.address = address6(reply, want)
 	if !l.address.IsValid() {
 		return lease{}, errors.New("dhcp: a reply without an address")
 	}
 	return l, nil
+}
+
+// solicit waits for an advertisement of the wanted address. Another one is taken where that does not come in time: any server on the link
+// may be the first to answer.
+func solicit(ctx context.Context, client *nclient6.Client, hardware net.HardwareAddr, want netip.Addr, with ...dhcpv6.Modifier) (*dhcpv6.Message, error) {
+	ask, err := dhcpv6.NewSolicit(hardware, with...)
+	if err != nil {
+		return nil, err
+	}
+	var other *dhcpv6.Message
+	advertise, err := client.SendAndRead(ctx, client.RemoteAddr(), ask, func(m *dhcpv6.Message) bool {
+		if m.MessageType != dhcpv6.MessageTypeAdvertise || m.Options.ServerID() == nil {
+			return false
+		}
+		switch address6(m, want) {
+		case want:
+			return true
+		case netip.Addr{}:
+		default:
+			other = m
+		}
+		return false
+	})
+	if err != nil && other != nil {
+		return other, nil
+	}
+	return advertise, err
+}
+
+// address6 is the address of a message of DHCPv6: the wanted one if it is among several.
+func address6(m *dhcpv6.Message, want netip.Addr) (address netip.Addr) {
+	for _, ia := range m.Options.IANA() {
+		for _, a := range ia.Options.Addresses() {
+			got := addressOf(a.IPv6Addr)
+			if a.ValidLifetime > 0 && got.Is6() && usable(got) && (!address.IsValid() || got == want) {
+				address = got
+			}
+		}
+	}
+	return address
 }
 
 func addressOf(ip net.IP) netip.Addr {

@@ -5,7 +5,8 @@
 //
 // Read in this order: stages.go (what happens, in order), early.go (mounts, modules), credentials.go (trust policy and ticket), network.go and
 // lease.go (devices, addresses, DHCP), clock.go and witnesses.go (what time it is, which release is the newest), mirrors.go and fetch.go (HTTP with
-// bounds), measure.go, root.go (sealed memory, loop, EROFS), handover.go (switch root), refuse.go (reason codes, report, hold).
+// bounds), measure.go, root.go (sealed memory, loop, EROFS), handover.go (switch root), refuse.go (reason codes, hold),
+// report.go.
 //
 // What it refuses it reports to the controller that the ticket names, once the ticket is believed, and then holds: it never starts a
 // shell, and never boots again by itself. It writes to no disk: it has no driver of one.

@@ -22,6 +22,7 @@ const (
 	maxRounds   = 12
 	firstWait   = 250 * time.Millisecond
 	longestWait = 8 * time.Second
+	maxHope     = 3
 	maxVerdict  = 400 // bytes, of what is said of the mirrors in the end: a report has room for all of them
 )
 
@@ -37,6 +38,8 @@ type mirror struct {
 	lied error // it served what nobody signed: it is asked no more
 	last error // why it did not serve the present file
 	left bool  // it does not have the present file
+	slow bool  // it would not have brought the present file in its turn
+	hope int   // how many more failures with the present file leave it one that may serve it
 }
 
 // newMirrors returns the ticket's mirrors. An HTTPS mirror shows a certificate of the ticket's CA for its address; what is fetched is
@@ -67,20 +70,21 @@ func newMirrors(t *ticket.Ticket) (*mirrors, error) {
 
 // fetch gets a file of the release from the first mirror that serves it, and lets use read it. A mirror that serves other bytes than were
 // signed is left for good, one that does not have the file for this file; over the others it goes round, with growing waits between the
-// rounds, until the bound or the ticket's end. What use refuses on grounds that no mirror can mend is final.
-func (b *boot) fetch(ctx context.Context, name string, use func(io.Reader) error) error {
+// rounds, until the bound or the ticket's end. Each mirror has its turn of the time that the ticket has left, so that no slow one takes
+// that of an honest one. What use refuses on grounds that no mirror can mend is final. A size of 0 is not known.
+func (b *boot) fetch(ctx context.Context, name string, size int64, use func(io.Reader) error) error {
 	ctx, cancel := context.WithDeadline(ctx, b.ticket.NotAfter)
 	defer cancel()
 	m := b.mirrors
 	for _, one := range m.all {
-		one.last, one.left = one.lied, one.lied != nil
+		one.last, one.left, one.slow, one.hope = one.lied, one.lied != nil, false, maxHope
 	}
 	for round := 1; ; round++ {
 		remaining := 0
 		for range m.all {
 			one := m.all[m.at]
 			if !one.left && ctx.Err() == nil {
-				err := get(ctx, m.client, one.url+name, use)
+				err := get(ctx, m.client, one.url+name, m.turn(one, size, time.Until(b.ticket.NotAfter)), use)
 				if err == nil {
 					return nil
 				}
@@ -107,14 +111,40 @@ func (b *boot) fetch(ctx context.Context, name string, use func(io.Reader) error
 	}
 }
 
+// turn is what a mirror may have of the time that is left. One more than those who may yet serve the file have a part of it, so that
+// something is left for what comes after the last. Where all others were too slow, or failed again and again, it has all of it; and where
+// there are none, nobody gains if it is given up before.
+func (m *mirrors) turn(one *mirror, size int64, left time.Duration) turn {
+	others, hopeful := 0, 0
+	for _, other := range m.all {
+		if other == one || other.left {
+			continue
+		}
+		others++
+		if !other.slow && other.hope > 0 {
+			hopeful++
+		}
+	}
+	switch {
+	case others == 0:
+		return turn{time: left}
+	case hopeful == 0:
+		return turn{size, left}
+	}
+	return turn{size, left / time.Duration(hopeful+2)}
+}
+
 // note remembers why a mirror did not serve the present file.
 func (m *mirror) note(err error) {
 	m.last = err
+	m.hope--
 	switch {
 	case mendable(err):
 		m.lied, m.left = err, true
 	case isAbsent(err):
 		m.left = true
+	case errors.Is(err, errTurn):
+		m.slow = true
 	}
 }
 

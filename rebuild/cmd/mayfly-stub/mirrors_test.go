@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -193,7 +194,7 @@ func TestMirrorHTTPS(t *testing.T) {
 		{"an older TLS", &tls.Config{Certificates: []tls.Certificate{certificate}, MaxVersion: tls.VersionTLS12}, false},
 	} {
 		b, _ := bootFrom(t, ca, start(tt.tls))
-		err := get(t.Context(), b.mirrors.client, b.mirrors.all[0].url+"f", func(r io.Reader) error {
+		err := get(t.Context(), b.mirrors.client, b.mirrors.all[0].url+"f", turn{time: time.Minute}, func(r io.Reader) error {
 			_, err := io.Copy(io.Discard, r)
 			return err
 		})
@@ -214,7 +215,7 @@ func TestPace(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 10*paceWindow)
 			p := &paced{r: bytes.NewReader(make([]byte, 100*paceBytes))}
 			start := time.Now()
-			stop := p.watch(cancel)
+			stop := p.watch(turn{time: time.Hour}, start, func(error) { cancel() })
 			for ctx.Err() == nil {
 				time.Sleep(time.Second)
 				io.ReadFull(p, make([]byte, tt.each))
@@ -226,6 +227,88 @@ func TestPace(t *testing.T) {
 			cancel()
 		}
 	})
+}
+
+// byRate is a network of mirrors: how many bytes a second each one's host brings. Below 0 it resets.
+type byRate map[string]int
+
+func (n byRate) RoundTrip(r *http.Request) (*http.Response, error) {
+	rate := n[r.URL.Hostname()]
+	if rate < 0 {
+		return nil, io.ErrUnexpectedEOF
+	}
+	return &http.Response{StatusCode: http.StatusOK, Body: &trickle{ctx: r.Context(), rate: rate, left: rootSize}, Request: r}, nil
+}
+
+const rootSize = 32 << 20
+
+type trickle struct {
+	ctx        context.Context
+	rate, left int
+}
+
+func (b *trickle) Read(p []byte) (int, error) {
+	if b.left == 0 {
+		return 0, io.EOF
+	}
+	n := min(len(p), b.left)
+	select {
+	case <-b.ctx.Done():
+		return 0, b.ctx.Err()
+	case <-time.After(time.Duration(n) * time.Second / time.Duration(b.rate)):
+	}
+	b.left -= n
+	return n, nil
+}
+
+func (*trickle) Close() error { return nil }
+
+// Mirrors that keep the least pace do not take the time of an honest one: it has its turn while the ticket may be used.
+func TestSlowMirrors(t *testing.T) {
+	const (
+		slow = 70 << 10
+		fast = 4 << 20
+		line = 400 << 10 // of all of them, where the machine's own line is slow: more than a turn of three, less than the ticket's time
+	)
+	ca, _ := certificates(t, "x")
+	for _, tt := range []struct {
+		name   string
+		rates  []int
+		failed bool
+		within time.Duration
+	}{
+		{"one is slow", []int{slow, fast}, false, time.Minute},
+		{"all but the last are slow", []int{slow, slow, slow, slow, slow, slow, slow, fast}, false, 2 * time.Minute},
+		{"a slow line", []int{line, line, line}, false, 3 * time.Minute},
+		{"a slow line, the other mirrors are down", []int{line, -1, -1}, false, 3 * time.Minute},
+		{"one mirror on a slow line", []int{line}, false, 2 * time.Minute},
+		{"all are slow", []int{slow, slow}, true, 4 * time.Minute},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				network := byRate{}
+				var urls []string
+				for i, rate := range tt.rates {
+					host := fmt.Sprintf("m%d", i)
+					urls, network[host] = append(urls, "http://"+host), rate
+				}
+				b, console := bootFrom(t, ca, urls...)
+				b.mirrors.client.Transport = network
+				b.ticket.NotAfter = time.Now().Add(4 * time.Minute)
+				start := time.Now()
+				err := b.fetch(t.Context(), release.RootFile, rootSize, func(body io.Reader) error {
+					n, err := io.Copy(io.Discard, body)
+					if err == nil && n != rootSize {
+						t.Errorf("%d bytes", n)
+					}
+					return err
+				})
+				if took := time.Since(start); (err != nil) != tt.failed || took > tt.within {
+					t.Errorf("%v after %s; console: %s", err, took, console)
+				}
+			})
+		})
+	}
 }
 
 func TestBackoff(t *testing.T) {

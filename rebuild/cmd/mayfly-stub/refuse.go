@@ -1,13 +1,11 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
 
-	"mayfly/rebuild/join"
 	"mayfly/rebuild/release"
 	"mayfly/rebuild/ticket"
 )
@@ -28,8 +26,6 @@ const (
 	tpmFailed      = "tpm_failed"           // the TPM did not take what was measured
 	rootTooBig     = "root_too_big"         // the root does not fit into this machine's memory
 	rootUnusable   = "root_unusable"        // the root is what was signed, and cannot be mounted or started
-	maxReportTries = 3
-	reportWait     = 2 * time.Second
 	maxConsoleText = 2000
 )
 
@@ -67,31 +63,7 @@ func (b *boot) refuse(err error) {
 	if b.ticket == nil || !b.online {
 		return
 	}
-	// With a clock that is behind, the controller's certificate would look as if it were still to come.
-	if earliest := made(b.ticket); time.Now().Before(earliest) {
-		if err := setClock(earliest); err != nil {
-			b.say("report: %v", err)
-		}
-	}
-	client, err := join.NewClient(b.ticket)
-	if err != nil {
-		b.say("report: %v", err)
-		return
-	}
-	report := join.Report{Ticket: b.ticketData, Signature: b.ticketSig, Stage: "stub", Reason: reason, Detail: detail[:min(len(detail), join.MaxDetail)]}
-	for try := range maxReportTries {
-		if try > 0 {
-			time.Sleep(reportWait << try)
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), join.RequestTimeout)
-		err = client.Report(ctx, report)
-		cancel()
-		if err == nil {
-			b.say("reported")
-			return
-		}
-	}
-	b.say("report: %s", oneLine(err.Error()))
+	b.report(reason, detail)
 }
 
 // oneLine makes a text fit for a console and a report: printable, bounded.

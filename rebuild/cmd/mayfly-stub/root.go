@@ -30,7 +30,7 @@ func (b *boot) fetchRoot(ctx context.Context) error {
 		return fmt.Errorf("making memory for the root: %w", err)
 	}
 	b.root = os.NewFile(uintptr(fd), "root")
-	err = b.fetch(ctx, release.RootFile, func(body io.Reader) error {
+	err = b.fetch(ctx, release.RootFile, b.statement.Root.Size, func(body io.Reader) error {
 		if _, err := b.root.Seek(0, io.SeekStart); err != nil {
 			return err
 		}
