@@ -18,6 +18,7 @@ import (
 	"mayfly/internal/canonical"
 	"mayfly/internal/command"
 	"mayfly/internal/hint"
+	"mayfly/policies/trust"
 	"mayfly/policies/witness"
 	"mayfly/rebuild/release"
 )
@@ -42,6 +43,8 @@ func (v *verification) verify(ctx context.Context) (refused, err error) {
 			refused = command.Refuse(hint.New(fmt.Errorf("%s: %w", v.dir, err), "%s", releaseHint(err, v.trust)))
 		}
 	}
+	v.result.Trust = verifiedTrust{Version: v.trust.Version, SHA256: trust.Sum(v.believed.bytes)}
+	first(v.note("trust policy", fmt.Sprintf("version %d of fleet %s, sha256 %s", v.result.Trust.Version, v.trust.Fleet, v.result.Trust.SHA256), nil))
 	first(v.signatures(data, sigs))
 	s, openErr := release.Open(v.trust, data, sigs)
 	if openErr != nil {
@@ -139,8 +142,15 @@ func (v *verification) unified(s *release.Statement) error {
 	var said bytes.Buffer
 	call := *v.call
 	call.Stderr = &said
-	err := checkUKIAlong(&call, v.trust, v.trustBytes, v.chain, s, v.dir)
-	detail := "kernel, stub, command line and trust policy inside; authenticode " + s.UKIAuthenticode
+	inside, err := v.believed.checkUKI(&call, s, v.dir)
+	detail := ""
+	if err == nil {
+		v.result.Trust.Inside = inside.Version
+		detail = fmt.Sprintf("kernel, stub, command line and trust policy %d inside (%d is in force); authenticode %s", inside.Version, v.trust.Version, s.UKIAuthenticode)
+		if inside.Version < v.trust.Version {
+			detail += "; warning: servers that boot it by UEFI go by the older trust policy"
+		}
+	}
 	if err == nil && said.Len() > 0 {
 		detail += "; " + strings.ReplaceAll(strings.TrimSpace(strings.ReplaceAll(said.String(), "fleetctl: ", "")), "\n", "; ")
 	}

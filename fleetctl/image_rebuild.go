@@ -21,7 +21,7 @@ import (
 
 var imageRebuildVerb = command.Verb{
 	Name:    "image rebuild",
-	Args:    "--dir DIR --release DIR|VERSION [--lock FILE] [--source DIR] [--key FILE]",
+	Args:    "--dir DIR --release DIR|VERSION [--lock FILE] [--source DIR] [--key FILE [--older-trust]]",
 	Summary: "build a release again from its lock file and the source, compare every bit, and sign as a builder",
 	Help: `Builds the programs and the image again, from the source tree and the release's lock file, and compares what comes out with the release's
 statement: kernel, stub, root, command line, and the unified kernel image. Only if all are the same, bit for bit, it adds a signature to
@@ -30,6 +30,9 @@ has fetched, and needs of the release no more than release.json and image.lock.
 
 FILE is the builder's private key (mode 0600), or the public key of one that an ssh-agent holds. Without --key it compares and signs
 nothing: anybody may. Exit 3 when anything differs; ` + "`fleetctl image diff`" + ` shows where.
+
+The unified kernel image may hold the trust policy in force, or one that it goes back to by the hashes that each names, which is told. Under an older
+one than that in force a builder signs only with --older-trust.
 
 Example:
 
@@ -47,6 +50,8 @@ const maxTrustTries = 16
 type rebuiltRelease struct {
 	Release  uint64     `json:"release"`
 	Same     bool       `json:"same"`
+	Inside   uint64     `json:"trust_inside,omitempty"` // version of the trust policy in the unified kernel image
+	InForce  uint64     `json:"trust_in_force"`
 	Compared []compared `json:"compared"`
 	SignedBy string     `json:"signed_by,omitempty"`
 }
@@ -64,6 +69,7 @@ func runImageRebuild(ctx context.Context, c *command.Call) (err error) {
 	lockFile := fs.String("lock", "", "lock `file`; the release's own if left out")
 	source := fs.String("source", ".", "`directory` of mayfly's source tree")
 	key := fs.String("key", "", "`file` of the builder's private key, or public key in the agent")
+	older := olderTrustFlag(fs)
 	if err := c.Parse(fs); err != nil {
 		return err
 	}
@@ -114,18 +120,25 @@ func runImageRebuild(ctx context.Context, c *command.Call) (err error) {
 	if err != nil {
 		return err
 	}
-	again, err := d.restate(s, built, out, trustPolicy, t.Version)
+	b := d.believed(t, trustPolicy)
+	again, inside, err := b.restate(s, built, out)
 	if err != nil {
 		return err
 	}
-	r := rebuiltRelease{Release: s.Version, Compared: compareStatements(s, again)}
+	r := rebuiltRelease{Release: s.Version, InForce: t.Version, Compared: compareStatements(s, again)}
 	r.Same, err = sameStatement(again, data)
 	if err != nil {
 		return err
 	}
 	path := filepath.Join(where, release.StatementFile)
+	var tooOld error
+	if r.Same && inside != nil {
+		r.Inside = inside.Version
+		fmt.Fprintf(c.Stderr, "fleetctl: %s holds trust policy %d; %d is in force\n", release.UKIFile, inside.Version, t.Version)
+		tooOld = b.notOlder(inside, filepath.Join(where, release.UKIFile), *older)
+	}
 	var signed approval
-	if r.Same && builder != "" {
+	if r.Same && builder != "" && tooOld == nil {
 		if signed, err = approve(asBuilders(t), release.BuildNamespace, path, data, *key); err != nil {
 			return err
 		}
@@ -137,6 +150,9 @@ func runImageRebuild(ctx context.Context, c *command.Call) (err error) {
 	if !r.Same {
 		return command.Refuse(hint.New(fmt.Errorf("%s: %s: this build is not what the statement says", path, buildDiffers),
 			"compare source, lock file and Go version with who built it; `fleetctl image diff` compares the files; nothing was signed"))
+	}
+	if builder != "" && tooOld != nil {
+		return tooOld // the comparison was made, and nothing was signed
 	}
 	fmt.Fprintf(c.Stderr, "fleetctl: release %d is what its lock file and this source make, bit for bit\n", s.Version)
 	if builder != "" {
@@ -167,29 +183,31 @@ func rebuildable(t *trust.Trust, where, lockFile string) (s *release.Statement, 
 }
 
 // restate is the statement with what was built in the place of what it says. A unified kernel image has a trust policy of the fleet inside: the one
-// in force, or one before it, if the statement is that old.
-func (d state) restate(s *release.Statement, built image.Result, out string, trustPolicy []byte, version uint64) (*release.Statement, error) {
+// in force, or one before it that it goes back to, if the statement is that old; it is returned, too.
+func (b believed) restate(s *release.Statement, built image.Result, out string) (_ *release.Statement, inside *trust.Trust, err error) {
 	again := *s
 	again.Kernel, again.Stub, again.Root, again.Cmdline, again.Lock, again.Profile = built.Kernel, built.Stub, built.Root, built.Cmdline, built.Lock, built.Profile
 	again.UKI, again.UKIAuthenticode, again.KernelAuthenticode = nil, "", ""
 	if s.UKI == nil && len(built.EFIStub) == 0 {
-		return &again, nil
+		return &again, nil, nil
 	}
+	data := b.bytes
+	inside = b.trust
 	for range maxTrustTries {
-		if err := makeUKI(out, built, trustPolicy, &again); err != nil {
-			return nil, err
+		if err := makeUKI(out, built, data, &again); err != nil {
+			return nil, nil, err
 		}
-		if s.UKI == nil || again.UKI == nil || *again.UKI == *s.UKI || version == 1 {
-			return &again, nil
+		if s.UKI == nil || again.UKI == nil {
+			return &again, nil, nil
 		}
-		version--
-		older, _, err := chain.Step(d.chainDir(), version)
-		if err != nil || older == nil {
-			return &again, nil // which differs
+		if *again.UKI == *s.UKI {
+			return &again, inside, nil
 		}
-		trustPolicy = older
+		if inside, data, err = chain.Before(inside, b.chain); err != nil {
+			break // what came before that nobody here knows
+		}
 	}
-	return &again, nil
+	return &again, nil, nil // which differs
 }
 
 // sameStatement reports whether a statement is the one in data, to the last byte.

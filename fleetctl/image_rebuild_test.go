@@ -17,8 +17,10 @@ import (
 
 	"mayfly/internal/sshsig"
 	"mayfly/policies/trust"
+	"mayfly/policies/trust/chain"
 	"mayfly/rebuild/image"
 	"mayfly/rebuild/release"
+	"mayfly/testenv/tinyefi"
 )
 
 // rebuilt is a release's statement and what a build of it gives.
@@ -35,7 +37,7 @@ func rebuilt(t *testing.T) (*release.Statement, image.Result) {
 
 // TestRestate: only a build that is the statement's to the last bit gives its bytes, and the difference is shown.
 func TestRestate(t *testing.T) {
-	d := state(t.TempDir())
+	d := believed{trust: &trust.Trust{Version: 1}}
 	s, good := rebuilt(t)
 	data, err := s.Marshal()
 	if err != nil {
@@ -58,7 +60,7 @@ func TestRestate(t *testing.T) {
 	} {
 		built := good
 		tt.change(&built)
-		again, err := d.restate(s, built, t.TempDir(), nil, 1)
+		again, _, err := d.restate(s, built, t.TempDir())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -79,7 +81,7 @@ func TestRestate(t *testing.T) {
 	// A statement that promises a unified kernel image that this build does not make.
 	promised := *s
 	promised.UKI, promised.UKIAuthenticode, promised.KernelAuthenticode = &release.Part{Size: 1, SHA256: other}, other, other
-	again, err := d.restate(&promised, good, t.TempDir(), nil, 1)
+	again, _, err := d.restate(&promised, good, t.TempDir())
 	if err == nil {
 		if same, _ := sameStatement(again, data); again.UKI != nil || !same {
 			t.Errorf("got %+v", again)
@@ -223,6 +225,72 @@ func TestSubjects(t *testing.T) {
 		named, err := subjects(s, []byte(tt.data))
 		if tt.want == "" && (err != nil || len(named) != 1) || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want) || !strings.HasPrefix(err.Error(), provenanceDiffers)) {
 			t.Errorf("%s: got %v, %v, want %q", tt.name, named, err, tt.want)
+		}
+	}
+}
+
+// TestRestateGoesBack: the image that was stated with an older trust policy inside is found by going back from the one in force, and not by what lies in
+// its place; which it was is told.
+func TestRestateGoesBack(t *testing.T) {
+	key := func() string {
+		public, _, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		line, err := ssh.NewPublicKey(public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return trust.FormatKey(line)
+	}
+	first := func() *trust.Trust {
+		return &trust.Trust{Kind: trust.Kind, Fleet: "lab", Test: true, Version: 1, Threshold: 1, Approvers: []trust.Person{{Name: "ana", Keys: []string{key()}}},
+			TicketKeys: []string{key()}, ListKeys: []string{key()}}
+	}
+	marshal := func(p *trust.Trust) []byte {
+		data, err := p.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	one, evil := first(), first()
+	two := *one
+	two.Version, two.Previous, two.MinRelease = 2, one.Sum(), 3
+	for _, tt := range []struct {
+		name         string
+		inside, lies *trust.Trust
+		want         uint64
+	}{
+		{"the one in force", &two, one, 2},
+		{"the one before", one, one, 1},
+		{"a stranger's, which lies there", evil, evil, 0},
+		{"a stranger's, which lies nowhere", evil, one, 0},
+		{"the one before, and a stranger's lies there", one, evil, 0},
+	} {
+		dir, out := t.TempDir(), t.TempDir()
+		s, built := rebuilt(t)
+		built.EFIStub, built.Uname = tinyefi.Image(""), "6.1"
+		for name, data := range map[string][]byte{release.KernelFile: tinyefi.Image("kernel"), release.StubFile: []byte("stub")} {
+			if err := os.WriteFile(filepath.Join(out, name), data, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := makeUKI(out, built, marshal(tt.inside), s); err != nil {
+			t.Fatal(err)
+		}
+		if err := chain.Write(dir, 1, marshal(tt.lies), nil); err != nil {
+			t.Fatal(err)
+		}
+		again, inside, err := believed{trust: &two, bytes: marshal(&two), chain: dir}.restate(s, built, out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if same := again.UKI != nil && *again.UKI == *s.UKI; same != (tt.want > 0) {
+			t.Errorf("%s: got same %t", tt.name, same)
+		}
+		if (inside == nil) != (tt.want == 0) || inside != nil && inside.Version != tt.want {
+			t.Errorf("%s: inside is %+v", tt.name, inside)
 		}
 	}
 }

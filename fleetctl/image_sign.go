@@ -13,12 +13,15 @@ import (
 
 var imageSignVerb = command.Verb{
 	Name:    "image sign",
-	Args:    "--dir DIR --release DIR|VERSION --key FILE",
+	Args:    "--dir DIR --release DIR|VERSION --key FILE [--older-trust]",
 	Summary: "add one person's signature to a release",
 	Help: `Shows what the release's statement says, checks its files against it, and adds a signature over the statement's exact bytes to
 release.json.sig. FILE is an approver's private key (mode 0600), or the public key of one that an ssh-agent holds: then touch
 the hardware key when it blinks. A second signature of the same person is refused: the threshold counts people. A builder's key is refused:
 builders say that they made the same bytes, and ` + "`fleetctl image rebuild`" + ` signs once they have.
+
+A unified kernel image that holds an older trust policy than the one in force is refused: on servers that boot it by UEFI those count again whom the
+fleet has taken out since. --older-trust signs it all the same.
 
 Example:
 
@@ -28,6 +31,7 @@ Example:
 		dir := dirFlag(fs)
 		name := fs.String("release", "", "`directory` of the release, or its version")
 		key := fs.String("key", "", "`file` of the approver's private key, or public key in the agent")
+		older := olderTrustFlag(fs)
 		if err := c.Parse(fs); err != nil {
 			return err
 		}
@@ -64,7 +68,12 @@ Example:
 		if err := checkParts(s, where); err != nil {
 			return err
 		}
-		if err := d.checkUKI(c, t, trustPolicy, s, where); err != nil {
+		b := d.believed(t, trustPolicy)
+		inside, err := b.checkUKI(c, s, where)
+		if err != nil {
+			return err
+		}
+		if err := b.notOlder(inside, filepath.Join(where, release.UKIFile), *older); err != nil {
 			return err
 		}
 		fmt.Fprintf(c.Stderr, "fleetctl: release %d of fleet %s, until %s: root %.12s, stub %.12s, kernel %.12s\n",
@@ -72,6 +81,9 @@ Example:
 		fmt.Fprintf(c.Stderr, "fleetctl: valid from %s, lives of at most %s, policies from version %d, lock %.12s, kernel command line %q\n",
 			s.NotBefore.Format(time.RFC3339), time.Duration(s.MaxAge)*time.Second, s.MinPolicy, s.Lock, s.Cmdline)
 		fmt.Fprintf(c.Stderr, "fleetctl: profile %s; once it is published none older than release %d boots\n", s.Profile, s.Least)
+		if inside != nil {
+			fmt.Fprintf(c.Stderr, "fleetctl: %s holds trust policy %d, sha256 %s; %d is in force\n", release.UKIFile, inside.Version, inside.Sum(), t.Version)
+		}
 		a, err := approve(d.signers(t), release.Namespace, path, data, *key)
 		if err != nil {
 			return err

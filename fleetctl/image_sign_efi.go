@@ -20,11 +20,12 @@ import (
 
 var imageSignEFIVerb = command.Verb{
 	Name:    "image sign-efi",
-	Args:    "--dir DIR --release DIR|VERSION --key FILE --cert FILE",
+	Args:    "--dir DIR --release DIR|VERSION --key FILE --cert FILE [--older-trust]",
 	Summary: "sign a release's unified kernel image for Secure Boot",
 	Help: `Checks the release as ` + "`fleetctl image verify`" + ` does, signs its mayfly.efi with the fleet's offline key (FILE, mode 0600) and writes
 mayfly.signed.efi beside it. What people have not approved is not signed: firmware knows of no threshold. The certificate has to be one that
-the trust policy lists (secure_boot). The statement does not change: it names the image without its signature.
+the trust policy lists (secure_boot). The statement does not change: it names the image without its signature. An image with an older trust policy
+inside than the one in force is refused, since firmware forgets nothing that it was signed; --older-trust signs it all the same.
 
 On a machine without a network DIR needs no more than trust.json, public/trust and public/releases/VERSION.
 
@@ -40,6 +41,7 @@ func runSignEFI(_ context.Context, c *command.Call) error {
 	name := fs.String("release", "", "`directory` of the release, or its version")
 	keyFile := fs.String("key", "", "`file` of the offline key (db.key)")
 	certFile := fs.String("cert", "", "`file` of its certificate (db.crt)")
+	older := olderTrustFlag(fs)
 	if err := c.Parse(fs); err != nil {
 		return err
 	}
@@ -70,8 +72,15 @@ func runSignEFI(_ context.Context, c *command.Call) error {
 	if err := checkParts(s, where); err != nil {
 		return err
 	}
-	data, err := readUKI(filepath.Join(where, release.UKIFile), s)
+	if s.UKI == nil {
+		return errNoUKI()
+	}
+	b := d.believed(t, trustPolicy)
+	data, inside, err := b.checkUnsigned(s, where) // before the signature: what is signed once starts for ever
 	if err != nil {
+		return err
+	}
+	if err := b.notOlder(inside, filepath.Join(where, release.UKIFile), *older); err != nil {
 		return err
 	}
 	key, err := readSecureBootKey(*keyFile)
@@ -86,7 +95,7 @@ func runSignEFI(_ context.Context, c *command.Call) error {
 	if err := durable.WriteFile(out, signed, 0o644); err != nil {
 		return err
 	}
-	if err := d.checkUKI(c, t, trustPolicy, s, where); err != nil {
+	if _, err := b.checkUKI(c, s, where); err != nil {
 		return err
 	}
 	fmt.Fprintf(c.Stdout, "%s: Authenticode SHA-256 %s\n", out, s.UKIAuthenticode)

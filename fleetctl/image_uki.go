@@ -15,7 +15,6 @@ import (
 	"mayfly/internal/durable"
 	"mayfly/internal/hint"
 	"mayfly/policies/trust"
-	"mayfly/policies/trust/chain"
 	"mayfly/rebuild/image"
 	"mayfly/rebuild/release"
 	"mayfly/rebuild/ticket"
@@ -64,54 +63,75 @@ func makeUKI(dir string, built image.Result, trustPolicy []byte, s *release.Stat
 // checkUKI compares a release's unified kernel image with what its statement says it is made of, and the signed one, if it is there,
 // with the unsigned and with the fleet's certificates. A release without one passes.
 func (d state) checkUKI(c *command.Call, t *trust.Trust, trustNow []byte, s *release.Statement, dir string) error {
-	return checkUKIAlong(c, t, trustNow, d.chainDir(), s, dir)
+	b := d.believed(t, trustNow)
+	inside, err := b.checkUKI(c, s, dir)
+	if err == nil && inside != nil && inside.Version < t.Version {
+		fmt.Fprintf(c.Stderr, "fleetctl: warning: %s holds trust policy %d; %d is in force: servers that boot by UEFI go by the older one\n",
+			filepath.Join(dir, release.UKIFile), inside.Version, t.Version)
+	}
+	return err
 }
 
-// checkUKIAlong is checkUKI for who has the trust policies in a directory of their own.
-func checkUKIAlong(c *command.Call, t *trust.Trust, trustNow []byte, steps string, s *release.Statement, dir string) error {
+// checkUKI also returns the trust policy inside; none where the release has no such image.
+func (b believed) checkUKI(c *command.Call, s *release.Statement, dir string) (*trust.Trust, error) {
 	if s.UKI == nil {
-		return nil
+		return nil, nil
 	}
-	path := filepath.Join(dir, release.UKIFile)
-	data, err := readUKI(path, s)
+	data, inside, err := b.checkUnsigned(s, dir)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	certificate, err := checkSignedUKI(b.trust, data, filepath.Join(dir, release.SignedUKIFile))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		fmt.Fprintf(c.Stderr, "fleetctl: note: %s is not there: Secure Boot will not start this release (`fleetctl image sign-efi`)\n", release.SignedUKIFile)
+		return inside, nil
+	case err != nil:
+		return nil, err
+	}
+	fmt.Fprintf(c.Stderr, "fleetctl: %s is signed for Secure Boot by %s\n", release.SignedUKIFile, visible(certificate.Subject.String()))
+	return inside, nil
+}
+
+// checkUnsigned is what can be said of the image without its Secure Boot signature.
+func (b believed) checkUnsigned(s *release.Statement, dir string) (data []byte, inside *trust.Trust, err error) {
+	path := filepath.Join(dir, release.UKIFile)
+	if data, err = readUKI(path, s); err != nil {
+		return nil, nil, err
 	}
 	kernel, err := readBounded(filepath.Join(dir, release.KernelFile), "", uki.MaxImage)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	stub, err := readBounded(filepath.Join(dir, release.StubFile), "", uki.MaxImage)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	inside, err := uki.Check(data, kernel, stub, s.Cmdline, ticket.TrustFile)
+	policy, err := uki.Check(data, kernel, stub, s.Cmdline, ticket.TrustFile)
 	if err == nil {
-		err = checkTrustInside(c, t, steps, trustNow, inside, path)
+		inside, err = b.inside(policy)
 	}
 	if err == nil {
 		err = checkAuthenticode(s, data, kernel)
 	}
 	if err != nil {
-		return command.Refuse(hint.New(fmt.Errorf("%s: %w", path, err), "build the release again: `fleetctl image build`"))
+		mend := hint.Of(err)
+		if mend == "" {
+			mend = "build the release again: `fleetctl image build`"
+		}
+		return nil, nil, command.Refuse(hint.New(fmt.Errorf("%s: %w", path, err), "%s", mend))
 	}
-	signed := filepath.Join(dir, release.SignedUKIFile)
-	certificate, err := checkSignedUKI(t, data, signed)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		fmt.Fprintf(c.Stderr, "fleetctl: note: %s is not there: Secure Boot will not start this release (`fleetctl image sign-efi`)\n", release.SignedUKIFile)
-		return nil
-	case err != nil:
-		return err
-	}
-	fmt.Fprintf(c.Stderr, "fleetctl: %s is signed for Secure Boot by %s\n", release.SignedUKIFile, visible(certificate.Subject.String()))
-	return nil
+	return data, inside, nil
+}
+
+func errNoUKI() error {
+	return hint.New(errors.New("the release has no unified kernel image"), "its lock file pins no EFI stub: make a new one with `fleetctl image lock`")
 }
 
 // readUKI reads the unsigned image and compares its hash.
 func readUKI(path string, s *release.Statement) ([]byte, error) {
 	if s.UKI == nil {
-		return nil, hint.New(errors.New("the release has no unified kernel image"), "its lock file pins no EFI stub: make a new one with `fleetctl image lock`")
+		return nil, errNoUKI()
 	}
 	data, err := readBounded(path, "`fleetctl image build` makes it", uki.MaxImage)
 	if err != nil {
@@ -137,24 +157,6 @@ func checkAuthenticode(s *release.Statement, data, kernel []byte) error {
 		}
 	}
 	return nil
-}
-
-// checkTrustInside wants the trust policy inside the image to be one of this fleet's.
-func checkTrustInside(c *command.Call, t *trust.Trust, steps string, now, inside []byte, path string) error {
-	if bytes.Equal(inside, now) {
-		return nil
-	}
-	old, err := trust.Parse(inside)
-	if err != nil {
-		return fmt.Errorf("%s: the trust policy inside: %w", uki.Differs, err)
-	}
-	if old.Version < t.Version {
-		if was, _, err := chain.Step(steps, old.Version); err == nil && bytes.Equal(was, inside) {
-			fmt.Fprintf(c.Stderr, "fleetctl: warning: %s holds trust policy %d; %d is in force: servers that boot by UEFI go by the older one\n", path, old.Version, t.Version)
-			return nil
-		}
-	}
-	return fmt.Errorf("%s: the trust policy inside is version %d of fleet %s, and none of this fleet's", uki.Differs, old.Version, visible(old.Fleet))
 }
 
 // checkSignedUKI wants the signed image to be the unsigned one, signed under a certificate that the trust policy lists.

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"mayfly/internal/command"
@@ -26,7 +28,8 @@ trust policy of this fleet, and, if it is signed for Secure Boot, by whom; that 
 that enough witnesses cosigned; and what lies beside it: SBOM and provenance. It shows each check; exit code 3 when one of them is refused.
 
 An outsider needs trust.json (--trust), the directory of trust policies that follow it (--trust-chain; "trust" beside the file if left out), and
-the release's directory; no state directory. With --witness it also asks witnesses, under a nonce, whether the release may boot now, as
+the release's directory; no state directory. The first line says which version of the trust policy that came to: compare it with what the fleet
+says, since whoever leaves out a step leaves out whom it took out. With --witness it also asks witnesses, under a nonce, whether the release may boot now, as
 a server does; validity is then judged by their time, and not by this machine's clock.
 
 Example:
@@ -53,10 +56,18 @@ type verifiedCheck struct {
 // verifiedRelease is `fleetctl image verify -o json`.
 type verifiedRelease struct {
 	Verified bool               `json:"verified"`
-	SHA256   string             `json:"sha256"`            // of release.json
+	SHA256   string             `json:"sha256"` // of release.json
+	Trust    verifiedTrust      `json:"trust"`
 	Release  *release.Statement `json:"release,omitempty"` // nothing before enough people and builders signed it
 	Ledger   *release.Proven    `json:"ledger,omitempty"`
 	Checks   []verifiedCheck    `json:"checks"`
+}
+
+// verifiedTrust is the trust policy that a release was held against.
+type verifiedTrust struct {
+	Version uint64 `json:"version"`
+	SHA256  string `json:"sha256"`
+	Inside  uint64 `json:"inside,omitempty"` // version of the one in the unified kernel image
 }
 
 func runImageVerify(ctx context.Context, c *command.Call) error {
@@ -76,13 +87,15 @@ func runImageVerify(ctx context.Context, c *command.Call) error {
 		return command.Usagef("--release is needed")
 	}
 	d := state(*dir)
-	v := &verification{call: c, witnesses: *urls, dir: d.releaseDir(*name), chain: d.chainDir(), now: time.Now()}
+	v := &verification{call: c, witnesses: *urls, dir: d.releaseDir(*name), now: time.Now()}
 	var err error
 	if *trustFile != "" {
 		v.dir = *name
 		err = v.believe(*trustFile, *steps)
 	} else {
-		v.trust, v.trustBytes, err = d.trust()
+		var data []byte
+		v.trust, data, err = d.trust()
+		v.believed = d.believed(v.trust, data)
 	}
 	if err != nil {
 		return err
@@ -111,26 +124,38 @@ func (v *verification) believe(file, steps string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
-	if v.chain = steps; steps == "" {
-		v.chain = filepath.Join(filepath.Dir(file), "trust")
+	if steps == "" {
+		steps = filepath.Join(filepath.Dir(file), "trust")
+	} else if err := isDirectory(steps); err != nil { // a name with a mistake in it would leave out who was taken out since
+		return hint.New(err, "--trust-chain names the directory of trust policies that follow --trust; without it %q beside that file, if it is there", "trust")
 	}
-	if v.trust, _, err = chain.Follow(root, v.chain); err != nil {
+	newest, _, err := chain.Follow(root, steps)
+	if err != nil {
 		return command.Refuse(hint.New(err, "the trust policies there do not follow the one that you believe"))
 	}
-	v.trustBytes, err = v.trust.Marshal()
+	data, err = newest.Marshal()
+	v.trust, v.believed = newest, believed{trust: newest, bytes: data, chain: steps, root: root}
 	return err
+}
+
+// isDirectory wants a directory that can be read.
+func isDirectory(path string) error {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // verification is what a release is held against, and how far it has come.
 type verification struct {
-	call       *command.Call
-	trust      *trust.Trust
-	trustBytes []byte
-	chain      string // directory of trust policies
-	dir        string // of the release
-	witnesses  []string
-	now        time.Time
-	result     verifiedRelease
+	call      *command.Call
+	trust     *trust.Trust
+	believed  believed
+	dir       string // of the release
+	witnesses []string
+	now       time.Time
+	result    verifiedRelease
 }
 
 // note keeps the outcome of a check. A refusal does not end the others.

@@ -51,6 +51,7 @@ func TestMain(m *testing.M) {
 //	fingerprint CARD VAR        put a card's fingerprint into the environment
 //	release DIR VERSION [FOR [AGE [LEAST]]]  lay an unsigned release, valid for FOR (default 1h), for lives of AGE, under which none older than LEAST boots
 //	built DIR VERSION KEY...    sign as builders do that built it again, which the release's files are too small for
+//	approved DIR VERSION KEY... sign as approvers do with ssh-keygen, without a look at the release
 //	uki DIR VERSION [KERNEL]    give a laid release a kernel that looks like one, and a unified kernel image
 //	logged DIR VERSION          write a release, as it is signed now, into the fleet's ledger as the signer would, which must not run, with its proof
 //	flip FILE                   change one bit in the middle of a file
@@ -89,7 +90,7 @@ func TestScripts(t *testing.T) {
 			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": scriptCode, "cards": scriptCards, "agent": scriptAgent, "lab": scriptLab, "key": scriptKey, "release": scriptRelease, "logged": scriptLogged, "built": scriptBuilt, "uki": scriptUKI, "flip": scriptFlip, "pipe": scriptPipe, "listens": scriptListens,
+			"code": scriptCode, "cards": scriptCards, "agent": scriptAgent, "lab": scriptLab, "key": scriptKey, "release": scriptRelease, "logged": scriptLogged, "built": scriptSigned("built", release.BuildNamespace), "approved": scriptSigned("approved", release.Namespace), "uki": scriptUKI, "flip": scriptFlip, "pipe": scriptPipe, "listens": scriptListens,
 			"card": scriptCard, "answer": scriptAnswer, "fingerprint": scriptFingerprint,
 			"occupy": scriptOccupy, "exists-soon": scriptExistsSoon, "hold": scriptHold, "fetch-list": scriptFetchList,
 		},
@@ -216,20 +217,24 @@ func scriptUKI(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(filepath.Join(dir, release.StatementFile), data, 0o644))
 }
 
-func scriptBuilt(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 3 {
-		ts.Fatalf("usage: built DIR VERSION KEY...")
-	}
-	path := filepath.Join(ts.MkAbs(args[0]), "public", "releases", args[1], release.StatementFile)
-	sigs := ts.ReadFile(signatures(path))
-	for _, name := range args[2:] {
-		key, err := loadSigner(ts.MkAbs(name), "")
+// scriptSigned adds signatures of one kind to those that are there.
+func scriptSigned(command, namespace string) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) < 3 {
+			ts.Fatalf("usage: %s DIR VERSION KEY...", command)
+		}
+		path := filepath.Join(ts.MkAbs(args[0]), "public", "releases", args[1], release.StatementFile)
+		sigs, err := readSignatures(path)
 		ts.Check(err)
-		block, err := sshsig.Sign(key, release.BuildNamespace, []byte(ts.ReadFile(path)))
-		ts.Check(err)
-		sigs += string(block)
+		for _, name := range args[2:] {
+			key, err := loadSigner(ts.MkAbs(name), "")
+			ts.Check(err)
+			block, err := sshsig.Sign(key, namespace, []byte(ts.ReadFile(path)))
+			ts.Check(err)
+			sigs = append(sigs, block...)
+		}
+		ts.Check(os.WriteFile(signatures(path), sigs, 0o644))
 	}
-	ts.Check(os.WriteFile(signatures(path), []byte(sigs), 0o644))
 }
 
 func scriptLogged(ts *testscript.TestScript, neg bool, args []string) {
