@@ -27,7 +27,7 @@ var imageMediumVerb = command.Verb{
 	Name:    "image medium",
 	Args:    "--dir DIR --release DIR|VERSION --out FILE [--form iso|usb] [--ticket FILE] [--unsigned]",
 	Summary: "write a release's unified kernel image to an ISO or USB image that UEFI boots",
-	Help: `Checks the release as ` + "`fleetctl image verify`" + ` does and writes FILE (0600), for a BMC's virtual medium, a USB stick or a virtual machine. It
+	Help: `Checks the release's signatures and dates, its files and what is inside the image, and writes FILE (0600), for a BMC's virtual medium, a USB stick or a virtual machine. It
 holds mayfly.signed.efi; with --unsigned mayfly.efi, for servers that check by TPM and not by Secure Boot. The same input gives the same bytes.
 
 --ticket names a server's ticket; its signature is FILE.sig. Both lie on the medium beside the image, unencrypted: who has the medium has the

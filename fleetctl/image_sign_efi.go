@@ -22,7 +22,7 @@ var imageSignEFIVerb = command.Verb{
 	Name:    "image sign-efi",
 	Args:    "--dir DIR --release DIR|VERSION --key FILE --cert FILE [--older-trust]",
 	Summary: "sign a release's unified kernel image for Secure Boot",
-	Help: `Checks the release as ` + "`fleetctl image verify`" + ` does, signs its mayfly.efi with the fleet's offline key (FILE, mode 0600) and writes
+	Help: `Checks the release's signatures and dates, its files and what is inside the image, signs its mayfly.efi with the fleet's offline key (FILE, mode 0600) and writes
 mayfly.signed.efi beside it. What people have not approved is not signed: firmware knows of no threshold. The certificate has to be one that
 the trust policy lists (secure_boot). The statement does not change: it names the image without its signature. An image with an older trust policy
 inside than the one in force is refused, since firmware forgets nothing that it was signed; --older-trust signs it all the same.
