@@ -34,6 +34,7 @@ func TestPower(t *testing.T) {
 		`driver = "redfish", address = "10.77.0.111:443", user = "mayfly", password = "sealed:se-2-bmc", fingerprint = "` + testSum + `", boot = "media"`,
 		`driver = "redfish", address = "10.77.0.111:443", user = "mayfly", password = "sealed:b", fingerprint = "` + testSum + `", boot = "http", system = "Self", auth = "basic"`,
 		`driver = "order"`,
+		`driver = "container", engine = "podman", engine_dir = "/var/lib/x", bridge = "mf0", tap = "mf-se-2", mac = "52:54:00:00:00:12"`,
 		`driver = "exec", program = "/usr/local/bin/pdu", sha256 = "` + testSum + `", run_as = "pdu", settings = "outlet 7"`,
 		`driver = "plugin", program = "pdu", sha256 = "` + testSum + `", password = "sealed:pdu"`,
 	} {
@@ -48,8 +49,13 @@ func TestPowerRefuses(t *testing.T) {
 	ipmi := `driver = "ipmi", address = "10.77.0.111:623", user = "mayfly", password = "sealed:b", boot = "pxe"`
 	program := `driver = "exec", program = "/usr/local/bin/pdu", sha256 = "` + testSum + `"`
 	qemu := `driver = "qemu", tap = "mf-se-2", mac = "52:54:00:00:00:12"`
+	container := `driver = "container", engine = "docker", engine_dir = "/var/lib/x", bridge = "mf0", tap = "mf-se-2", mac = "52:54:00:00:00:12"`
 	for _, tt := range []struct{ base, from, to, want string }{
 		{qemu, `driver = "qemu"`, `driver = "virsh"`, "unknown power driver"},
+		{container, `"docker"`, `"lxc"`, "unknown engine"},
+		{container, `"/var/lib/x"`, `"x"`, "engine_dir"},
+		{container, `"mf0"`, `"a bridge"`, "no interface name"},
+		{container, `, mac = "52:54:00:00:00:12"`, ``, "MAC"},
 		{qemu, `driver`, `user = "x", driver`, "which has no user"},
 		{qemu, `driver`, `firmware = "bios", driver`, "unknown firmware"},
 		{qemu, `driver`, `secure_boot_vars = "/x", driver`, "secure_boot_vars"},
@@ -131,5 +137,21 @@ func TestPowerDocs(t *testing.T) {
 				t.Errorf("docs/formats/fleet.md lacks %s of driver %s", key, driver)
 			}
 		}
+	}
+}
+
+// Containers prove nothing: only a fleet for tests has them.
+func TestContainersInTestFleets(t *testing.T) {
+	const old = `power = { driver = "qemu", tap = "mf-se-2", mac = "52:54:00:00:00:12", memory_mib = 512 }`
+	text := strings.Replace(read(t), old, `power = { driver = "container", engine = "docker", engine_dir = "/var/lib/x", bridge = "mf0", tap = "mf-se-2", mac = "52:54:00:00:00:12" }`, 1)
+	if _, err := Parse("fleet.toml", []byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	earnest := strings.Replace(text, "test = true", "test = false", 1)
+	if earnest == text {
+		t.Fatal("the test fleet has changed")
+	}
+	if _, err := Parse("fleet.toml", []byte(earnest)); err == nil || !strings.Contains(err.Error(), "is a container, and test is false") {
+		t.Errorf("got %v, want a refusal", err)
 	}
 }

@@ -21,8 +21,9 @@ const (
 // deadline is the end of life in CLOCK_BOOTTIME, which runs from the kernel's start, is never set, and does not stop in a
 // suspend. What was a time of day is converted once, by the clock that the stub has checked: whoever sets the clock later moves nothing.
 type deadline struct {
-	at   atomic.Int64
-	food atomic.Pointer[func()]
+	at    atomic.Int64
+	known atomic.Bool // it is the papers'
+	food  atomic.Pointer[func()]
 }
 
 // feed has the watch say each deadlineTick that it lives.
@@ -35,7 +36,11 @@ func newDeadline() *deadline {
 }
 
 // life replaces the bound of a machine without papers by the papers' own. It works once.
-func (d *deadline) life(life time.Duration) { d.at.CompareAndSwap(int64(orphanLife), int64(life)) }
+func (d *deadline) life(life time.Duration) {
+	if d.known.CompareAndSwap(false, true) {
+		d.at.Store(int64(life))
+	}
+}
 
 // lifeUntil is how long after its boot a machine ends that may live for this long, and not beyond end. up is the time since boot, at now.
 func lifeUntil(life time.Duration, end, now time.Time, up time.Duration) time.Duration {
