@@ -60,7 +60,7 @@ func Open(dir, table string, log *slog.Logger) (*Known, error) {
 			return nil, err
 		}
 	}
-	data, err := durable.ReadFile(k.path, maxKnown)
+	data, err := durable.ReadRegular(k.path, maxKnown)
 	if err == nil {
 		err = k.parse(data)
 	}

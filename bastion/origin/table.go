@@ -35,7 +35,7 @@ type Table struct {
 
 // ReadTable reads a file of such lines.
 func ReadTable(path string) (Table, error) {
-	data, err := durable.ReadFile(path, maxTable)
+	data, err := durable.ReadRegular(path, maxTable)
 	if err != nil {
 		return Table{}, fmt.Errorf("reading the table of networks: %w", err)
 	}

@@ -22,7 +22,7 @@ import (
 
 // LoadHostCAs reads DIR/signer's list of SSH host CAs. A fleet whose CA was never rotated has none: its one CA is the current one.
 func LoadHostCAs(dir string) (HostCAs, error) {
-	data, err := readBounded(filepath.Join(dir, keyDir, hostCAsFile), maxHostCAsFile)
+	data, err := durable.ReadRegular(filepath.Join(dir, keyDir, hostCAsFile), maxHostCAsFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return firstHostCA(dir)
 	}
@@ -38,7 +38,7 @@ func LoadHostCAs(dir string) (HostCAs, error) {
 
 func firstHostCA(dir string) (HostCAs, error) {
 	path := filepath.Join(dir, keyDir, hostCAFile+".pub")
-	data, err := readBounded(path, maxHostCAsFile)
+	data, err := durable.ReadRegular(path, maxHostCAsFile)
 	if err != nil {
 		return HostCAs{}, fmt.Errorf("loading the SSH host CA: %w", err)
 	}

@@ -91,7 +91,7 @@ func (b *bastions) has(name, key string) (bool, error) {
 // load reads whose key is the bastion's. The caller holds mu.
 func (b *bastions) load(name string) (bastionKey, error) {
 	var known bastionKey
-	data, err := readBounded(b.path(name), maxBastionFile)
+	data, err := durable.ReadRegular(b.path(name), maxBastionFile)
 	if err == nil {
 		err = canonical.Parse(data, maxBastionFile, &known)
 	}

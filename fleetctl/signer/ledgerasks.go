@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"mayfly/internal/audit"
+	"mayfly/internal/durable"
 	"mayfly/internal/hint"
 	"mayfly/internal/sshsig"
 	"mayfly/policies/ledger"
@@ -70,8 +71,8 @@ func (s *server) logNamed(tk ticket.Ticket, now time.Time) error {
 		return err
 	}
 	dir := filepath.Join(s.rules.dir, "public", filepath.FromSlash(filepath.Clean("/"+path)))
-	data, rerr := readBounded(filepath.Join(dir, release.StatementFile), release.MaxStatement)
-	sigs, serr := readBounded(filepath.Join(dir, release.SignaturesFile), trust.MaxSignatureBytes)
+	data, rerr := durable.ReadRegular(filepath.Join(dir, release.StatementFile), release.MaxStatement)
+	sigs, serr := durable.ReadRegular(filepath.Join(dir, release.SignaturesFile), trust.MaxSignatureBytes)
 	if rerr != nil || serr != nil || sum(data) != tk.Release {
 		return err
 	}

@@ -48,7 +48,7 @@ type seenLife struct {
 
 // load takes in what was seen, and returns how much of the log that is.
 func (b *book) load() (uint64, error) {
-	data, err := durable.ReadFile(b.seen, maxLedgerSeen)
+	data, err := durable.ReadRegular(b.seen, maxLedgerSeen)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}

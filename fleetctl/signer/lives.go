@@ -60,7 +60,7 @@ type lives struct {
 func (l *lives) path(server string) string { return filepath.Join(l.dir, server+".json") }
 
 func (l *lives) load(server string) (life, error) {
-	data, err := readBounded(l.path(server), maxLifeFile)
+	data, err := durable.ReadRegular(l.path(server), maxLifeFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return life{Server: server}, nil
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"mayfly/internal/durable"
 	"mayfly/inventory"
 	"mayfly/policies"
 	"mayfly/policies/bundle"
@@ -170,11 +171,11 @@ func (s *server) released(t *ticket.Ticket, now time.Time) (*release.Statement, 
 		return nil, join.Refuse(join.RequestInvalid, "the mirrors name no release below the controller's boot port")
 	}
 	dir := filepath.Join(s.rules.dir, "public", filepath.FromSlash(filepath.Clean("/"+path)))
-	data, err := readBounded(filepath.Join(dir, release.StatementFile), release.MaxStatement)
+	data, err := durable.ReadRegular(filepath.Join(dir, release.StatementFile), release.MaxStatement)
 	if err != nil {
 		return nil, fmt.Errorf("reading the release of the ticket for %q: %w", t.Server, err)
 	}
-	sigs, err := readBounded(filepath.Join(dir, release.SignaturesFile), trust.MaxSignatureBytes)
+	sigs, err := durable.ReadRegular(filepath.Join(dir, release.SignaturesFile), trust.MaxSignatureBytes)
 	if err != nil {
 		return nil, fmt.Errorf("reading the release of the ticket for %q: %w", t.Server, err)
 	}

@@ -57,10 +57,10 @@ const trustFile = "trust.json"
 // begin goes from the trust policy that was in force last to the one that is there now; the first is believed as it lies there.
 func (r *rules) begin() error {
 	own := filepath.Join(r.dir, keyDir, trustFile)
-	data, err := readBounded(own, trust.MaxSize)
+	data, err := durable.ReadRegular(own, trust.MaxSize)
 	first := errors.Is(err, fs.ErrNotExist)
 	if first {
-		data, err = readBounded(filepath.Join(r.dir, "trust.json"), trust.MaxSize)
+		data, err = durable.ReadRegular(filepath.Join(r.dir, "trust.json"), trust.MaxSize)
 	}
 	if err != nil {
 		return fmt.Errorf("loading the trust policy: %w", err)
@@ -77,7 +77,7 @@ func (r *rules) begin() error {
 
 // follow takes over a trust policy that was put in force, if it follows the present one by signatures. The caller holds mu.
 func (r *rules) follow() error {
-	data, err := readBounded(filepath.Join(r.dir, "trust.json"), trust.MaxSize)
+	data, err := durable.ReadRegular(filepath.Join(r.dir, "trust.json"), trust.MaxSize)
 	if err != nil {
 		return fmt.Errorf("loading the trust policy: %w", err)
 	}
@@ -104,11 +104,11 @@ func (r *rules) trusts() *trust.Trust {
 
 // bundle returns the bundle in force at now, or a *join.Refusal.
 func (r *rules) bundle(now time.Time) (*bundle.Bundle, error) {
-	data, err := readBounded(filepath.Join(r.dir, "bundle.json"), bundle.MaxSize)
+	data, err := durable.ReadRegular(filepath.Join(r.dir, "bundle.json"), bundle.MaxSize)
 	if err != nil {
 		return nil, join.Refuse(join.BundleMissing, "%v", err)
 	}
-	sigs, err := readBounded(filepath.Join(r.dir, "bundle.json.sig"), trust.MaxSignatureBytes)
+	sigs, err := durable.ReadRegular(filepath.Join(r.dir, "bundle.json.sig"), trust.MaxSignatureBytes)
 	if err != nil {
 		return nil, join.Refuse(join.BundleMissing, "%v", err)
 	}
@@ -132,14 +132,4 @@ func (r *rules) bundle(now time.Time) (*bundle.Bundle, error) {
 	}
 	r.data, r.sigs, r.current, r.version = data, sigs, b, b.Version
 	return b, nil
-}
-
-// readBounded reads a regular file of at most limit bytes.
-func readBounded(path string, limit int) (data []byte, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	return join.ReadBody(f, limit)
 }

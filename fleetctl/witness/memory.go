@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -119,15 +118,10 @@ func (m *memory) rememberLog(c witness.Checkpoint) error {
 }
 
 func (m *memory) read(name string, limit int, v any) (found bool, err error) {
-	f, err := os.Open(m.path(name))
+	data, err := durable.ReadRegular(m.path(name), int64(limit))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
-	if err != nil {
-		return false, fmt.Errorf("reading the witness's memory: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
 	if err == nil {
 		err = canonical.Parse(data, limit, v)
 	}

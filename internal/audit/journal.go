@@ -156,7 +156,7 @@ func replay(dir string, size uint64) (replayed, error) {
 	r := replayed{segments: all}
 	next, total := size, 0
 	for _, first := range all {
-		data, err := durable.ReadFile(segmentPath(dir, first), maxSegment+maxBatch+maxBatch)
+		data, err := durable.ReadRegular(segmentPath(dir, first), maxSegment+maxBatch+maxBatch)
 		if err != nil {
 			return replayed{}, err
 		}

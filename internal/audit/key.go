@@ -83,13 +83,13 @@ func publicKey(secret string) (string, error) {
 
 // readKey reads a verifier key as it stands in its file.
 func readKey(path string) (string, error) {
-	data, err := durable.ReadFile(path, maxKeyFile)
+	data, err := durable.ReadRegular(path, maxKeyFile)
 	return strings.TrimSpace(string(data)), err
 }
 
 // ReadVerifier reads a file with a log's verifier key.
 func ReadVerifier(path string) (note.Verifier, error) {
-	data, err := durable.ReadFile(path, maxKeyFile)
+	data, err := durable.ReadRegular(path, maxKeyFile)
 	if err != nil {
 		return nil, hint.New(fmt.Errorf("reading verifier key: %w", err), "name the log's %s.pub, kept elsewhere since the log began", KeyName)
 	}

@@ -62,7 +62,7 @@ func Offer(ctx context.Context, o Offers) {
 
 // readHead is the newest checkpoint of a log, as one of its own keys signed it.
 func readHead(dir string, log []note.Verifier) (c Checkpoint, signed []byte, err error) {
-	data, err := durable.ReadFile(filepath.Join(dir, checkpointFile), MaxCheckpoint)
+	data, err := durable.ReadRegular(filepath.Join(dir, checkpointFile), MaxCheckpoint)
 	if err != nil {
 		return Checkpoint{}, nil, err
 	}

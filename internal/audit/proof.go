@@ -34,7 +34,7 @@ type Proven struct {
 // Prove makes the proof of one record, from a checkpoint that the witnesses cosigned if it covers the record.
 func Prove(dir string, index uint64) (Proof, error) {
 	for _, name := range []string{witnessedFile, checkpointFile} {
-		data, err := durable.ReadFile(filepath.Join(dir, name), MaxCheckpoint)
+		data, err := durable.ReadRegular(filepath.Join(dir, name), MaxCheckpoint)
 		if missing(err) && name == witnessedFile {
 			continue
 		}

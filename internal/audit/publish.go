@@ -43,7 +43,7 @@ func (p *publisher) begin(l *Log, known bool) error {
 		p.tree = &tree{}
 		return l.sign(Checkpoint{Origin: l.verifier.Name(), Root: p.tree.root()})
 	}
-	data, err := durable.ReadFile(filepath.Join(l.dir, checkpointFile), MaxCheckpoint)
+	data, err := durable.ReadRegular(filepath.Join(l.dir, checkpointFile), MaxCheckpoint)
 	if err != nil {
 		return err
 	}

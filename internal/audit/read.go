@@ -74,7 +74,7 @@ func ReadRefused(dir string, yield func(text []byte) error) error {
 		return err
 	}
 	for _, f := range files {
-		data, err := durable.ReadFile(filepath.Join(dir, refusedDir, f.Name()), RefusedQuota)
+		data, err := durable.ReadRegular(filepath.Join(dir, refusedDir, f.Name()), RefusedQuota)
 		if missing(err) {
 			continue // dropped since
 		}
@@ -96,7 +96,7 @@ func ReadRefused(dir string, yield func(text []byte) error) error {
 
 // claimedSize is the size that the checkpoint names, whoever signed it.
 func claimedSize(dir string) (uint64, error) {
-	data, err := durable.ReadFile(filepath.Join(dir, checkpointFile), MaxCheckpoint)
+	data, err := durable.ReadRegular(filepath.Join(dir, checkpointFile), MaxCheckpoint)
 	if err != nil {
 		return 0, err
 	}

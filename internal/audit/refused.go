@@ -122,7 +122,7 @@ func (r *refusedFiles) turn(name string, note func(dropped) []byte) (notes []byt
 	}
 	for len(r.names) > 0 && total > r.quota-r.quota/refusedPieces {
 		oldest := r.names[0]
-		data, err := durable.ReadFile(filepath.Join(r.dir, oldest), r.quota)
+		data, err := durable.ReadRegular(filepath.Join(r.dir, oldest), r.quota)
 		if err != nil {
 			return nil, err
 		}

@@ -47,14 +47,14 @@ func (t tile) limit() int64 {
 
 // read returns a tile of at least this width. The writer replaces a partial tile by a wider one as the log grows.
 func (t tile) read(dir string) ([]byte, error) {
-	data, err := durable.ReadFile(filepath.Join(dir, t.path()), t.limit())
+	data, err := durable.ReadRegular(filepath.Join(dir, t.path()), t.limit())
 	if !errors.Is(err, fs.ErrNotExist) {
 		return data, err
 	}
 	missing := err
 	wider := t
 	wider.width = tileWidth
-	if data, err = durable.ReadFile(filepath.Join(dir, wider.path()), t.limit()); !errors.Is(err, fs.ErrNotExist) {
+	if data, err = durable.ReadRegular(filepath.Join(dir, wider.path()), t.limit()); !errors.Is(err, fs.ErrNotExist) {
 		return data, err
 	}
 	partial, err := os.ReadDir(filepath.Join(dir, t.stem()+".p"))
@@ -64,7 +64,7 @@ func (t tile) read(dir string) ([]byte, error) {
 	for _, file := range partial {
 		if width, err := strconv.Atoi(file.Name()); err == nil && width > t.width && width < tileWidth {
 			wider.width = width
-			if data, err := durable.ReadFile(filepath.Join(dir, wider.path()), t.limit()); err == nil {
+			if data, err := durable.ReadRegular(filepath.Join(dir, wider.path()), t.limit()); err == nil {
 				return data, nil
 			}
 		}

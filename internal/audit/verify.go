@@ -55,7 +55,7 @@ type claim struct {
 // Verify reads a whole log and compares it with its checkpoint, trusting in nothing but the keys: every record is parsed and
 // hashed again, and every tile must hold the hashes that follow. It may run while the log is being written.
 func Verify(dir string, t Trusted) (Report, error) {
-	data, err := durable.ReadFile(filepath.Join(dir, checkpointFile), MaxCheckpoint)
+	data, err := durable.ReadRegular(filepath.Join(dir, checkpointFile), MaxCheckpoint)
 	if missing(err) {
 		return Report{}, hint.New(forged("there is no checkpoint in %s", dir), "name the directory of an audit log")
 	}
@@ -95,7 +95,7 @@ func Verify(dir string, t Trusted) (Report, error) {
 
 // openWitnessed reads the checkpoint that every witness has cosigned.
 func openWitnessed(dir string, t Trusted) (Checkpoint, []Cosigning, error) {
-	data, err := durable.ReadFile(filepath.Join(dir, witnessedFile), MaxCheckpoint)
+	data, err := durable.ReadRegular(filepath.Join(dir, witnessedFile), MaxCheckpoint)
 	if missing(err) {
 		return Checkpoint{}, nil, forged("no checkpoint is cosigned by the witnesses")
 	}

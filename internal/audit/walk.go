@@ -25,7 +25,7 @@ type Source func(path string, limit int64) ([]byte, error)
 // Directory is a log in a directory.
 func Directory(dir string) Source {
 	return func(path string, limit int64) ([]byte, error) {
-		return durable.ReadFile(filepath.Join(dir, filepath.FromSlash(path)), limit)
+		return durable.ReadRegular(filepath.Join(dir, filepath.FromSlash(path)), limit)
 	}
 }
 

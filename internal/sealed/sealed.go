@@ -138,7 +138,7 @@ func (s Store) Open(reference string) (Secret, error) {
 	if err != nil {
 		return Secret{}, err
 	}
-	data, err := durable.ReadFile(filepath.Join(s.Dir, name+suffix), maxFile)
+	data, err := durable.ReadRegular(filepath.Join(s.Dir, name+suffix), maxFile)
 	if err != nil {
 		return Secret{}, hint.New(fmt.Errorf("opening secret %q: %w", name, err), "seal it: fleetctl secret seal --dir DIR %s", name)
 	}

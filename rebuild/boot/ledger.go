@@ -75,7 +75,7 @@ func (p *lifeProofs) note(l life, at *join.Ledger) {
 // look reads the newest checkpoint, if there is a newer one.
 func (p *lifeProofs) look() {
 	for _, name := range []string{audit.WitnessedFile, audit.CheckpointFile} {
-		data, err := durable.ReadFile(filepath.Join(p.dir, name), audit.MaxCheckpoint)
+		data, err := durable.ReadRegular(filepath.Join(p.dir, name), audit.MaxCheckpoint)
 		if err != nil {
 			continue
 		}

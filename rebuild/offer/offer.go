@@ -145,7 +145,7 @@ func (d Dir) Of(server string, now time.Time) (Offer, error) {
 	if !serverForm.MatchString(server) {
 		return Offer{}, fs.ErrNotExist
 	}
-	data, err := durable.ReadFile(filepath.Join(string(d), server, stateFile), maxState)
+	data, err := durable.ReadRegular(filepath.Join(string(d), server, stateFile), maxState)
 	if err != nil {
 		return Offer{}, err
 	}

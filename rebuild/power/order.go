@@ -263,7 +263,7 @@ func (d *ordered) locked(ctx context.Context, doing string, do func(*orderedLife
 }
 
 func (d *ordered) load() (l orderedLife, err error) {
-	data, err := durable.ReadFile(filepath.Join(d.dir, bootFile), maxBegun)
+	data, err := durable.ReadRegular(filepath.Join(d.dir, bootFile), maxBegun)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, os.ErrNotExist) {
 		return orderedLife{}, nil
 	}

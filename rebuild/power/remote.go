@@ -348,7 +348,7 @@ func (r *remote) locked(ctx context.Context, doing string, do func() error) erro
 }
 
 func (r *remote) load() (begun, error) {
-	data, err := durable.ReadFile(filepath.Join(r.dir, bootFile), maxBegun)
+	data, err := durable.ReadRegular(filepath.Join(r.dir, bootFile), maxBegun)
 	if errors.Is(err, fs.ErrNotExist) {
 		return begun{}, nil
 	}

@@ -81,7 +81,7 @@ func (s *Server) life() []byte {
 	if s.config.Life == "" {
 		return nil
 	}
-	proof, err := durable.ReadFile(s.config.Life, wire.MaxLife)
+	proof, err := durable.ReadRegular(s.config.Life, wire.MaxLife)
 	if err != nil {
 		return nil
 	}

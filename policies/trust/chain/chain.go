@@ -6,13 +6,11 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"mayfly/internal/durable"
 	"mayfly/internal/hint"
@@ -28,42 +26,18 @@ func SignatureFile(dir string, version uint64) string { return File(dir, version
 
 // read returns a version's bytes and signatures, and nil where there is none yet.
 func read(dir string, version uint64) (data, sigs []byte, err error) {
-	data, err = readRegular(File(dir, version), trust.MaxSize)
+	data, err = durable.ReadRegular(File(dir, version), trust.MaxSize)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, nil
 	}
 	if err != nil {
 		return nil, nil, err
 	}
-	sigs, err = readRegular(SignatureFile(dir, version), trust.MaxSignatureBytes)
+	sigs, err = durable.ReadRegular(SignatureFile(dir, version), trust.MaxSignatureBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return data, nil, nil // unsigned, as Advance will say
 	}
 	return data, sigs, err
-}
-
-// readRegular reads a regular file of bounded size. It does not wait for the other end of a pipe that somebody laid in its place.
-func readRegular(path string, limit int) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("reading %s: not a regular file", path)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", path, err)
-	}
-	if len(data) > limit {
-		return nil, fmt.Errorf("reading %s: longer than %d bytes", path, limit)
-	}
-	return data, nil
 }
 
 // Follow goes from root to the end of what lies in the directory. A directory that is not there holds nothing. What lies there and does not follow
@@ -125,7 +99,7 @@ const maxSeen = 128
 
 // ReadSeen reads what Remember wrote; nothing is there before.
 func ReadSeen(path string) (Seen, error) {
-	data, err := durable.ReadFile(path, maxSeen)
+	data, err := durable.ReadRegular(path, maxSeen)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Seen{}, nil
 	}
