@@ -67,9 +67,6 @@ func (b *boot) leave(dir string) error {
 		ticket.TrustFile:      b.trustData,
 		release.StatementFile: b.statementData,
 	}
-	if b.measured != nil {
-		files[measuredFile] = b.measured
-	}
 	for name, data := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			return err

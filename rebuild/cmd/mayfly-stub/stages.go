@@ -29,7 +29,6 @@ type boot struct {
 
 	statement     *release.Statement // believed, or nil
 	statementData []byte
-	measured      []byte   // what went into the TPM
 	root          *os.File // sealed memory
 }
 
