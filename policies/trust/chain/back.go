@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"mayfly/internal/durable"
 	"mayfly/internal/hint"
 	"mayfly/policies/trust"
 )
@@ -18,7 +19,7 @@ func Before(t *trust.Trust, dir string) (*trust.Trust, []byte, error) {
 		return nil, nil, fmt.Errorf("trust policy %d: %w", t.Version, errFirst)
 	}
 	version := t.Version - 1
-	data, err := readRegular(File(dir, version), trust.MaxSize)
+	data, err := durable.ReadRegular(File(dir, version), trust.MaxSize)
 	if err != nil {
 		return nil, nil, hint.New(fmt.Errorf("going back from trust policy %d: %w", t.Version, err), "copy the controller's public/trust, whole")
 	}
