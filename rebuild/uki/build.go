@@ -71,15 +71,13 @@ func build(p Parts) ([]byte, error) {
 	case stub.fileAlign%certificateAlign != 0:
 		return nil, fmt.Errorf("systemd's stub: file alignment %d", stub.fileAlign)
 	}
-	add := []Section{{Name: SectionOSRelease, Data: []byte(p.OSRelease)}, {Name: SectionCmdline, Data: []byte(p.Cmdline)}}
-	if p.Uname != "" {
-		add = append(add, Section{Name: SectionUname, Data: []byte(p.Uname)})
+	if err := onlyStub(stub.sections); err != nil {
+		return nil, fmt.Errorf("systemd's stub: %w", err)
 	}
-	add = append(add, Section{Name: SectionKernel, Data: p.Kernel}, Section{Name: SectionInitrd, Data: p.Initrd})
-	return stub.with(add)
+	return stub.with(added(p))
 }
 
-// with writes the image with further sections behind its own. The room for their headers has to be there.
+// with writes the image with further sections, of other names, behind its own. The room for their headers has to be there.
 func (p *image) with(add []Section) ([]byte, error) {
 	first := p.table + len(p.sections)*sectionHeader
 	if first+len(add)*sectionHeader > p.headers {
@@ -92,11 +90,6 @@ func (p *image) with(add []Section) ([]byte, error) {
 	for _, s := range add {
 		if len(s.Data) > MaxImage {
 			return nil, fmt.Errorf("section %s has %d bytes, more than %d", s.Name, len(s.Data), MaxImage)
-		}
-		for _, old := range p.sections {
-			if old.Name == s.Name {
-				return nil, fmt.Errorf("it has a section %s already", s.Name)
-			}
 		}
 		total += alignUp(uint64(len(s.Data)), uint64(p.fileAlign))
 	}

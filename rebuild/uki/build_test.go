@@ -56,7 +56,7 @@ func TestBuildRefuses(t *testing.T) {
 		{"kernel without EFI stub", func(p *Parts) { p.Kernel = []byte("kernel") }, "the kernel: not a well-formed EFI image"},
 		{"no stub", func(p *Parts) { p.Stub = nil }, "systemd's stub: not a well-formed EFI image"},
 		{"signed stub", func(p *Parts) { p.Stub = signed }, "signed already"},
-		{"unified already", func(p *Parts) { p.Stub = twice.Stub }, "it has a section .osrel already"},
+		{"unified already", func(p *Parts) { p.Stub = twice.Stub }, `section ".osrel" is none of systemd's stub`},
 		{"no room", func(p *Parts) {
 			p.Stub = made("")
 			p.Stub[madeTable+2*sectionHeader+100] = 1

@@ -46,12 +46,16 @@ func Read(data []byte) (Parts, error) {
 }
 
 // Check compares an image with what it is said to be made of: the kernel, the release's stub.cpio and the command line. What the
-// initramfs holds beyond the stub has to be one file of this name, the fleet's trust policy, and is returned. Systemd's stub is not
-// compared: the release's lock file pins it.
+// initramfs holds beyond the stub has to be one file of this name, the fleet's trust policy, and is returned. The image has no section but
+// systemd's stub's own and these, as Build lays them. What is in the stub's own is not compared: the release's lock file pins it, and who builds
+// the image again compares the whole.
 func Check(data, kernel, stub []byte, cmdline, name string) (trust []byte, err error) {
 	p, err := Read(data)
 	if err != nil {
 		return nil, refuse(Malformed, "%w", err)
+	}
+	if err := exact(data, p); err != nil {
+		return nil, refuse(Differs, "%w", err)
 	}
 	switch {
 	case !bytes.Equal(p.Kernel, kernel):

@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"testing"
+
+	"mayfly/rebuild/cpio"
 )
 
 func TestCheck(t *testing.T) {
@@ -18,11 +20,64 @@ func TestCheck(t *testing.T) {
 		change(&p)
 		return build1(t, p)
 	}
+	further := func(names ...string) []byte {
+		p, err := parse(with(func(*Parts) {}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var add []Section
+		for _, name := range names {
+			add = append(add, Section{Name: name, Data: []byte("evil")})
+		}
+		image, err := p.with(add)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return image
+	}
+	patched := func(image []byte, old, change string) []byte {
+		if !bytes.Contains(image, []byte(old)) || len(old) != len(change) {
+			t.Fatalf("%q is not there", old)
+		}
+		return bytes.Replace(bytes.Clone(image), []byte(old), []byte(change), 1)
+	}
+	swapped := func() []byte { // .osrel and .cmdline, in the table alone
+		image := with(func(*Parts) {})
+		p, err := parse(image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := p.table + 2*sectionHeader
+		one, two := bytes.Clone(image[at:at+sectionHeader]), bytes.Clone(image[at+sectionHeader:at+2*sectionHeader])
+		copy(image[at:], two)
+		copy(image[at+sectionHeader:], one)
+		return image
+	}
 	tests := []struct {
 		name  string
 		image []byte
 		want  string
 	}{
+		{"no uname", with(func(p *Parts) { p.Uname = "" }), ""},
+		{"a further initramfs, by the beginning of its name", further(".initrdX"), Differs},
+		{"a further kernel", further(".linux2"), Differs},
+		{"a further command line, signed", own(t, "fleet").sign(t, further(".cmdlin2")), Differs},
+		{"a device tree", further(".dtb"), Differs},
+		{"microcode", further(".ucode"), Differs},
+		{"a picture", further(".splash"), Differs},
+		{"a further section of the stub's own kind", further(".rodata"), Differs},
+		{"the initramfs twice", patched(further(".initrdX"), ".initrdX", ".initrd\x00"), Malformed},
+		{"the kernel twice", patched(further(".linuxX"), ".linuxX\x00", ".linux\x00\x00"), Malformed},
+		{"the stub's own section under another name", patched(with(func(*Parts) {}), ".data\x00\x00\x00", ".dtb\x00\x00\x00\x00"), Differs},
+		{"sections in another order", swapped(), Differs},
+		{"something behind the sections", append(with(func(*Parts) {}), 0, 0, 0, 0, 0, 0, 0, 0), Differs},
+		{"the trust policy with another mode", with(func(p *Parts) {
+			var b bytes.Buffer
+			if err := cpio.Write(&b, []cpio.File{{Path: "trust.json", Mode: 0o600, Data: trust}}); err != nil {
+				t.Fatal(err)
+			}
+			p.Initrd = append(append(bytes.Clone(stub), make([]byte, alignUp(uint64(len(stub)), initrdAlign)-uint64(len(stub)))...), b.Bytes()...)
+		}), Differs},
 		{"good", with(func(*Parts) {}), ""},
 		{"signed", own(t, "fleet").sign(t, with(func(*Parts) {})), ""},
 		{"no image", nil, Malformed},

@@ -134,6 +134,15 @@ func FuzzImage(f *testing.F) {
 		if again, err := Authenticode(back); err != nil || again != hash {
 			t.Fatalf("without certificates it has another hash: %v", err)
 		}
+		if held, err := Read(data); err == nil && exact(data, held) == nil {
+			for _, s := range p.sections { // what systemd-stub would find is what was read, and there once
+				for _, name := range []string{SectionOSRelease, SectionCmdline, SectionUname, SectionKernel, SectionInitrd, ".dtb", ".ucode", ".splash"} {
+					if s.Name != name && strings.HasPrefix(s.Name, name) {
+						t.Fatalf("section %q passes", s.Name)
+					}
+				}
+			}
+		}
 		if _, err := Verify(data, nil); err == nil {
 			t.Fatal("verified with no certificate")
 		}
