@@ -79,6 +79,7 @@ type Server struct {
 	Power          Power        `toml:"power" json:"power"`
 	Network        Link         `toml:"network" json:"network,omitzero"`
 	EndorsementKey string       `toml:"endorsement_key" json:"endorsement_key,omitempty"` // SHA-256 (hex) of its TPM's endorsement key, as TPMT_PUBLIC
+	Drivers        []string     `toml:"drivers" json:"drivers,omitempty"`                 // SHA-256 (Authenticode, hex) of the EFI drivers in its devices' option ROMs
 	HostKeys       []string     `toml:"host_keys" json:"host_keys,omitempty"`             // of a host: its sshd's Ed25519 keys, "ssh-ed25519 AAAA…"
 }
 

@@ -18,6 +18,7 @@ const (
 	maxMirrors = 7 // and the controller itself
 	maxMACs    = 8
 	maxVLAN    = 4094
+	maxDrivers = 64
 )
 
 // mirrors asks for addresses: a server resolves no names. What a mirror serves is signed.
@@ -62,8 +63,22 @@ func (c *checker) link(path string, s Server) error {
 	if n.VLAN < 0 || n.VLAN > maxVLAN {
 		return tomlfile.At(at+".vlan", "from 1 to 4094; leave it out for untagged", "server %q has vlan %d", s.Name, n.VLAN)
 	}
-	if raw, err := hex.DecodeString(s.EndorsementKey); s.EndorsementKey != "" && (err != nil || len(raw) != sha256.Size || s.EndorsementKey != strings.ToLower(s.EndorsementKey)) {
+	if len(s.Drivers) > maxDrivers {
+		return tomlfile.At(path+".drivers", "its devices bring fewer", "server %q has %d drivers: at most %d", s.Name, len(s.Drivers), maxDrivers)
+	}
+	for i, d := range s.Drivers {
+		if !isSHA256(d) || slices.Contains(s.Drivers[:i], d) {
+			return tomlfile.At(fmt.Sprintf("%s.drivers[%d]", path, i), "the SHA-256 (Authenticode) of an EFI driver in an option ROM, in lower-case hex, each once", "server %q has driver %.80q, or twice", s.Name, d)
+		}
+	}
+	if s.EndorsementKey != "" && !isSHA256(s.EndorsementKey) {
 		return tomlfile.At(path+".endorsement_key", "the SHA-256 of the TPM's endorsement key, in lower-case hex", "server %q has endorsement_key %.80q", s.Name, s.EndorsementKey)
 	}
 	return nil
+}
+
+// isSHA256 takes a hash in lower-case hex.
+func isSHA256(s string) bool {
+	raw, err := hex.DecodeString(s)
+	return err == nil && len(raw) == sha256.Size && s == strings.ToLower(s)
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,11 +26,33 @@ import (
 	"mayfly/rebuild/release"
 	"mayfly/rebuild/ticket"
 	"mayfly/rebuild/ticket/issue"
+	"mayfly/rebuild/uki"
 	"mayfly/testenv/swtpm"
+	"mayfly/testenv/tinyefi"
 )
 
 // What the firmware of these tests starts.
-var testUKI, testKernel = sha256.Sum256([]byte("the image")), sha256.Sum256([]byte("its kernel"))
+var (
+	testParts           = uki.Parts{Stub: tinyefi.Image(""), Kernel: tinyefi.Image("kernel"), Initrd: []byte("initramfs"), Cmdline: "quiet", OSRelease: "ID=mayfly\n"}
+	testImage           = computed(uki.Build(testParts))
+	testUKI, testKernel = computed(uki.Authenticode(testImage)), computed(uki.Authenticode(testParts.Kernel))
+)
+
+func computed[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// firmwareOf is a boot of testImage in which the firmware starts these.
+func firmwareOf(image, kernel [32]byte) []swtpm.Event {
+	events := slices.DeleteFunc(swtpm.Firmware(image, kernel), func(e swtpm.Event) bool { return e.PCR == 9 || e.PCR == 11 })
+	for _, s := range []string{".linux\x00", string(testParts.Kernel), ".osrel\x00", testParts.OSRelease, ".cmdline\x00", testParts.Cmdline, ".initrd\x00", string(testParts.Initrd)} {
+		events = append(events, swtpm.Told(11, swtpm.IPL, s))
+	}
+	return append(events, swtpm.Told(9, 6, "q\x00u\x00i\x00e\x00t\x00\x00\x00"), swtpm.Told(9, 6, string(testParts.Initrd)))
+}
 
 // attested is a fleet whose policy asks for a quote of its one server, with a release that has a unified kernel image.
 type attested struct {
@@ -62,7 +85,8 @@ func newAttested(t *testing.T) *attested {
 
 // withImage gives a release a unified kernel image.
 func withImage(s *release.Statement) {
-	s.UKI, s.UKIAuthenticode, s.KernelAuthenticode = &release.Part{Size: 3, SHA256: strings.Repeat("ab", 32)}, hex.EncodeToString(testUKI[:]), hex.EncodeToString(testKernel[:])
+	s.UKI = &release.Part{Size: int64(len(testImage)), SHA256: sum(testImage)}
+	s.UKIAuthenticode, s.KernelAuthenticode = hex.EncodeToString(testUKI[:]), hex.EncodeToString(testKernel[:])
 }
 
 // require has the policy ask for a quote, and the inventory name this TPM.
@@ -202,7 +226,7 @@ func (f *fleet) refusals(t *testing.T) []string {
 func TestAttest(t *testing.T) {
 	a := newAttested(t)
 	for life := range 2 {
-		b := a.boot(t, a.ticketOf(t), swtpm.Firmware(testUKI, testKernel))
+		b := a.boot(t, a.ticketOf(t), firmwareOf(testUKI, testKernel))
 		c, err := a.signer.challenge(b.asks(), a.now)
 		if err != nil {
 			t.Fatal(err)
@@ -224,7 +248,7 @@ func TestAttest(t *testing.T) {
 
 // TestAttestRefuses: each machine that is another one, or runs otherwise, gets no certificate, and the log says why.
 func TestAttestRefuses(t *testing.T) {
-	good := swtpm.Firmware(testUKI, testKernel)
+	good := firmwareOf(testUKI, testKernel)
 	evil := sha256.Sum256([]byte("evil"))
 	tests := []struct {
 		name string
@@ -292,9 +316,9 @@ func TestAttestRefuses(t *testing.T) {
 			return a.whole(t, append(append([]swtpm.Event{}, good...), swtpm.Told(12, swtpm.IPL, "init=/bin/sh")))
 		}},
 		{"evil stub that measures well", attest.Firmware, func(t *testing.T, a *attested) error {
-			return a.whole(t, swtpm.Firmware(evil, testKernel))
+			return a.whole(t, firmwareOf(evil, testKernel))
 		}},
-		{"evil kernel", attest.Firmware, func(t *testing.T, a *attested) error { return a.whole(t, swtpm.Firmware(testUKI, evil)) }},
+		{"evil kernel", attest.Firmware, func(t *testing.T, a *attested) error { return a.whole(t, firmwareOf(testUKI, evil)) }},
 		{"another application before the image", attest.Firmware, func(t *testing.T, a *attested) error {
 			return a.whole(t, append(append([]swtpm.Event{}, good[:5]...), append([]swtpm.Event{swtpm.Started(evil)}, good[5:]...)...))
 		}},
@@ -320,7 +344,7 @@ func TestAttestRefuses(t *testing.T) {
 			return a.admits(b.answer(a.ask(t, b)))
 		}},
 		{"event log altered", attest.LogRefused, func(t *testing.T, a *attested) error {
-			b := a.boot(t, a.ticketOf(t), swtpm.Firmware(evil, testKernel))
+			b := a.boot(t, a.ticketOf(t), firmwareOf(evil, testKernel))
 			b.log = swtpm.Log(good)
 			return a.admits(b.answer(a.ask(t, b)))
 		}},
@@ -415,7 +439,7 @@ func TestAttestRefuses(t *testing.T) {
 // TestSecondUseAttested: whoever brings a used ticket revokes what the first use got, with or without a quote.
 func TestSecondUseAttested(t *testing.T) {
 	a := newAttested(t)
-	b := a.boot(t, a.ticketOf(t), swtpm.Firmware(testUKI, testKernel))
+	b := a.boot(t, a.ticketOf(t), firmwareOf(testUKI, testKernel))
 	if err := a.admits(b.answer(a.ask(t, b))); err != nil {
 		t.Fatal(err)
 	}
@@ -502,7 +526,7 @@ func TestAttestedJoin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := a.boot(t, signedFile{Data: data, Signature: sig}, swtpm.Firmware(testUKI, testKernel))
+	b := a.boot(t, signedFile{Data: data, Signature: sig}, firmwareOf(testUKI, testKernel))
 	asked, err := c.Challenge(t.Context(), b.asks())
 	if err != nil {
 		t.Fatal(err)

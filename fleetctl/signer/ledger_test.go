@@ -62,7 +62,7 @@ func (f *fleet) release(t *testing.T, version uint64, change func(*release.State
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for name, content := range map[string][]byte{release.StatementFile: data, release.SignaturesFile: sigs} {
+	for name, content := range map[string][]byte{release.StatementFile: data, release.SignaturesFile: sigs, release.UKIFile: testImage} {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
 			t.Fatal(err)
 		}

@@ -68,6 +68,13 @@ func (s *server) prove(r join.Request, t *ticket.Ticket, b *bundle.Bundle, now t
 		if err != nil {
 			return proof{}, err
 		}
+		for _, h := range srv.Drivers {
+			d, err := digest(h)
+			if err != nil {
+				return proof{}, fmt.Errorf("drivers of %q: %w", t.Server, err)
+			}
+			want.Drivers = append(want.Drivers, d)
+		}
 		want.EndorsementKey, want.Nonce, want.Secret = srv.EndorsementKey, asked.nonce, asked.secret
 		if last.EK == ek {
 			want.Before = &last.Resets
@@ -93,11 +100,23 @@ func (s *server) expected(r join.Request, t *ticket.Ticket, now time.Time) (atte
 	if err != nil {
 		return attest.Expected{}, err
 	}
+	beside := []uki.Credential{{Name: ticket.File, Data: r.Ticket}, {Name: ticket.SignatureFile, Data: r.Signature}}
 	want := attest.Expected{
-		Bound: attest.Bound{Ticket: r.Ticket, CSR: r.CSR, HostKey: []byte(r.HostKey), TunnelKey: []byte(r.TunnelKey)},
-		Extras: uki.Measured([]uki.Credential{
-			{Name: ticket.File, Data: r.Ticket}, {Name: ticket.SignatureFile, Data: r.Signature},
-		}),
+		Bound:  attest.Bound{Ticket: r.Ticket, CSR: r.CSR, HostKey: []byte(r.HostKey), TunnelKey: []byte(r.TunnelKey)},
+		Extras: uki.Measured(beside),
+	}
+	if statement.UKI != nil { // without an image nothing is proved, and attest says so
+		image, err := s.images.of(s.rules.dir, t, statement.UKI)
+		if err != nil {
+			return attest.Expected{}, err
+		}
+		want.Sections = image.Sections
+		if want.Loaded, err = image.Loaded(beside); err != nil {
+			return attest.Expected{}, err
+		}
+		if want.LoadedAlone, err = image.Loaded(nil); err != nil {
+			return attest.Expected{}, err
+		}
 	}
 	tr := s.rules.trusts()
 	for _, d := range []struct {
@@ -166,11 +185,10 @@ func (s *server) released(t *ticket.Ticket, now time.Time) (*release.Statement, 
 	if book != nil {
 		return book.allows(tr, t.Release, now)
 	}
-	path, ok := releasePath(*t)
-	if !ok {
-		return nil, join.Refuse(join.RequestInvalid, "the mirrors name no release below the controller's boot port")
+	dir, err := releaseDir(s.rules.dir, t)
+	if err != nil {
+		return nil, err
 	}
-	dir := filepath.Join(s.rules.dir, "public", filepath.FromSlash(filepath.Clean("/"+path)))
 	data, err := durable.ReadRegular(filepath.Join(dir, release.StatementFile), release.MaxStatement)
 	if err != nil {
 		return nil, fmt.Errorf("reading the release of the ticket for %q: %w", t.Server, err)

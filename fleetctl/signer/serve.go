@@ -54,6 +54,7 @@ type server struct {
 	orders   orders
 	rate     rate
 	asked    challenges
+	images   images
 	log      *audit.Log
 	book     *book // nil where the trust policy, a test fleet's, names no ledger key
 	now      func() time.Time

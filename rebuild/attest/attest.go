@@ -16,12 +16,14 @@ package attest
 
 import (
 	"fmt"
+
+	"mayfly/rebuild/attest/register"
 )
 
 // Specification constants.
 const (
 	// ReleasePCR is the register that mayfly-stub extends.
-	ReleasePCR = 14
+	ReleasePCR = register.Release
 	// NonceBytes and SecretBytes of a challenge.
 	NonceBytes  = 32
 	SecretBytes = 32
@@ -30,10 +32,11 @@ const (
 )
 
 // PCRs are the registers that a quote covers, of the SHA-256 bank.
-var PCRs = [...]int{pcrBoot, pcrSecureBoot, pcrKernel, pcrImage, pcrExtras, ReleasePCR}
+var PCRs = [...]int{pcrDrivers, pcrBoot, pcrSecureBoot, pcrKernel, pcrImage, pcrExtras, ReleasePCR}
 
 // Registers by what is measured into them.
 const (
+	pcrDrivers    = 2  // firmware: the EFI drivers that it does not bring itself: from option ROMs, and from any medium
 	pcrBoot       = 4  // firmware: what it starts
 	pcrSecureBoot = 7  // firmware: Secure Boot's state, and under which certificate something was started
 	pcrKernel     = 9  // the kernel's own loader: its command line and initramfs
@@ -64,7 +67,9 @@ const (
 	LogRefused   = "quote_event_log"     // malformed, or not what the registers hold
 	Release      = "quote_pcr_release"   // another release, trust policy or ticket was measured
 	Firmware     = "quote_firmware"      // the firmware measured nothing, or started something else than the release's image
+	Driver       = "quote_driver"        // the firmware loaded an EFI driver that the inventory does not name
 	Cmdline      = "quote_cmdline"       // a command line or files from beside the image
+	Image        = "quote_image"         // other sections, or another command line or initramfs for the kernel, than the release's image has
 )
 
 // Refusal is why a machine is not believed.

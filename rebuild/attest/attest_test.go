@@ -27,7 +27,22 @@ var (
 	firmware    = swtpm.Firmware(uki, kernel)
 	calling     = firmware[3]
 	separator4  = firmware[4]
+	returning   = swtpm.Told(4, swtpm.Action, "Returning from EFI Application from Boot Option")
+	again       = swtpm.Told(4, swtpm.Action, "Calling EFI Application from Boot Option")
 )
+
+// beside is a boot with the ticket beside the image.
+var beside = append(replace(firmware, digest("initrd"), swtpm.Told(9, 6, "initrd with files")), swtpm.Hashed(12, swtpm.IPL, digest("files"), ""))
+
+// holds is what a register holds after these.
+func holds(events []swtpm.Event, pcr int) (v attest.Digest) {
+	for _, e := range events {
+		if e.PCR == pcr {
+			v = sha256.Sum256(append(v[:], e.Digest[:]...))
+		}
+	}
+	return v
+}
 
 // with adds events.
 func with(more ...swtpm.Event) []swtpm.Event {
@@ -77,7 +92,8 @@ func boot(t testing.TB, chip *swtpm.TPM, events []swtpm.Event, measured ...strin
 		Nonce:          random(32), Secret: random(32),
 		Bound:   attest.Bound{Ticket: ticketFile, CSR: []byte("csr"), HostKey: []byte("host"), TunnelKey: []byte("tunnel")},
 		Release: digest(statement), Trusts: []attest.Digest{digest("an older trust.json"), digest(trustPolicy)},
-		UKI: uki, Kernel: kernel, Extras: digest("files"),
+		UKI: uki, Kernel: kernel, Extras: digest("files"), Drivers: []attest.Digest{digest("option ROM")},
+		Sections: holds(firmware, 11), LoadedAlone: holds(firmware, 9), Loaded: holds(beside, 9),
 	}
 	return w
 }
@@ -195,11 +211,36 @@ func TestVerify(t *testing.T) {
 		{name: "another application after", firmware: with(swtpm.Started(digest("evil"))), want: attest.Firmware},
 		{name: "kernel without image", firmware: replace(firmware, uki), want: attest.Firmware},
 		{name: "application before the separator", firmware: replace(firmware, calling.Digest, swtpm.Started(digest("evil"))), want: attest.Firmware},
-		{name: "kernel that the firmware did not see", firmware: replace(firmware, kernel)},
+		{name: "kernel that the firmware did not see", firmware: replace(firmware, kernel), want: attest.Firmware},
+		{name: "boot option before that started nothing", firmware: replace(firmware, uki, returning, again, swtpm.Started(uki))},
+		{name: "image that returned, and its kernel from elsewhere", firmware: replace(firmware, kernel, returning, again, swtpm.Started(kernel)), want: attest.Firmware},
+		{name: "image that returned, and its kernel with another initramfs", firmware: replace(replace(firmware, kernel, returning, again, swtpm.Started(kernel)),
+			digest("initrd"), swtpm.Told(9, 6, "evil initrd")), want: attest.Firmware},
+		{name: "image that returned, and nothing", firmware: replace(firmware, kernel, returning), want: attest.Firmware},
+		{name: "kernel that returned", firmware: with(returning), want: attest.Firmware},
+		{name: "separator after the image", firmware: with(swtpm.Told(4, swtpm.Separator, "\x00\x00\x00\x00")), want: attest.Firmware},
+		{name: "kernel twice", firmware: with(swtpm.Started(kernel)), want: attest.Firmware},
+		{name: "image twice", firmware: replace(firmware, uki, swtpm.Started(uki), swtpm.Started(uki)), want: attest.Firmware},
+		{name: "other initramfs", firmware: replace(firmware, digest("initrd"), swtpm.Told(9, 6, "evil initrd")), want: attest.Image},
+		{name: "initramfs that the kernel did not measure", firmware: replace(firmware, digest("initrd")), want: attest.Image},
+		{name: "initramfs of a boot with files, without them", firmware: replace(firmware, digest("initrd"), swtpm.Told(9, 6, "initrd with files")), want: attest.Image},
+		{name: "other command line for the kernel", firmware: replace(firmware, digest("command line"), swtpm.Told(9, 6, "init=/evil")), want: attest.Image},
+		{name: "good initramfs measured after another command line", firmware: with(swtpm.Told(9, 6, "command line"), swtpm.Told(9, 6, "initrd")), want: attest.Image},
+		{name: "nothing loaded", firmware: replace(replace(firmware, digest("initrd")), digest("command line")), want: attest.Image},
+		{name: "other section", firmware: replace(firmware, digest(".linux"), swtpm.Told(11, swtpm.IPL, "evil")), want: attest.Image},
+		{name: "further section", firmware: with(swtpm.Told(11, swtpm.IPL, ".dtb")), want: attest.Image},
+		{name: "image whose sections nobody computed", firmware: replace(firmware, digest(".linux")), change: func(w *world) { w.want.Sections = attest.Digest{} }, want: attest.Firmware},
+		{name: "image whose loading nobody computed", firmware: replace(replace(firmware, digest("initrd")), digest("command line")), change: func(w *world) { w.want.LoadedAlone = attest.Digest{} }, want: attest.Firmware},
+		{name: "EFI driver from a medium", firmware: with(swtpm.Hashed(2, swtpm.Driver, digest("evil driver"), "")), want: attest.Driver},
+		{name: "EFI driver from a medium, told as an action", firmware: with(swtpm.Hashed(2, swtpm.Action, digest("evil driver"), "a")), want: attest.Driver},
+		{name: "EFI driver that explains its hash", firmware: with(swtpm.Told(2, swtpm.Driver, "MZ")), want: attest.Driver},
+		{name: "EFI driver left out of the log", firmware: with(swtpm.Hashed(2, swtpm.Driver, digest("evil driver"), "")), change: func(w *world) { w.edit(digest("evil driver")) }, want: attest.LogRefused},
+		{name: "EFI driver that the inventory names", firmware: with(swtpm.Hashed(2, swtpm.Driver, digest("option ROM"), ""))},
 		{name: "firmware without measurements", firmware: []swtpm.Event{}, want: attest.Firmware},
 		{name: "firmware with an error", firmware: replace(firmware, separator4.Digest, swtpm.Told(4, swtpm.Separator, "\x01\x00\x00\x00")), want: attest.Firmware},
 		{name: "release without an image", change: func(w *world) { w.want.UKI, w.want.Kernel = attest.Digest{}, attest.Digest{} }, want: attest.Firmware},
-		{name: "ticket from beside the image", firmware: with(swtpm.Hashed(12, swtpm.IPL, digest("files"), ""))},
+		{name: "ticket from beside the image", firmware: beside},
+		{name: "ticket from beside the image, not handed over", firmware: with(swtpm.Hashed(12, swtpm.IPL, digest("files"), "")), want: attest.Image},
 		{name: "ticket twice", firmware: with(swtpm.Hashed(12, swtpm.IPL, digest("files"), ""), swtpm.Hashed(12, swtpm.IPL, digest("files"), "")), want: attest.Cmdline},
 		{name: "other files from beside the image", firmware: with(swtpm.Hashed(12, swtpm.IPL, digest("more files"), "")), want: attest.Cmdline},
 		{name: "changed command line", firmware: with(swtpm.Told(12, swtpm.IPL, "init=/bin/sh")), want: attest.Cmdline},

@@ -15,7 +15,7 @@ func TestDocs(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, reason := range []string{
-		Missing, EKMalformed, EKUnknown, AKRefused, SecretWrong, Malformed, BadSignature, NonceWrong, NotRestarted, LogRefused, Release, Firmware, Cmdline,
+		Missing, EKMalformed, EKUnknown, AKRefused, SecretWrong, Malformed, BadSignature, NonceWrong, NotRestarted, LogRefused, Release, Firmware, Driver, Image, Cmdline,
 		join.ChallengeUnknown, join.ChallengeExpired, join.ChallengeOther, join.ChallengeLimit,
 	} {
 		if !strings.Contains(string(page), "\n| `"+reason+"` |") {

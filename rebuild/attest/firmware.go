@@ -23,13 +23,16 @@ var (
 const guidBytes = 16
 
 // applications returns the hashes of what the firmware started, in order. What an event says of itself is not proved, only its digest is: so
-// everything else that the register may hold has to be explained by data that no program could be, and all the rest counts as started.
-func applications(events []event) ([]Digest, error) {
+// everything else that the register may hold has to be explained by data that no program could be, and all the rest counts as started. After the
+// image's own start there are no such events: a firmware tells there that the image returned, and that it goes on with another.
+func applications(events []event, image Digest) ([]Digest, error) {
 	var started []Digest
 	separators := 0
 	for _, e := range events {
 		switch {
 		case e.pcr != pcrBoot || e.kind == evNoAction:
+		case slices.Contains(started, image) && e.kind != evBootApplication:
+			return nil, fmt.Errorf("an event of type %#x after the start of the release's image: it returned to the firmware", e.kind)
 		case e.kind == evAction && e.explained() && printable(e.data):
 		case e.kind == evSeparator && e.explained() && string(e.data) == "\x00\x00\x00\x00":
 			separators++
@@ -43,6 +46,21 @@ func applications(events []event) ([]Digest, error) {
 		return nil, fmt.Errorf("%d separators: the firmware did not measure its boot", separators)
 	}
 	return started, nil
+}
+
+// checkDrivers wants no EFI driver but those that the inventory names: a driver has the firmware's own rights, and may lie on a medium. Where from it
+// came is only told by the log.
+func checkDrivers(events []event, want Expected) error {
+	for _, e := range events {
+		switch {
+		case e.pcr != pcrDrivers || e.kind == evNoAction:
+		case e.kind == evSeparator && e.explained() && string(e.data) == "\x00\x00\x00\x00":
+		case e.kind == evAction && e.explained() && printable(e.data):
+		case !slices.Contains(want.Drivers, e.digest):
+			return refuse(Driver, "PCR %d: the firmware loaded the EFI driver %x, which the inventory does not name", pcrDrivers, e.digest)
+		}
+	}
+	return nil
 }
 
 // printable is a short text, which no program begins like.
@@ -123,25 +141,23 @@ func authorities(events []event) ([]Digest, error) {
 // checkBoot decides what proves the image: that nothing else was started, or that all that was started was signed under the fleet's
 // certificates, the image and its kernel last.
 func checkBoot(events []event, want Expected) (measured, secure bool, err error) {
-	if want.UKI == (Digest{}) || want.Kernel == (Digest{}) {
+	if slices.Contains([]Digest{want.UKI, want.Kernel, want.Sections, want.Loaded, want.LoadedAlone}, Digest{}) {
 		return false, false, refuse(Firmware, "the release has no unified kernel image that could be measured")
 	}
-	started, err := applications(events)
+	started, err := applications(events, want.UKI)
 	if err != nil {
 		return false, false, refuse(Firmware, "PCR %d: %w", pcrBoot, err)
 	}
+	certificates, off := authorities(events)
+	secure = off == nil && len(certificates) > 0 && !slices.ContainsFunc(certificates, func(d Digest) bool { return !slices.Contains(want.SecureBoot, d) })
 	// The image starts its kernel through the firmware, which measures that too; under Secure Boot systemd-stub goes past the firmware, which does not.
-	before := started
-	if n := len(before); n > 0 && before[n-1] == want.Kernel {
-		before = before[:n-1]
+	n := slices.Index(started, want.UKI)
+	if n < 0 {
+		return false, false, refuse(Firmware, "the release's image was not started")
 	}
-	n := len(before)
-	if n == 0 || before[n-1] != want.UKI {
-		return false, false, refuse(Firmware, "what was started last is not the release's image and its kernel")
-	}
-	before = before[:n-1]
-	if certificates, err := authorities(events); err == nil && len(certificates) > 0 {
-		secure = !slices.ContainsFunc(certificates, func(d Digest) bool { return !slices.Contains(want.SecureBoot, d) })
+	before, after := started[:n], started[n+1:]
+	if !slices.Equal(after, []Digest{want.Kernel}) && (len(after) > 0 || off != nil) {
+		return false, false, refuse(Firmware, "what was started after the release's image is not its kernel alone")
 	}
 	measured = len(before) == 0
 	if !measured && !secure {
@@ -150,16 +166,32 @@ func checkBoot(events []event, want Expected) (measured, secure bool, err error)
 	return measured, secure, nil
 }
 
-// checkExtras wants nothing from beside the image but the ticket.
-func checkExtras(events []event, want Expected) error {
-	given := 0
+// checkExtras wants nothing from beside the image but the ticket, and says if that was there.
+func checkExtras(events []event, want Expected) (beside bool, err error) {
 	for _, e := range events {
 		if e.pcr != pcrExtras || e.kind == evNoAction {
 			continue
 		}
-		if given++; e.digest != want.Extras || given > 1 {
-			return refuse(Cmdline, "the image was started with a command line or files that are not this ticket's")
+		if e.digest != want.Extras || beside {
+			return false, refuse(Cmdline, "the image was started with a command line or files that are not this ticket's")
 		}
+		beside = true
+	}
+	return beside, nil
+}
+
+// checkImage wants exactly what systemd-stub measures of the release's image, and what the kernel's loader measures of the command line and the
+// initramfs that it was given: a kernel that was started in another way got others.
+func checkImage(values map[int]Digest, beside bool, want Expected) error {
+	loaded := want.LoadedAlone
+	if beside {
+		loaded = want.Loaded
+	}
+	switch {
+	case values[pcrImage] != want.Sections:
+		return refuse(Image, "PCR %d does not hold the sections of the release's image", pcrImage)
+	case values[pcrKernel] != loaded:
+		return refuse(Image, "PCR %d: the kernel was not given the command line and the initramfs of the release's image", pcrKernel)
 	}
 	return nil
 }

@@ -14,7 +14,7 @@ func seedQuote() []byte {
 		QualifiedSigner: tpm2.TPM2BName{Buffer: qualifiedName(nil)}, ExtraData: tpm2.TPM2BData{Buffer: make([]byte, 32)},
 		ClockInfo: tpm2.TPMSClockInfo{Clock: 1, ResetCount: 2, RestartCount: 3, Safe: true},
 		Attested: tpm2.NewTPMUAttest(tpm2.TPMSTAttestQuote, &tpm2.TPMSQuoteInfo{
-			PCRSelect: tpm2.TPMLPCRSelection{PCRSelections: []tpm2.TPMSPCRSelection{{Hash: tpm2.TPMAlgSHA256, PCRSelect: tpm2.PCClientCompatible.PCRs(4, 7, 9, 11, 12, 14)}}},
+			PCRSelect: tpm2.TPMLPCRSelection{PCRSelections: []tpm2.TPMSPCRSelection{{Hash: tpm2.TPMAlgSHA256, PCRSelect: tpm2.PCClientCompatible.PCRs(2, 4, 7, 9, 11, 12, 14)}}},
 			PCRDigest: tpm2.TPM2BDigest{Buffer: make([]byte, 32)},
 		}),
 	})
@@ -60,7 +60,7 @@ func FuzzEventLog(f *testing.F) {
 			t.Fatalf("%d events", len(events))
 		}
 		replay(events)
-		want := Expected{UKI: Digest{1}, Kernel: Digest{2}, SecureBoot: []Digest{{3}}}
+		want := Expected{UKI: Digest{1}, Kernel: Digest{2}, Sections: Digest{4}, Loaded: Digest{5}, LoadedAlone: Digest{6}, SecureBoot: []Digest{{3}}}
 		if measured, _, err := checkBoot(events, want); err == nil && measured {
 			started := false
 			for _, e := range events {
@@ -71,7 +71,8 @@ func FuzzEventLog(f *testing.F) {
 			}
 		}
 		_, _ = authorities(events)
-		_ = checkExtras(events, want)
+		_, _ = checkExtras(events, want)
+		_ = checkDrivers(events, want)
 	})
 }
 

@@ -77,6 +77,11 @@ func TestRealLogs(t *testing.T) {
 			want := Expected{
 				UKI: hash(t, realUKI), Kernel: hash(t, realKernel),
 				Extras: uki.Measured([]uki.Credential{{Name: "ticket.json", Data: []byte("ticket")}, {Name: "ticket.json.sig", Data: []byte("sig")}}),
+				// What the image gives is compared in medium.TestSecureBoot, which has the image.
+				Sections: hash(t, tt.pcrs[pcrImage]), Loaded: hash(t, tt.pcrs[pcrKernel]), LoadedAlone: Digest{1},
+			}
+			if err := checkDrivers(events, want); err != nil {
+				t.Error(err)
 			}
 			if tt.db != "" {
 				want.SecureBoot = []Digest{{1}, hash(t, tt.db)}
@@ -85,11 +90,18 @@ func TestRealLogs(t *testing.T) {
 			if err != nil || !measured || secure != tt.secure {
 				t.Errorf("got %v, %v, %v", measured, secure, err)
 			}
-			if err := checkExtras(events, want); err != nil {
+			beside, err := checkExtras(events, want)
+			if err != nil || !beside {
+				t.Errorf("got %v, %v", beside, err)
+			}
+			if err := checkImage(again, beside, want); err != nil {
 				t.Error(err)
 			}
+			if err := checkImage(again, false, want); err == nil {
+				t.Error("believed an initramfs that was handed over without the ticket")
+			}
 			want.Extras[0] ^= 1
-			if err := checkExtras(events, want); err == nil {
+			if _, err := checkExtras(events, want); err == nil {
 				t.Error("believed the files of another ticket")
 			}
 			for n := range data { // cut anywhere but between two events
@@ -150,19 +162,19 @@ func TestSecureBoot(t *testing.T) {
 		{"no certificate known", all, "", true, false, false},
 		{"another application before, under the certificate", before, boot.db, false, true, false},
 		{"another application before, under another", before, realUKI, false, false, true},
-		{"state that its data does not explain", with(state, func(e *event) { e.digest[0] ^= 1 }), boot.db, true, false, false},
-		{"off", with(state, func(e *event) { e.data = append(append([]byte{}, e.data[:len(e.data)-1]...), 0); redo(e) }), boot.db, true, false, false},
-		{"authority that its data does not explain", with(authority, func(e *event) { e.digest[0] ^= 1 }), boot.db, true, false, false},
-		{"authority by hash", with(authority, func(e *event) { e.data = e.data[:len(e.data)-1]; redo(e) }), boot.db, true, false, false},
-		{"authority of another list", with(authority, func(e *event) { e.data = append([]byte{1}, e.data[1:]...); redo(e) }), boot.db, true, false, false},
+		{"state that its data does not explain", with(state, func(e *event) { e.digest[0] ^= 1 }), boot.db, false, false, true},
+		{"off", with(state, func(e *event) { e.data = append(append([]byte{}, e.data[:len(e.data)-1]...), 0); redo(e) }), boot.db, false, false, true},
+		{"authority that its data does not explain", with(authority, func(e *event) { e.digest[0] ^= 1 }), boot.db, false, false, true},
+		{"authority by hash", with(authority, func(e *event) { e.data = e.data[:len(e.data)-1]; redo(e) }), boot.db, false, false, true},
+		{"authority of another list", with(authority, func(e *event) { e.data = append([]byte{1}, e.data[1:]...); redo(e) }), boot.db, false, false, true},
 		{"no authority", append(append([]event{}, all[:authority]...), all[authority+1:]...), boot.db, true, false, false},
-		{"unknown event", with(authority, func(e *event) { e.kind = 0xd }), boot.db, true, false, false},
-		{"no state", append(append([]event{}, all[:state]...), all[state+1:]...), boot.db, true, false, false},
-		{"state told twice", append(append(append([]event{}, all[:state]...), all[state]), all[state:]...), boot.db, true, false, false},
-		{"error of the firmware", with(find(evSeparator), func(e *event) { e.data = []byte{1, 0, 0, 0}; redo(e) }), boot.db, true, false, false},
+		{"unknown event", with(authority, func(e *event) { e.kind = 0xd }), boot.db, false, false, true},
+		{"no state", append(append([]event{}, all[:state]...), all[state+1:]...), boot.db, false, false, true},
+		{"state told twice", append(append(append([]event{}, all[:state]...), all[state]), all[state:]...), boot.db, false, false, true},
+		{"error of the firmware", with(find(evSeparator), func(e *event) { e.data = []byte{1, 0, 0, 0}; redo(e) }), boot.db, false, false, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			want := Expected{UKI: hash(t, realUKI), Kernel: hash(t, realKernel)}
+			want := Expected{UKI: hash(t, realUKI), Kernel: hash(t, realKernel), Sections: Digest{1}, Loaded: Digest{1}, LoadedAlone: Digest{1}}
 			if tt.db != "" {
 				want.SecureBoot = []Digest{hash(t, tt.db)}
 			}

@@ -1,21 +1,18 @@
 package attest
 
-import "crypto/sha256"
+import (
+	"crypto/sha256"
+
+	"mayfly/rebuild/attest/register"
+)
 
 // Digest is a SHA-256, which is also what a register holds.
 type Digest = [sha256.Size]byte
 
-// Measured is what mayfly-stub extends ReleasePCR with, in this order.
-type Measured struct {
-	Release Digest // of release.json
-	Trust   Digest // of trust.json
-	Ticket  Digest // of ticket.json
-}
-
-// register returns what ReleasePCR holds after that and nothing else.
-func (m Measured) register() Digest {
+// released returns what ReleasePCR holds after what mayfly-stub measures and nothing else.
+func released(m register.Measured) Digest {
 	var pcr Digest
-	for _, d := range []Digest{m.Release, m.Trust, m.Ticket} {
+	for _, d := range m.InOrder() {
 		pcr = extend(pcr, d)
 	}
 	return pcr

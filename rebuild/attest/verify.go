@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"slices"
+
+	"mayfly/rebuild/attest/register"
 )
 
 // Evidence is what a machine sends.
@@ -24,8 +26,12 @@ type Expected struct {
 
 	Release     Digest   // of release.json
 	Trusts      []Digest // of the trust policies that a server may begin with
+	Drivers     []Digest // Authenticode hashes of the EFI drivers that the server's hardware brings
 	UKI, Kernel Digest   // Authenticode hashes that the release names; zero: none
 	SecureBoot  []Digest // of the certificates under which the fleet's images are signed
+	Sections    Digest   // what PCR 11 holds once systemd-stub has measured the release's image
+	Loaded      Digest   // what PCR 9 holds once the image's kernel has measured its command line and initramfs, with the ticket's files in it
+	LoadedAlone Digest   // and without any files
 	Extras      Digest   // what systemd-stub measures for the ticket's files and no others: uki.Measured
 	Before      *uint32  // resets of this TPM at the server's last life; nil: not known
 }
@@ -85,11 +91,18 @@ func Verify(e Evidence, want Expected) (Result, error) {
 			return Result{}, refuse(LogRefused, "replayed, the event log gives another PCR %d than was quoted", pcr)
 		}
 	}
+	if err := checkDrivers(events, want); err != nil {
+		return Result{}, err
+	}
 	measured, secure, err := checkBoot(events, want)
 	if err != nil {
 		return Result{}, err
 	}
-	if err := checkExtras(events, want); err != nil {
+	beside, err := checkExtras(events, want)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := checkImage(values, beside, want); err != nil {
 		return Result{}, err
 	}
 	return Result{Measured: measured, SecureBoot: secure, Resets: q.resets, Restarts: q.restarts, Clock: q.clock, Safe: q.safe}, nil
@@ -108,8 +121,8 @@ func CheckEndorsement(ek []byte, inventory string) error {
 
 // checkRelease wants the register to hold these three and nothing else, in order.
 func checkRelease(got Digest, want Expected) error {
-	m := Measured{Release: want.Release, Ticket: digestOf(want.Bound.Ticket)}
-	if !slices.ContainsFunc(want.Trusts, func(t Digest) bool { m.Trust = t; return m.register() == got }) {
+	m := register.Measured{Statement: want.Release, Ticket: digestOf(want.Bound.Ticket)}
+	if !slices.ContainsFunc(want.Trusts, func(t Digest) bool { m.Trust = t; return released(m) == got }) {
 		return refuse(Release, "PCR %d does not hold this release, a trust policy of the fleet and this ticket", ReleasePCR)
 	}
 	return nil

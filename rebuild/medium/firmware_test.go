@@ -444,7 +444,18 @@ func checkMeasured(t *testing.T, text string, p uki.Parts, image []byte, files [
 	}{{uki.SectionKernel, p.Kernel}, {uki.SectionOSRelease, []byte(p.OSRelease)}, {uki.SectionCmdline, []byte(p.Cmdline)}, {uki.SectionInitrd, p.Initrd}} {
 		sections = append(sections, sha256.Sum256([]byte(s.name+"\x00")), sha256.Sum256(s.data))
 	}
-	for pcr, want := range map[string]string{"pcr 4": extended(boot...), "pcr 11": extended(sections...), "pcr 12": extended(uki.Measured(files))} {
+	r, err := uki.Measure(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	loaded, err := r.Loaded(files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprintf("%X", r.Sections); got != extended(sections...) {
+		t.Errorf("uki.Measure says of PCR 11 %s", got)
+	}
+	for pcr, want := range map[string]string{"pcr 4": extended(boot...), "pcr 9": fmt.Sprintf("%X", loaded), "pcr 11": extended(sections...), "pcr 12": extended(uki.Measured(files))} {
 		if got := line(t, text, pcr); got != want {
 			t.Errorf("Secure Boot %v: %s is %s, want %s", secureBoot, pcr, got, want)
 		}

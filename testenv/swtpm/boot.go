@@ -43,7 +43,7 @@ func Firmware(image, kernel [32]byte) []Event {
 		{0, NoAction, [32]byte{}, []byte("StartupLocality\x00\x03")},
 		Told(0, 8, "version"), Told(7, Separator, "\x00\x00\x00\x00"),
 		Told(4, Action, "Calling EFI Application from Boot Option"), Told(4, Separator, "\x00\x00\x00\x00"), Started(image),
-		Told(11, IPL, ".linux"), Started(kernel), Told(9, 6, "initrd"),
+		Told(11, IPL, ".linux"), Started(kernel), Told(9, 6, "command line"), Told(9, 6, "initrd"), Told(2, Separator, "\x00\x00\x00\x00"),
 	}
 }
 

@@ -53,6 +53,7 @@ func TestProve(t *testing.T) {
 				EndorsementKey: inventory, Nonce: nonce, Secret: secret,
 				Bound:   attest.Bound{Ticket: []byte("ticket"), CSR: []byte("csr"), HostKey: []byte("host"), TunnelKey: []byte("tunnel")},
 				Release: statement, Trusts: []attest.Digest{trust}, UKI: image, Kernel: kernel,
+				Sections: holds(".linux"), LoadedAlone: holds("command line", "initrd"), Loaded: holds("other"),
 			})
 			if err != nil || !got.Measured {
 				t.Errorf("got %+v, %v", got, err)
@@ -62,6 +63,15 @@ func TestProve(t *testing.T) {
 			}
 		})
 	}
+}
+
+// holds is what a register holds after these.
+func holds(measured ...string) (v [32]byte) {
+	for _, m := range measured {
+		d := sha256.Sum256([]byte(m))
+		v = sha256.Sum256(append(v[:], d[:]...))
+	}
+	return v
 }
 
 // TestProveFails: no TPM, one that the inventory does not name, one that is asked what it cannot answer.

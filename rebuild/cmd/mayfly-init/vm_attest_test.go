@@ -220,6 +220,13 @@ func (w *works) firmware(t *testing.T, o firmwareBoot) (*guest, *quoteSigner) {
 	// The stub of a fleet fetches the statement; this one has no network yet, so that it lies beside the ticket.
 	files := []uki.Credential{{Name: ticket.File, Data: ticketData}, {Name: ticket.SignatureFile, Data: sig}, {Name: release.StatementFile, Data: statementData}}
 	s.want.Extras = uki.Measured(files)
+	is, err := uki.Measure(released)
+	must(err)
+	s.want.Sections = is.Sections
+	s.want.Loaded, err = is.Loaded(files)
+	must(err)
+	s.want.LoadedAlone, err = is.Loaded(nil)
+	must(err)
 	if o.change != nil {
 		o.change(&s.want)
 	}

@@ -6,19 +6,14 @@ import (
 	"errors"
 
 	"mayfly/rebuild/attest/measure"
+	"mayfly/rebuild/attest/register"
 	"mayfly/rebuild/ticket"
 )
 
-// releaseRegister is the register of the TPM for what a machine was told to be: release, trust policy and ticket, in this order.
-const releaseRegister = 14
-
 // measure extends the TPM with what was believed, before anything of it is used. Where the ticket asks for a TPM, none that takes it ends the boot.
 func (b *boot) measure(context.Context) error {
-	var digests [][sha256.Size]byte
-	for _, data := range [][]byte{b.statementData, b.trustData, b.ticketData} {
-		digests = append(digests, sha256.Sum256(data))
-	}
-	err := measure.Extend(releaseRegister, digests...)
+	said := register.Measured{Statement: sha256.Sum256(b.statementData), Trust: sha256.Sum256(b.trustData), Ticket: sha256.Sum256(b.ticketData)}
+	err := measure.Extend(register.Release, said.InOrder()...)
 	if err != nil && b.ticket.TPM != ticket.TPMOff {
 		if errors.Is(err, measure.ErrNone) {
 			return refusef(tpmMissing, "the ticket asks for a TPM: %w", err)
@@ -29,6 +24,6 @@ func (b *boot) measure(context.Context) error {
 		b.say("not measured: %s", oneLine(err.Error()))
 		return nil
 	}
-	b.say("measured into register %d", releaseRegister)
+	b.say("measured into register %d", register.Release)
 	return nil
 }
