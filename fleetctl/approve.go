@@ -35,8 +35,12 @@ func approve(t *trust.Trust, namespace, path string, data []byte, keyFile string
 	}
 	person, ok := owner(t, s.PublicKey())
 	if !ok {
-		return approval{}, command.Refuse(hint.New(fmt.Errorf("%s is no approver's key", ssh.FingerprintSHA256(s.PublicKey())),
-			"the approvers are %s; `fleetctl init` named them", strings.Join(names(t), ", ")))
+		role := "approver"
+		if namespace == release.BuildNamespace {
+			role = "builder"
+		}
+		return approval{}, command.Refuse(hint.New(fmt.Errorf("%s is no %s's key", ssh.FingerprintSHA256(s.PublicKey()), role),
+			"the %ss are %s; the trust policy names them", role, strings.Join(names(t), ", ")))
 	}
 	if _, _, err := present(t, namespace, path, data, person); err != nil {
 		return approval{}, err
@@ -87,6 +91,16 @@ func signsFor(data, sigs []byte, namespaces ...string) bool {
 	})
 }
 
+// alreadySigned is a person's second signature over the same bytes.
+type alreadySigned struct {
+	person, path string
+	people       []string // all who have signed
+}
+
+func (e *alreadySigned) Error() string {
+	return fmt.Sprintf("%s has signed %s already", e.person, e.path)
+}
+
 // present reads the signatures that are there, and refuses where the person's is among them.
 func present(t *trust.Trust, namespace, path string, data []byte, person string) (sigs []byte, people []string, err error) {
 	if sigs, err = readSignatures(path); err != nil {
@@ -96,7 +110,7 @@ func present(t *trust.Trust, namespace, path string, data []byte, person string)
 		return nil, nil, err
 	}
 	if slices.Contains(people, person) {
-		return nil, nil, command.Refuse(hint.New(fmt.Errorf("%s has signed %s already", person, path),
+		return nil, nil, command.Refuse(hint.New(&alreadySigned{person, path, people},
 			"the threshold counts people: %d of %s", t.Threshold, strings.Join(names(t), ", ")))
 	}
 	return sigs, people, nil

@@ -90,8 +90,7 @@ func runImageBuild(ctx context.Context, c *command.Call) error {
 	}{s, out, *twice}, []string{"FILE", "BYTES", "SHA-256"}, rows); err != nil {
 		return err
 	}
-	fmt.Fprintf(c.Stderr, "fleetctl: next: `fleetctl image sign --release %d` by %d people, `fleetctl image rebuild` by %d builders, `fleetctl image publish`, and `fleetctl image use %d`\n",
-		*version, t.Threshold, t.BuilderThreshold, *version)
+	fmt.Fprintln(c.Stderr, "fleetctl: "+nextSteps(t, *version))
 	return nil
 }
 

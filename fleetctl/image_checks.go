@@ -4,14 +4,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -20,11 +18,9 @@ import (
 	"mayfly/internal/hint"
 	"mayfly/policies/trust"
 	"mayfly/policies/witness"
+	"mayfly/rebuild/image"
 	"mayfly/rebuild/release"
 )
-
-// maxDocument bounds SBOM and provenance.
-const maxDocument = 64 << 20
 
 // verify makes every check that can be made, and returns the first refusal among them. What it could not look at is an error of its own.
 func (v *verification) verify(ctx context.Context) (refused, err error) {
@@ -114,7 +110,7 @@ func (v *verification) signatures(data, sigs []byte) error {
 func (v *verification) part(p part) error {
 	f, err := openFile(filepath.Join(v.dir, p.file))
 	if err != nil {
-		return err
+		return missing(err)
 	}
 	if err := errors.Join(p.part.Copy(io.Discard, f), f.Close()); err != nil {
 		return fmt.Errorf("%s: %w", p.file, err)
@@ -125,7 +121,7 @@ func (v *verification) part(p part) error {
 func (v *verification) lock(s *release.Statement) error {
 	data, err := read(filepath.Join(v.dir, release.LockFile), "`fleetctl image build` puts it there")
 	if err != nil {
-		return err
+		return missing(err)
 	}
 	if sum := fmt.Sprintf("%x", sha256.Sum256(data)); sum != s.Lock {
 		return fmt.Errorf("%s: %w", release.LockFile, &release.Refusal{Reason: release.PartAltered, Err: fmt.Errorf("SHA-256 %s, %s was signed", sum, s.Lock)})
@@ -154,7 +150,7 @@ func (v *verification) unified(s *release.Statement) error {
 	if err == nil && said.Len() > 0 {
 		detail += "; " + strings.ReplaceAll(strings.TrimSpace(strings.ReplaceAll(said.String(), "fleetctl: ", "")), "\n", "; ")
 	}
-	return v.note("unified kernel image", detail, err)
+	return v.note("unified kernel image", detail, missing(err))
 }
 
 // fresh asks the witnesses, if any are named, and says what time it is and by whose clock.
@@ -213,57 +209,58 @@ func askWitnesses(ctx context.Context, urls []string, q witness.Question) (answe
 	return answers, failed
 }
 
-// documents names what lies beside a release for people to read: nobody signed these, so they are compared with what was signed where they speak of it.
-func (v *verification) documents(s *release.Statement) error {
-	var refused error
-	for _, name := range []string{release.SBOMFile, release.ProvenanceFile} {
-		data, err := readBounded(filepath.Join(v.dir, name), "", maxDocument)
-		if errors.Is(err, fs.ErrNotExist) {
-			v.absent(name, "the release has none")
+// documents compares what lies beside a release for people to read with the release: nobody signed these.
+func (v *verification) documents(s *release.Statement) (refused error) {
+	var opened *image.Opened
+	for _, d := range []struct {
+		file, reason string
+		check        func() (string, error)
+	}{
+		{release.SBOMFile, sbomDiffers, func() (string, error) {
+			list, err := opened.SBOM()
+			return fmt.Sprintf("%d packages, %d programs, %d modules and %d files, as in the release", len(list.Packages), len(list.Programs), len(list.Modules), list.Files), err
+		}},
+		{release.ProvenanceFile, provenanceDiffers, func() (string, error) {
+			commit, err := opened.Provenance()
+			if commit == "" {
+				return "parts, packages, modules and programs as in the release; it names no commit", err
+			}
+			return "parts, packages, modules and programs as in the release; said to be of commit " + commit, err
+		}},
+	} {
+		if !exists(filepath.Join(v.dir, d.file)) {
+			v.absent(d.file, "the release has none")
 			continue
 		}
-		detail := "sha256 " + witness.Sum(data) + ", which nobody signed"
-		if err == nil && name == release.ProvenanceFile {
-			var named []string
-			if named, err = subjects(s, data); err == nil {
-				detail = "about the same " + strings.Join(named, ", ") + "; " + detail
-			}
+		var err error
+		detail := ""
+		if opened == nil {
+			opened, err = image.OpenRelease(v.dir, s)
 		}
-		if err = v.note(name, detail, err); refused == nil {
+		if err == nil {
+			detail, err = d.check()
+		}
+		if err != nil {
+			err = &release.Refusal{Reason: d.reason, Err: err}
+		}
+		if err = v.note(d.file, detail, err); refused == nil {
 			refused = err
 		}
 	}
 	return refused
 }
 
-// provenanceDiffers is the reason of a provenance statement about something else than the release.
-const provenanceDiffers = "provenance_differs"
+// Reasons of a release's files beside those that servers boot.
+const (
+	sbomDiffers       = "sbom_differs"       // a bill of materials of something else than the release
+	provenanceDiffers = "provenance_differs" // a provenance statement about something else than the release
+	partMissing       = "part_missing"       // a file that the statement names is not there
+)
 
-// subjects are the files of the release that an in-toto statement speaks of, each with the hash that was signed.
-func subjects(s *release.Statement, data []byte) (named []string, err error) {
-	var p struct {
-		Subject []struct {
-			Name   string `json:"name"`
-			Digest struct {
-				SHA256 string `json:"sha256"`
-			} `json:"digest"`
-		} `json:"subject"`
+// missing gives a file that is not there its reason.
+func missing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return &release.Refusal{Reason: partMissing, Err: err}
 	}
-	if err := json.Unmarshal(data, &p); err != nil {
-		return nil, &release.Refusal{Reason: provenanceDiffers, Err: fmt.Errorf("not JSON: %w", err)}
-	}
-	for _, x := range p.Subject {
-		i := slices.IndexFunc(parts(s), func(p part) bool { return p.file == x.Name })
-		if i < 0 {
-			continue
-		}
-		if signed := parts(s)[i].part.SHA256; x.Digest.SHA256 != signed {
-			return nil, &release.Refusal{Reason: provenanceDiffers, Err: fmt.Errorf("it is about a %s with sha256 %.64q, and %s was signed", x.Name, x.Digest.SHA256, signed)}
-		}
-		named = append(named, x.Name)
-	}
-	if len(named) == 0 {
-		return nil, &release.Refusal{Reason: provenanceDiffers, Err: errors.New("it is about no file of the release")}
-	}
-	return named, nil
+	return err
 }

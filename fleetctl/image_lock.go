@@ -40,7 +40,7 @@ func runImageLock(ctx context.Context, c *command.Call) error {
 	out := fs.String("out", "", "lock `file` to write")
 	profile := fs.String("profile", "", "`name` of the profile: "+fmt.Sprint(image.Default().ProfileNames())+" (default cloud; with --update that of the lock file)")
 	update := fs.Bool("update", false, "move the lock file that is there to today's packages, and list what changed")
-	allowOlder := fs.Bool("allow-older", false, "with --update: let a package go back to an older version")
+	allowOlder := fs.Bool("allow-older", false, "with --update: let a package, the kernel, Go or the epoch go back")
 	output := outputFlag(fs)
 	if err := c.Parse(fs); err != nil {
 		return err
@@ -127,13 +127,30 @@ func newLock(ctx context.Context, old image.LockFile, store string, allowOlder b
 	return data, changes, checkAge(changes, allowOlder)
 }
 
+// Reasons of a lock file that would go back.
+const (
+	packageOlder   = "package_older"
+	toolchainOlder = "toolchain_older"
+	epochOlder     = "epoch_older"
+)
+
 // checkAge refuses to go back.
 func checkAge(changes []image.Change, allowOlder bool) error {
 	for _, ch := range changes {
-		if ch.What == image.Older && !allowOlder {
-			return command.Refuse(hint.New(fmt.Errorf("package_older: %s %s is older than %s, which is locked", ch.Input, ch.New, ch.Old),
-				"look why the archive offers it (apt-cache policy %s); --allow-older takes it", ch.Input))
+		if ch.What != image.Older || allowOlder {
+			continue
 		}
+		reason, mend := packageOlder, fmt.Sprintf("look why the archive offers it (apt-cache policy %s)", ch.Input)
+		switch ch.Input {
+		case "go":
+			reason, mend = toolchainOlder, "build fleetctl with the newer Go"
+		case "epoch":
+			reason, mend = epochOlder, "the newest package is gone; servers take the epoch for the earliest time that it can be; look why the archive has none as new"
+		case "kernel":
+			mend = "look why the archive offers it (apt-cache policy linux-image-amd64 linux-image-cloud-amd64)"
+		}
+		return command.Refuse(hint.New(fmt.Errorf("%s: %s %s is older than %s, which is locked", reason, ch.Input, ch.New, ch.Old),
+			"%s; `fleetctl image lock --update --allow-older` takes it", mend))
 	}
 	return nil
 }

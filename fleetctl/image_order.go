@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -129,28 +128,6 @@ func writeProvenance(dir string, lock []byte, programs map[string]string, commit
 		return err
 	}
 	return durable.WriteFile(filepath.Join(dir, release.ProvenanceFile), data, 0o644)
-}
-
-// sourceCommit is the commit that was built: HEAD, where what was built was exported from it or nothing lies beside it; otherwise none.
-func sourceCommit(ctx context.Context, c *command.Call, source, built string) string {
-	git := func(args ...string) (string, error) {
-		cmd := exec.CommandContext(ctx, "git", append([]string{"-C", source, "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"}, args...)...)
-		cmd.Env = append(os.Environ(), "LC_ALL=C", "GIT_OPTIONAL_LOCKS=0")
-		out, err := cmd.Output()
-		return strings.TrimSpace(string(out)), err
-	}
-	commit, err := git("rev-parse", "--verify", "HEAD")
-	if err == nil && built == source {
-		var beside string
-		if beside, err = git("status", "--porcelain"); beside != "" {
-			err = errors.New("there is more in it than what was committed")
-		}
-	}
-	if err != nil {
-		fmt.Fprintf(c.Stderr, "fleetctl: note: the provenance names no commit: %s: %v\n", source, err)
-		return ""
-	}
-	return commit
 }
 
 // buildOnce builds programs and image below dir's parent and into dir.

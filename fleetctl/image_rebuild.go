@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -24,7 +25,7 @@ var imageRebuildVerb = command.Verb{
 	Args:    "--dir DIR --release DIR|VERSION [--lock FILE] [--source DIR] [--key FILE [--older-trust]]",
 	Summary: "build a release again from its lock file and the source, compare every bit, and sign as a builder",
 	Help: `Builds the programs and the image again, from the source tree and the release's lock file, and compares what comes out with the release's
-statement: kernel, stub, root, command line, and the unified kernel image. Only if all are the same, bit for bit, it adds a signature to
+statement: kernel, stub, root, command line, and the unified kernel image; and with sbom.spdx.json, where that lies beside it. Only if all are the same, bit for bit, it adds a signature to
 release.json.sig with a builder's key, which says just that. A builder does this on a machine of their own, with packages that this machine
 has fetched, and needs of the release no more than release.json and image.lock.
 
@@ -62,18 +63,18 @@ type compared struct {
 	Built string `json:"built"`
 }
 
-func runImageRebuild(ctx context.Context, c *command.Call) (err error) {
-	fs := c.Flags()
-	dir, output, packages := dirFlag(fs), outputFlag(fs), packagesFlag(fs)
-	name := fs.String("release", "", "`directory` of the release, or its version")
-	lockFile := fs.String("lock", "", "lock `file`; the release's own if left out")
-	source := fs.String("source", ".", "`directory` of mayfly's source tree")
-	key := fs.String("key", "", "`file` of the builder's private key, or public key in the agent")
-	older := olderTrustFlag(fs)
-	if err := c.Parse(fs); err != nil {
+func runImageRebuild(ctx context.Context, c *command.Call) error {
+	flags := c.Flags()
+	dir, output, packages := dirFlag(flags), outputFlag(flags), packagesFlag(flags)
+	name := flags.String("release", "", "`directory` of the release, or its version")
+	lockFile := flags.String("lock", "", "lock `file`; the release's own if left out")
+	source := flags.String("source", ".", "`directory` of mayfly's source tree")
+	key := flags.String("key", "", "`file` of the builder's private key, or public key in the agent")
+	older := olderTrustFlag(flags)
+	if err := c.Parse(flags); err != nil {
 		return err
 	}
-	if err := errors.Join(noArguments(fs), checkFormat(*output)); err != nil {
+	if err := errors.Join(noArguments(flags), checkFormat(*output)); err != nil {
 		return err
 	}
 	if *name == "" {
@@ -84,81 +85,132 @@ func runImageRebuild(ctx context.Context, c *command.Call) (err error) {
 	if err != nil {
 		return err
 	}
-	builder := ""
 	if *key != "" {
-		ok := false
-		if builder, ok, err = builderOf(t, *key); err != nil {
+		if _, err := mustBuilder(t, *key); err != nil { // before a build, and not after it
 			return err
 		}
-		if !ok {
-			return command.Refuse(hint.New(fmt.Errorf("%s is no builder's key", *key), "the builders are %s; approvers sign with `fleetctl image sign`", builderNames(t)))
-		}
-	}
-	where := d.releaseDir(*name)
-	if *lockFile == "" {
-		*lockFile = filepath.Join(where, release.LockFile)
-	}
-	s, data, lock, err := rebuildable(t, where, *lockFile)
-	if err != nil {
-		return err
 	}
 	store, err := packageStore(*packages)
 	if err != nil {
 		return err
 	}
+	r, err := d.rebuild(ctx, c, t, trustPolicy, rebuilding{release: *name, lock: *lockFile, source: *source, store: store, key: *key, olderTrust: *older})
+	if err != nil {
+		return err
+	}
+	if err := showRebuilt(c, *output, r.rebuiltRelease); err != nil {
+		return err
+	}
+	return r.refused()
+}
+
+// rebuilding is what a release is built again from, and the key to sign with.
+type rebuilding struct {
+	release string // directory or version
+	lock    string // file; the release's own if empty
+	source  string
+	store   string
+	key     string // a builder's; empty: compare only
+	again   bool   // that the builder has signed already is no error
+
+	olderTrust bool // sign even where the image holds a trust policy before the one in force
+}
+
+// rebuildOutcome is what came of it.
+type rebuildOutcome struct {
+	rebuiltRelease
+	statement string   // its path
+	builders  []string // whose signatures count now
+	tooOld    error    // why it is not signed although it is the same
+}
+
+// refused is the refusal of a release that was not built.
+func (r rebuildOutcome) refused() error {
+	if r.Same {
+		return r.tooOld
+	}
+	return command.Refuse(hint.New(fmt.Errorf("%s: %s: this build is not what the statement says", r.statement, buildDiffers),
+		"compare source, lock file and Go version with who built it; `fleetctl image diff` compares the files; nothing was signed"))
+}
+
+// rebuild is the one way to a builder's signature: it builds a release anew, from the packages themselves, compares all that the statement says of the
+// bytes, and signs only what came out the same.
+func (d state) rebuild(ctx context.Context, c *command.Call, t *trust.Trust, trustPolicy []byte, o rebuilding) (r rebuildOutcome, err error) {
+	where := d.releaseDir(o.release)
+	if o.lock == "" {
+		o.lock = filepath.Join(where, release.LockFile)
+	}
+	s, data, lock, err := rebuildable(t, where, o.lock)
+	if err != nil {
+		return r, err
+	}
+	r.statement = filepath.Join(where, release.StatementFile)
+	if v, err := strconv.ParseUint(o.release, 10, 64); err == nil && v != s.Version {
+		return r, command.Refuse(fmt.Errorf("%s: %s: it is about release %d", r.statement, buildDiffers, s.Version))
+	}
 	work, err := os.MkdirTemp("", "mayfly-rebuild-")
 	if err != nil {
-		return err
+		return r, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
-	tree, err := d.passHistory(ctx, c, *source, work)
+	tree, err := d.passHistory(ctx, c, o.source, work)
 	if err != nil {
-		return err
+		return r, err
 	}
 	out := filepath.Join(work, "image")
-	built, _, err := buildOnce(ctx, c, image.Inputs{Lock: lock, Store: store, Fresh: true}, tree, out)
+	built, _, err := buildOnce(ctx, c, image.Inputs{Lock: lock, Store: o.store, Fresh: true}, tree, out)
 	if err != nil {
-		return err
+		return r, err
 	}
 	b := d.believed(t, trustPolicy)
 	again, inside, err := b.restate(s, built, out)
 	if err != nil {
-		return err
+		return r, err
 	}
-	r := rebuiltRelease{Release: s.Version, InForce: t.Version, Compared: compareStatements(s, again)}
-	r.Same, err = sameStatement(again, data)
-	if err != nil {
-		return err
+	r.rebuiltRelease = rebuiltRelease{Release: s.Version, InForce: t.Version, Compared: compareStatements(s, again)}
+	if r.Same, err = sameStatement(again, data); err != nil {
+		return r, err
 	}
-	path := filepath.Join(where, release.StatementFile)
-	var tooOld error
-	if r.Same && inside != nil {
-		r.Inside = inside.Version
-		fmt.Fprintf(c.Stderr, "fleetctl: %s holds trust policy %d; %d is in force\n", release.UKIFile, inside.Version, t.Version)
-		tooOld = b.notOlder(inside, filepath.Join(where, release.UKIFile), *older)
-	}
-	var signed approval
-	if r.Same && builder != "" && tooOld == nil {
-		if signed, err = approve(asBuilders(t), release.BuildNamespace, path, data, *key); err != nil {
-			return err
-		}
-		r.SignedBy = builder
-	}
-	if err := showRebuilt(c, *output, r); err != nil {
-		return err
+	// Nobody signs the bill of materials, and which package a file is from only a build can tell: where one lies there, it has to be this build's.
+	listed, err := readBounded(filepath.Join(where, release.SBOMFile), "", image.MaxSBOM)
+	if err == nil {
+		sum := fmt.Sprintf("%x", sha256.Sum256(listed))
+		r.Compared = append(r.Compared, compared{release.SBOMFile, sum, built.SBOM.SHA256})
+		r.Same = r.Same && sum == built.SBOM.SHA256
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return r, err
 	}
 	if !r.Same {
-		return command.Refuse(hint.New(fmt.Errorf("%s: %s: this build is not what the statement says", path, buildDiffers),
-			"compare source, lock file and Go version with who built it; `fleetctl image diff` compares the files; nothing was signed"))
+		return r, nil
 	}
-	if builder != "" && tooOld != nil {
-		return tooOld // the comparison was made, and nothing was signed
+	if inside != nil {
+		r.Inside = inside.Version
+		fmt.Fprintf(c.Stderr, "fleetctl: %s holds trust policy %d; %d is in force\n", release.UKIFile, inside.Version, t.Version)
+		if o.key != "" {
+			r.tooOld = b.notOlder(inside, filepath.Join(where, release.UKIFile), o.olderTrust)
+		}
+		if r.tooOld != nil {
+			return r, nil // the comparison was made, and nothing is signed
+		}
 	}
 	fmt.Fprintf(c.Stderr, "fleetctl: release %d is what its lock file and this source make, bit for bit\n", s.Version)
-	if builder != "" {
-		fmt.Fprintf(c.Stderr, "fleetctl: %s: built and signed by %s (%d of %d builders)\n", path, strings.Join(signed.people, ", "), len(signed.people), t.BuilderThreshold)
+	if o.key == "" {
+		return r, nil
 	}
-	return nil
+	name, err := mustBuilder(t, o.key)
+	if err != nil {
+		return r, err
+	}
+	signed, err := approve(asBuilders(t), release.BuildNamespace, r.statement, data, o.key)
+	if already, ok := errors.AsType[*alreadySigned](err); ok && o.again {
+		signed, err = approval{people: already.people, person: name}, nil
+	}
+	if err != nil {
+		return r, err
+	}
+	r.SignedBy, r.builders = name, signed.people
+	fmt.Fprintf(c.Stderr, "fleetctl: %s: built and signed by %s (%d of %d builders)\n", r.statement, strings.Join(r.builders, ", "), len(r.builders), t.BuilderThreshold)
+	return r, nil
 }
 
 // rebuildable reads a statement, whoever signed it, and the lock file that it names.
@@ -239,7 +291,7 @@ func showRebuilt(c *command.Call, form string, r rebuiltRelease) error {
 	return show(c.Stdout, form, r, []string{"PART", "SAME", "STATEMENT", "BUILT"}, rows)
 }
 
-// builderOf is the builder whose key a file holds.
+// builderOf is the builder whose key a file holds, if it is one's.
 func builderOf(t *trust.Trust, keyFile string) (name string, ok bool, err error) {
 	s, err := loadSigner(keyFile, os.Getenv("SSH_AUTH_SOCK"))
 	if err != nil {
@@ -247,6 +299,21 @@ func builderOf(t *trust.Trust, keyFile string) (name string, ok bool, err error)
 	}
 	name, ok = owner(asBuilders(t), s.PublicKey())
 	return name, ok, nil
+}
+
+// mustBuilder refuses a key that is no builder's.
+func mustBuilder(t *trust.Trust, keyFile string) (string, error) {
+	name, ok, err := builderOf(t, keyFile)
+	if err == nil && !ok {
+		err = command.Refuse(hint.New(fmt.Errorf("%s is no builder's key", keyFile), "the builders are %s; approvers sign with `fleetctl image sign`", builderNames(t)))
+	}
+	return name, err
+}
+
+// nextSteps is what a release still needs before a server may boot it.
+func nextSteps(t *trust.Trust, version uint64) string {
+	return fmt.Sprintf("next: `fleetctl image sign --release %d` by %d of %s, `fleetctl image rebuild --release %d` by %d of the builders %s, `fleetctl image publish --release %d`, and `fleetctl image use %d`",
+		version, t.Threshold, strings.Join(names(t), ", "), version, t.BuilderThreshold, builderNames(t), version, version)
 }
 
 // asBuilders is the trust policy with the builders in the approvers' place: for counting who signed as a builder, and for nothing else.

@@ -208,27 +208,6 @@ func TestLeastOf(t *testing.T) {
 	}
 }
 
-// TestSubjects: a provenance statement speaks of the release's files with the hashes that were signed, or it is refused.
-func TestSubjects(t *testing.T) {
-	s, _ := rebuilt(t)
-	of := func(name, sum string) string {
-		return fmt.Sprintf(`{"subject": [{"name": "other.txt", "digest": {"sha256": "00"}}, {"name": %q, "digest": {"sha256": %q}}]}`, name, sum)
-	}
-	for _, tt := range []struct {
-		name, data, want string
-	}{
-		{"the root", of(release.RootFile, s.Root.SHA256), ""},
-		{"another root", of(release.RootFile, s.Kernel.SHA256), "was signed"},
-		{"none of its files", of("else", s.Root.SHA256), "about no file"},
-		{"not JSON", "{", "not JSON"},
-	} {
-		named, err := subjects(s, []byte(tt.data))
-		if tt.want == "" && (err != nil || len(named) != 1) || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want) || !strings.HasPrefix(err.Error(), provenanceDiffers)) {
-			t.Errorf("%s: got %v, %v, want %q", tt.name, named, err, tt.want)
-		}
-	}
-}
-
 // TestRestateGoesBack: the image that was stated with an older trust policy inside is found by going back from the one in force, and not by what lies in
 // its place; which it was is told.
 func TestRestateGoesBack(t *testing.T) {

@@ -16,9 +16,9 @@ var imageSBOMVerb = command.Verb{
 	Name:    "image sbom",
 	Args:    "--dir DIR --release DIR|VERSION [--spdx|--provenance]",
 	Summary: "list what is in a release, after checking the list against it",
-	Help: `Makes the release's software bill of materials again from the release's own files (lock file, root, stub and the programs in them), compares it
-with sbom.spdx.json, and lists packages, programs and modules. --spdx writes the document itself (SPDX 2.3), --provenance the in-toto
-statement beside it. Exit code 3 when it is not of this release.
+	Help: `Makes the release's software bill of materials again from the release's own files (lock file, root, stub and the programs in them), which have to be those that
+release.json names, compares it with sbom.spdx.json, and lists packages, programs and modules. --spdx writes the document itself (SPDX 2.3), --provenance the in-toto
+statement beside it, which is compared, too. Exit code 3 when one is not of this release. Who signed release.json "fleetctl image verify" says.
 
 Example:
 
@@ -40,9 +40,27 @@ Example:
 			return command.Usagef("--release is needed, and one of --spdx and --provenance at most")
 		}
 		where := state(*dir).releaseDir(*name)
-		list, err := image.CheckSBOM(where)
+		path := filepath.Join(where, release.StatementFile)
+		data, err := read(path, "`fleetctl image build` makes a release")
 		if err != nil {
-			return command.Refuse(err)
+			return err
+		}
+		s, err := release.Parse(data)
+		if err != nil {
+			return command.Refuse(fmt.Errorf("%s: %w", path, err))
+		}
+		opened, err := image.OpenRelease(where, s)
+		if err != nil {
+			return command.Refuse(&release.Refusal{Reason: release.PartAltered, Err: err})
+		}
+		list, err := opened.SBOM()
+		if err != nil {
+			return command.Refuse(&release.Refusal{Reason: sbomDiffers, Err: err})
+		}
+		if *provenance {
+			if _, err := opened.Provenance(); err != nil {
+				return command.Refuse(&release.Refusal{Reason: provenanceDiffers, Err: err})
+			}
 		}
 		if *spdx || *provenance {
 			file := release.SBOMFile

@@ -12,12 +12,14 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"mayfly/rebuild/image"
+	"mayfly/rebuild/release"
 )
 
 // TestImageUpdate runs the verbs that make images, on Debian's own packages. The program is built without the race detector, under which
 // unpacking a kernel takes a minute.
 //
 //	relock FILE NAME VERSION [OUT]  say in a lock file that a package has another version
+//	restate FILE                    let a release's statement name another root
 //	mirror VAR DIR                  serve a package store, and put its address into the environment
 func TestImageUpdate(t *testing.T) {
 	if testing.Short() {
@@ -62,7 +64,7 @@ func TestImageUpdate(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": scriptCode, "lab": scriptLab, "key": scriptKey, "flip": scriptFlip, "relock": scriptRelock, "mirror": scriptMirror,
+			"code": scriptCode, "lab": scriptLab, "key": scriptKey, "flip": scriptFlip, "relock": scriptRelock, "mirror": scriptMirror, "restate": scriptRestate,
 		},
 	})
 }
@@ -82,6 +84,15 @@ func scriptRelock(ts *testscript.TestScript, neg bool, args []string) {
 		out = args[3]
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(out), data, 0o644))
+}
+
+func scriptRestate(ts *testscript.TestScript, neg bool, args []string) {
+	s, err := release.Parse([]byte(ts.ReadFile(args[0])))
+	ts.Check(err)
+	s.Root.SHA256 = strings.Repeat("ab", 32)
+	data, err := s.Marshal()
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), data, 0o644))
 }
 
 func scriptMirror(ts *testscript.TestScript, neg bool, args []string) {

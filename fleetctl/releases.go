@@ -64,7 +64,7 @@ func releaseHint(err error, t *trust.Trust) string {
 		return fmt.Sprintf("`fleetctl image rebuild` builds it again, compares, and signs; %d of the builders %s have to", t.BuilderThreshold, builderNames(t))
 	case release.Unlogged, release.LogSplit, release.LogMalformed:
 		return fmt.Sprintf("`fleetctl image publish` has it logged in %s, and cosigned by %d witnesses", ledger.Origin(t.Fleet), t.WitnessThreshold)
-	case release.PartAltered, release.PartOversize, release.PartTruncated, provenanceDiffers:
+	case release.PartAltered, release.PartOversize, release.PartTruncated, partMissing, sbomDiffers, provenanceDiffers:
 		return "copy the release again, or build it again from its lock file"
 	}
 	return "build and sign a newer release"

@@ -2,8 +2,10 @@ package image
 
 import (
 	"cmp"
+	goversion "go/version"
 	"slices"
 	"strings"
+	"time"
 )
 
 // What became of a package, as `fleetctl image lock --update` says it.
@@ -15,7 +17,11 @@ const (
 	Rebuilt = "rebuilt" // the same version, other bytes
 )
 
-// Change is what one input became. Beside packages there are "go" (the toolchain), "image.toml" (its SHA-256) and "profile".
+// kernelInput is the name under which Changes compares kernels: a kernel has its version in the package's name.
+const kernelInput = "kernel"
+
+// Change is what one input became. Beside packages there are "go" (the toolchain), "epoch" where it fell, "image.toml" (its SHA-256), "profile",
+// and "kernel" or a source package where packages with a version in their names took each other's place.
 type Change struct {
 	Input string `json:"input"`
 	Old   string `json:"old,omitempty"`
@@ -26,7 +32,13 @@ type Change struct {
 // Changes compares two lock files' inputs, packages by name.
 func Changes(old, next LockFile) []Change {
 	out := []Change{}
-	for _, f := range []struct{ input, old, next string }{{"go", old.Go, next.Go}, {"image.toml", old.Spec, next.Spec}, {"profile", old.Profile, next.Profile}} {
+	if old.Go != next.Go {
+		out = append(out, Change{"go", old.Go, next.Go, direction(goversion.Compare(old.Go, next.Go))})
+	}
+	if old.Epoch > next.Epoch {
+		out = append(out, Change{"epoch", time.Unix(old.Epoch, 0).UTC().Format(time.RFC3339), time.Unix(next.Epoch, 0).UTC().Format(time.RFC3339), Older})
+	}
+	for _, f := range []struct{ input, old, next string }{{"image.toml", old.Spec, next.Spec}, {"profile", old.Profile, next.Profile}} {
 		if f.old != f.next {
 			out = append(out, Change{f.input, f.old, f.next, "changed"})
 		}
@@ -53,8 +65,50 @@ func Changes(old, next LockFile) []Change {
 	for name, p := range before {
 		packages = append(packages, Change{name, p.Version, "", Removed})
 	}
+	packages = append(packages, renamed(old, next)...)
 	slices.SortFunc(packages, func(a, b Change) int { return strings.Compare(a.Input, b.Input) })
 	return append(out, packages...)
+}
+
+// direction says what became of a version by how the old one compares with the new.
+func direction(c int) string {
+	if c > 0 {
+		return Older
+	}
+	return Newer
+}
+
+// renamed compares what is only in one lock file with what is only in the other, by source package, and all kernels with each other: their
+// names change with their versions, so that an older one would look like another.
+func renamed(old, next LockFile) []Change {
+	group := func(p Package) string {
+		if strings.HasPrefix(p.Name, "linux-image-") {
+			return kernelInput
+		}
+		return p.Source
+	}
+	newest := func(l, other LockFile) map[string]string {
+		out := map[string]string{}
+		for _, p := range l.Packages {
+			if slices.ContainsFunc(other.Packages, func(q Package) bool { return q.Name == p.Name }) {
+				continue
+			}
+			if g := group(p); out[g] == "" || compareVersions(out[g], p.Version) < 0 {
+				out[g] = p.Version
+			}
+		}
+		return out
+	}
+	var out []Change
+	now := newest(next, old)
+	for g, was := range newest(old, next) {
+		if is := now[g]; is != "" {
+			if c := compareVersions(was, is); c != 0 {
+				out = append(out, Change{g, was, is, direction(c)})
+			}
+		}
+	}
+	return out
 }
 
 // compareVersions orders Debian's versions (Debian policy, section 5.6.12).

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"debug/buildinfo"
 	"encoding/base64"
@@ -67,8 +68,21 @@ const (
 type Subject struct{ Name, SHA256 string }
 
 // Provenance says how a release came to be: from which packages, modules and commit, to which files. It says nothing of who built
-// it and when, so that it is the same from every builder; who did is said by builders' signatures over the release.
+// it and when; who did is said by builders' signatures over the release. All in it but the commit follows from the release's files, so that it is the
+// same from every builder whose tree is that of the same commit (Opened.Provenance makes it again).
 func Provenance(lock []byte, programs map[string]string, commit string, subjects []Subject) ([]byte, error) {
+	read := map[string][]byte{}
+	for name, path := range programs {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("program %s: %w", name, err)
+		}
+		read[name] = data
+	}
+	return provenanceOf(lock, read, commit, subjects)
+}
+
+func provenanceOf(lock []byte, programs map[string][]byte, commit string, subjects []Subject) ([]byte, error) {
 	l, err := ParseLock(lock)
 	if err != nil {
 		return nil, err
@@ -86,15 +100,11 @@ func Provenance(lock []byte, programs map[string]string, commit string, subjects
 	}
 	modules := map[string]resource{}
 	for _, name := range slices.Sorted(maps.Keys(programs)) {
-		data, err := os.ReadFile(programs[name])
+		info, err := buildinfo.Read(bytes.NewReader(programs[name]))
 		if err != nil {
 			return nil, fmt.Errorf("program %s: %w", name, err)
 		}
-		info, err := buildinfo.ReadFile(programs[name])
-		if err != nil {
-			return nil, fmt.Errorf("program %s: %w", name, err)
-		}
-		sum := sha256.Sum256(data)
+		sum := sha256.Sum256(programs[name])
 		out.Predicate.Run.Byproducts = append(out.Predicate.Run.Byproducts, resource{Name: name, Digest: map[string]string{"sha256": hex.EncodeToString(sum[:])}})
 		for _, m := range info.Deps {
 			hash, err := moduleHash(m.Sum)

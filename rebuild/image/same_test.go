@@ -222,16 +222,22 @@ stub = ["erofs"]
 	if _, err := spec.Build(t.Context(), in, now); err != nil {
 		t.Fatal(err)
 	}
+	var built Result
 	synctest.Test(t, func(t *testing.T) {
 		if year := time.Now().UTC().Year(); year != 2000 {
 			t.Fatalf("the year is %d", year)
 		}
-		if _, err := spec.Build(t.Context(), in, then); err != nil {
+		var err error
+		if built, err = spec.Build(t.Context(), in, then); err != nil {
 			t.Fatal(err)
 		}
 	})
 	sameImages(t, now, then)
-	if _, err := CheckSBOM(then); err != nil {
+	opened, err := OpenRelease(then, &release.Statement{Kernel: built.Kernel, Stub: built.Stub, Root: built.Root, Lock: built.Lock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := opened.SBOM(); err != nil {
 		t.Error(err)
 	}
 }

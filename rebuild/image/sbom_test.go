@@ -43,7 +43,7 @@ func sampleParts(t *testing.T, program []byte) (dir string, p parts) {
 	root.write("/etc/made", 0o644, "made")
 	root.put(mergeUsr(release.InitPath), &node{mode: 0o755, data: program})
 	dir = layRelease(t, root, []cpio.File{{Path: "init", Mode: 0o755, Data: program}, {Path: "dev", Mode: fs.ModeDir | 0o755}}, "kernel", lockFile())
-	p, err := readParts(dir)
+	p, _, err := readParts(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +128,16 @@ func TestSBOM(t *testing.T) {
 		}
 	}
 	write(release.SBOMFile, data)
-	list, err := CheckSBOM(dir)
+	said := &release.Statement{Kernel: release.Part{SHA256: p.sums[release.KernelFile]}, Stub: release.Part{SHA256: p.sums[release.StubFile]},
+		Root: release.Part{SHA256: p.sums[release.RootFile]}, Lock: p.sums[release.LockFile]}
+	check := func() (SBOM, error) {
+		o, err := OpenRelease(dir, said)
+		if err != nil {
+			return SBOM{}, err
+		}
+		return o.SBOM()
+	}
+	list, err := check()
 	if err != nil || len(list.Packages) != 2 || len(list.Programs) != 2 || list.Files != 4 {
 		t.Fatalf("%+v, %v", list, err)
 	}
@@ -145,14 +154,82 @@ func TestSBOM(t *testing.T) {
 			t.Fatalf("%s: nothing was changed", name)
 		}
 		write(release.SBOMFile, changed)
-		if _, err := CheckSBOM(dir); err == nil {
+		if _, err := check(); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
 	write(release.SBOMFile, data)
 	write(release.KernelFile, []byte("another kernel"))
-	if _, err := CheckSBOM(dir); err == nil || !strings.Contains(err.Error(), "is not of this release") {
+	if _, err := check(); err == nil || !strings.Contains(err.Error(), "vmlinuz is not the statement's") {
 		t.Errorf("another kernel: %v", err)
+	}
+}
+
+// A provenance statement is made again from the release's files: whatever it says otherwise is found.
+func TestOpenedProvenance(t *testing.T) {
+	path, program := ownProgram(t)
+	dir, p := sampleParts(t, program)
+	bom, err := p.sbom()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lock, err := p.lock.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const commit = "0123456789abcdef0123456789abcdef01234567"
+	kernel, other := p.sums[release.KernelFile], strings.Repeat("ab", 32)
+	s := &release.Statement{Kernel: release.Part{SHA256: kernel}, Stub: release.Part{SHA256: p.sums[release.StubFile]}, Root: release.Part{SHA256: p.sums[release.RootFile]},
+		Lock: p.sums[release.LockFile], UKI: &release.Part{SHA256: other}}
+	sum := sha256.Sum256(bom)
+	subjects := []Subject{{release.KernelFile, kernel}, {release.StubFile, s.Stub.SHA256}, {release.RootFile, s.Root.SHA256}, {release.UKIFile, other}, {release.SBOMFile, hex.EncodeToString(sum[:])}}
+	programs := map[string]string{"mayfly-init": path, "mayfly-stub": path}
+	made := func(commit string, subjects []Subject) string {
+		t.Helper()
+		data, err := Provenance(lock, programs, commit, subjects)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	good := made(commit, subjects)
+	more := append(slices.Clone(subjects), Subject{"root.erofs ", other})
+	for _, tt := range []struct{ name, data, want string }{
+		{"good", good, ""},
+		{"no commit", made("", subjects), ""},
+		{"another kernel", strings.Replace(good, kernel, other, 1), "is not of this release"},
+		{"another bill of materials", strings.Replace(good, hex.EncodeToString(sum[:]), strings.Repeat("00", 32), 1), "is not of this release"},
+		{"a subject less", made(commit, subjects[1:]), "is not of this release"},
+		{"a subject more", made(commit, more), "is not of this release"},
+		{"another lock", strings.Replace(good, `"lock": "`+s.Lock, `"lock": "`+other, 1), "is not of this release"},
+		{"another epoch", strings.Replace(good, `"epoch": 1`, `"epoch": 2`, 1), "is not of this release"},
+		{"another dependency", strings.Replace(good, "2.36-9%2Bdeb12u14", "2.36-9%2Bdeb12u15", 1), "is not of this release"},
+		{"another module", strings.Replace(good, "pkg:golang/golang.org/x/mod@", "pkg:golang/golang.org/x/mud@", 1), "is not of this release"},
+		{"another builder", strings.Replace(good, "urn:mayfly:image-builder", "urn:mayfly:image-builder2", 1), "is not of this release"},
+		{"another type", strings.Replace(good, "in-toto.io/Statement/v1", "in-toto.io/Statement/v0.1", 1), "is not of this release"},
+		{"another predicate", strings.Replace(good, "slsa.dev/provenance/v1", "slsa.dev/provenance/v9", 1), "is not of this release"},
+		{"one commit as parameter, another as dependency", strings.Replace(good, `"source": "`+commit, `"source": "`+strings.Repeat("ab", 20), 1), "is not of this release"},
+		{"no commit's name", made("HEAD", subjects), "is no commit"},
+		{"a field more", strings.Replace(good, "{\n", "{\n  \"x\": 1,\n", 1), "x"},
+		{"a field twice", strings.Replace(good, "{\n", "{\n  \"_type\": \"https://in-toto.io/Statement/v1\",\n", 1), "canonical"},
+		{"no JSON", "{", release.ProvenanceFile},
+	} {
+		if tt.want != "" && tt.data == good {
+			t.Fatalf("%s: nothing was changed", tt.name)
+		}
+		for name, data := range map[string]string{release.ProvenanceFile: tt.data, release.SBOMFile: string(bom)} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		o, err := OpenRelease(dir, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = o.Provenance()
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
+		}
 	}
 }
 
