@@ -150,7 +150,10 @@ func (v *verification) unified(s *release.Statement) error {
 	if err == nil && said.Len() > 0 {
 		detail += "; " + strings.ReplaceAll(strings.TrimSpace(strings.ReplaceAll(said.String(), "fleetctl: ", "")), "\n", "; ")
 	}
-	return v.note("unified kernel image", detail, missing(err))
+	if !exists(filepath.Join(v.dir, release.UKIFile)) {
+		err = missing(err)
+	}
+	return v.note("unified kernel image", detail, err)
 }
 
 // fresh asks the witnesses, if any are named, and says what time it is and by whose clock.

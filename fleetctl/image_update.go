@@ -114,7 +114,7 @@ func (d state) newestRelease(lock []byte) (version uint64, made bool, err error)
 		return 0, false, err
 	}
 	for _, e := range entries {
-		if v, err := strconv.ParseUint(e.Name(), 10, 64); err == nil {
+		if v, err := strconv.ParseUint(e.Name(), 10, 63); err == nil && e.Name() == strconv.FormatUint(v, 10) { // "007" is no release's directory
 			version = max(version, v)
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,6 +22,7 @@ import (
 //
 //	relock FILE NAME VERSION [OUT]  say in a lock file that a package has another version
 //	restate FILE                    let a release's statement name another root
+//	reown FILE                      let a bill of materials say that a file is from another package
 //	mirror VAR DIR                  serve a package store, and put its address into the environment
 func TestImageUpdate(t *testing.T) {
 	if testing.Short() {
@@ -64,7 +67,7 @@ func TestImageUpdate(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": scriptCode, "lab": scriptLab, "key": scriptKey, "flip": scriptFlip, "relock": scriptRelock, "mirror": scriptMirror, "restate": scriptRestate,
+			"code": scriptCode, "lab": scriptLab, "key": scriptKey, "flip": scriptFlip, "relock": scriptRelock, "mirror": scriptMirror, "restate": scriptRestate, "reown": scriptReown,
 		},
 	})
 }
@@ -93,6 +96,17 @@ func scriptRestate(ts *testscript.TestScript, neg bool, args []string) {
 	data, err := s.Marshal()
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), data, 0o644))
+}
+
+func scriptReown(ts *testscript.TestScript, neg bool, args []string) {
+	text := ts.ReadFile(args[0])
+	const related = `"relatedSpdxElement": "`
+	owners := regexp.MustCompile(related+`SPDXRef-Deb-[^"]+`).FindAllString(text, -1)
+	i := slices.IndexFunc(owners, func(o string) bool { return o != owners[0] })
+	if i < 0 {
+		ts.Fatalf("%s: files are of one package", args[0])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(text, owners[0], owners[i], 1)), 0o644))
 }
 
 func scriptMirror(ts *testscript.TestScript, neg bool, args []string) {
