@@ -104,6 +104,12 @@ func (c *Client) LogRelease(ctx context.Context, statement, signatures []byte) (
 	return a.Index, a.Proof, err
 }
 
+// UsedTwice tells of a ticket that came a second time. It can take away, and never gives.
+func (c *Client) UsedTwice(ctx context.Context, data, sig []byte) error {
+	_, err := ask[struct{}](ctx, c, pathTwice, twiceRequest{Ticket: data, Signature: sig})
+	return err
+}
+
 // End logs that a server's life is over, if this one or an earlier one was running: ledger.Rotated or ledger.Failed.
 func (c *Client) End(ctx context.Context, server string, through uint64, reason string) (logged bool, err error) {
 	a, err := ask[endAnswer](ctx, c, pathEnd, endRequest{Server: server, Through: through, Reason: reason})

@@ -21,7 +21,8 @@ import (
 // Bounds of the socket.
 const (
 	maxBody         = 1 << 20
-	maxInFlight     = 16
+	maxInFlight     = 64              // more than the joins that the controller lets in at once
+	placeWait       = 5 * time.Second // for one of them
 	requestDeadline = 20 * time.Second
 	stopDeadline    = 5 * time.Second
 )
@@ -35,6 +36,7 @@ const (
 	pathRestart   = "/v1/restart"
 	pathChallenge = "/v1/challenge"
 	pathAdmit     = "/v1/admit"
+	pathTwice     = "/v1/twice"
 	pathRenew     = "/v1/renew"
 	pathList      = "/v1/list"
 	pathDrained   = "/v1/drained"
@@ -155,13 +157,16 @@ func (s *server) handler(log *slog.Logger) http.Handler {
 	mux.Handle("POST "+pathRenewal, handle(log, s.now, s.renewHost))
 	mux.Handle("POST "+pathRelease, handle(log, s.now, s.logRelease))
 	mux.Handle("POST "+pathEnd, handle(log, s.now, s.end))
+	mux.Handle("POST "+pathTwice, handle(log, s.now, s.usedTwice))
 	places := make(chan struct{}, maxInFlight)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		wait, cancel := context.WithTimeout(r.Context(), placeWait)
+		defer cancel()
 		select {
 		case places <- struct{}{}:
 			defer func() { <-places }()
 			mux.ServeHTTP(w, r)
-		default:
+		case <-wait.Done():
 			answerRefusal(w, log, r.URL.Path, join.Refuse(join.Busy, "%d requests in flight", maxInFlight))
 		}
 	})

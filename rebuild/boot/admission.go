@@ -148,6 +148,10 @@ func (s *service) join(ctx context.Context, q join.Request) (join.Response, erro
 		return join.Response{}, join.Refuse(join.StateWrong, "%q is %s in life %d; the ticket is for booting in life %d", t.Server, present.State, present.Epoch, t.Epoch)
 	}
 	admitted, err := s.Signer.Admit(ctx, q)
+	if r, ok := join.IsRefusal(err); ok && r.Reason == join.Busy {
+		// Busy says that nothing was used up, and the ticket is: who comes again with it would be the second.
+		return join.Response{}, join.Refuse(join.ControllerFailed, "the signer is busy, and the ticket for life %d of %q is used up", t.Epoch, t.Server)
+	}
 	if err != nil {
 		return join.Response{}, err
 	}
@@ -205,9 +209,7 @@ func (s *service) use(ctx context.Context, t *ticket.Ticket, q join.Request, now
 		return nil
 	case errors.Is(err, store.ErrTicketUsed):
 		s.streams.cut(life{t.Server, t.Epoch})
-		if _, serr := s.Signer.Admit(ctx, q); serr == nil {
-			s.Log.Error("the signer admitted a ticket that the store had seen used", "server", t.Server, "epoch", t.Epoch)
-		} else if _, ok := join.IsRefusal(serr); !ok {
+		if serr := s.Signer.UsedTwice(ctx, q.Ticket, q.Signature); serr != nil {
 			s.Log.Error("telling the signer of a ticket's second use", "server", t.Server, "error", serr)
 		}
 		return join.Refuse(join.TicketUsed, "the ticket for life %d of %q was used before; that life is revoked", t.Epoch, t.Server)

@@ -46,6 +46,7 @@ const (
 type Signer interface {
 	Challenge(ctx context.Context, r join.ChallengeRequest) (join.Challenge, error)
 	Admit(ctx context.Context, r join.Request) (join.Admission, error)
+	UsedTwice(ctx context.Context, ticket, signature []byte) error // revokes what the ticket began; it never admits
 	Renew(ctx context.Context, r join.RenewRequest) (join.Certificates, error)
 	Service(ctx context.Context, name string, csr []byte) (chainPEM []byte, err error)
 	RenewHost(ctx context.Context, r renewal.Request) (renewal.Answer, error)
