@@ -133,9 +133,15 @@ func listen(path string) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("removing the old socket: %w", err)
 	}
-	old := syscall.Umask(0o177)
+	// Others of this process make directories meanwhile, which need their x: the umask is theirs too.
+	old := syscall.Umask(0o077)
 	l, err := net.Listen("unix", path)
 	syscall.Umask(old)
+	if err == nil {
+		if err = os.Chmod(path, 0o600); err != nil {
+			err = errors.Join(err, l.Close())
+		}
+	}
 	if err != nil {
 		return nil, hint.New(fmt.Errorf("listening on %s: %w", path, err), "a socket's path has at most 107 bytes; use a shorter --dir")
 	}
