@@ -155,6 +155,15 @@ func (v ledgerView) verifyOnce(rules judge.Rules, old *ledger.Head, now time.Tim
 		}
 		sizes = append(sizes, old.Size)
 	}
+	rules.Now = now
+	if at, ok := v.when(cosigned.Cosigned, true); ok {
+		rules.Seen = []judge.Seen{{Size: cosigned.Size, Time: at}}
+	}
+	if old != nil {
+		if at, ok := v.when(old.Cosigned, false); ok {
+			rules.Unseen = []judge.Seen{{Size: old.Size, Time: at}}
+		}
+	}
 	checker := judge.New(rules)
 	err = audit.Walk(v.source.read, sizes, func(index uint64, text []byte) error { checker.Add(index, text); return nil },
 		func(size uint64, root tlog.Hash) error {
@@ -180,6 +189,24 @@ func (v ledgerView) verifyOnce(rules judge.Rules, old *ledger.Head, now time.Tim
 		found.Seen = &old.Size
 	}
 	return found, signed, nil
+}
+
+// when is the time of cosignatures that fewer than the threshold of lying witnesses cannot move: to a later one, or to an earlier one.
+func (v ledgerView) when(by []ledger.Cosigned, later bool) (time.Time, bool) {
+	if v.keys.Threshold == 0 || len(by) < v.keys.Threshold {
+		return time.Time{}, false
+	}
+	times := make([]time.Time, 0, len(by))
+	for _, c := range by {
+		times = append(times, c.Time)
+	}
+	slices.SortFunc(times, func(a, b time.Time) int {
+		if later {
+			return a.Compare(b)
+		}
+		return b.Compare(a)
+	})
+	return times[v.keys.Threshold-1], true
 }
 
 // fresh asks that as many witnesses as are needed have seen the ledger lately: an old copy of it shows nothing about today.

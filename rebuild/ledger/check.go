@@ -21,6 +21,8 @@ import (
 const (
 	EntryMalformed  = "entry_malformed"  // not an entry of a ledger
 	TimeBack        = "time_back"        // an entry is older than the one before it
+	TimeAhead       = "time_ahead"       // an entry is later than the time at which it was seen
+	TimeLate        = "time_late"        // an entry is older than the time at which it was not there yet
 	TrustUnknown    = "trust_unknown"    // a trust policy that does not belong to the chain
 	TrustBack       = "trust_back"       // an older trust policy than the one before
 	ReleaseForked   = "release_forked"   // two releases of one version
@@ -37,9 +39,10 @@ const (
 
 // Implementation constants.
 const (
-	maxViolations = 1000          // that are kept
-	clockSlack    = time.Minute   // that the signer's clock may be set back
-	maxWait       = 2 * time.Hour // from a ticket to the life's entry: a ticket's longest window, and slack
+	maxViolations = 1000             // that are kept
+	clockSlack    = time.Minute      // that the signer's clock may be set back
+	seenSlack     = 20 * time.Minute // between the signer's clock and witnesses', and from an entry to its checkpoint's cosignatures
+	maxWait       = 2 * time.Hour    // from a ticket to the life's entry: a ticket's longest window, and slack
 )
 
 // Rules are what a ledger is held against.
@@ -47,6 +50,17 @@ type Rules struct {
 	Policies Policies      // whose signatures counted when
 	MaxAge   time.Duration // no life is longer, whatever its release says; 0: as its release says
 	Attested bool          // every life has to be
+
+	// What others than the signer know of its time. None: it is believed.
+	Now    time.Time // nothing is later
+	Seen   []Seen    // entries before Size were there at Time
+	Unseen []Seen    // entries from Size on were not
+}
+
+// Seen is how much of a ledger somebody else saw, and when.
+type Seen struct {
+	Size uint64
+	Time time.Time
 }
 
 // Violation is what is wrong with one entry.
@@ -89,6 +103,7 @@ func (c *Checker) Add(index uint64, text []byte) {
 	if e.Time.After(c.last) {
 		c.last = e.Time
 	}
+	c.seen(index, e.Time)
 	switch {
 	case e.Trust != nil:
 		c.trust(index, *e.Trust)
@@ -100,6 +115,24 @@ func (c *Checker) Add(index uint64, text []byte) {
 		c.extend(index, e.Time, *e.Extend)
 	case e.End != nil:
 		c.end(index, e.Time, *e.End)
+	}
+}
+
+// seen holds an entry's time, which is the signer's word, against when others saw it or did not.
+func (c *Checker) seen(index uint64, at time.Time) {
+	latest := c.rules.Now
+	for _, s := range c.rules.Seen {
+		if index < s.Size && (latest.IsZero() || s.Time.Before(latest)) {
+			latest = s.Time
+		}
+	}
+	if !latest.IsZero() && at.After(latest.Add(seenSlack)) {
+		c.wrong(index, TimeAhead, "", "of %s, and it was there at %s", at.Format(time.RFC3339), latest.UTC().Format(time.RFC3339))
+	}
+	for _, s := range c.rules.Unseen {
+		if index >= s.Size && at.Before(s.Time.Add(-seenSlack)) {
+			c.wrong(index, TimeLate, "", "of %s, and it was not there at %s", at.Format(time.RFC3339), s.Time.UTC().Format(time.RFC3339))
+		}
 	}
 }
 
