@@ -39,6 +39,7 @@ type checker struct {
 	taps      map[string]string
 	macs      map[string]string
 	bmcs      map[string]string
+	tpms      map[string]string
 }
 
 // Check refuses a fleet that Parse would refuse. Its errors name places by their path: "server[2].capacity: …".
@@ -46,7 +47,7 @@ func Check(f Fleet) error {
 	c := &checker{
 		fleet:     &f,
 		names:     map[string]string{NameController: "the controller", NameCheckin: "check-in"},
-		addresses: map[netip.Addr]string{}, taps: map[string]string{}, macs: map[string]string{}, bmcs: map[string]string{},
+		addresses: map[netip.Addr]string{}, taps: map[string]string{}, macs: map[string]string{}, bmcs: map[string]string{}, tpms: map[string]string{},
 	}
 	for _, step := range []func() error{c.top, c.network, c.dns, c.bastions, c.places, c.servers, c.tunnels} {
 		if err := step(); err != nil {

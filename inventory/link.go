@@ -74,6 +74,10 @@ func (c *checker) link(path string, s Server) error {
 	if s.EndorsementKey != "" && !isSHA256(s.EndorsementKey) {
 		return tomlfile.At(path+".endorsement_key", "the SHA-256 of the TPM's endorsement key, in lower-case hex", "server %q has endorsement_key %.80q", s.Name, s.EndorsementKey)
 	}
+	if other, ok := c.tpms[s.EndorsementKey]; ok && s.EndorsementKey != "" {
+		return tomlfile.At(path+".endorsement_key", "each server has a TPM of its own", "servers %q and %q have the same endorsement_key", other, s.Name)
+	}
+	c.tpms[s.EndorsementKey] = s.Name
 	return nil
 }
 

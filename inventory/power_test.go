@@ -155,3 +155,18 @@ func TestContainersInTestFleets(t *testing.T) {
 		t.Errorf("got %v, want a refusal", err)
 	}
 }
+
+// One TPM is one server's.
+func TestEndorsementKeys(t *testing.T) {
+	text := read(t)
+	for i, name := range []string{"se-1", "se-2"} {
+		at := "name = \"" + name + "\"\n"
+		if !strings.Contains(text, at) {
+			t.Fatal("the test fleet has changed")
+		}
+		text = strings.Replace(text, at, at+"endorsement_key = \""+testSum+"\"\n", 1)
+		if _, err := Parse("fleet.toml", []byte(text)); (err != nil) != (i == 1) || i == 1 && !strings.Contains(err.Error(), "the same endorsement_key") {
+			t.Errorf("with %d servers: got %v", i+1, err)
+		}
+	}
+}

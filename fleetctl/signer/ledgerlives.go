@@ -112,3 +112,11 @@ func (b *book) entry(server string, epoch uint64) (uint64, bool) {
 	defer v.mu.Unlock()
 	return v.index, v.epoch == epoch
 }
+
+// isOver says whether the ledger has the end of a life, or a later one.
+func (b *book) isOver(server string, epoch uint64) bool {
+	v := b.server(server)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.epoch > epoch || v.epoch == epoch && v.ended
+}

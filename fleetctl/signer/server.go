@@ -110,6 +110,9 @@ func (s *server) renew(r join.RenewRequest, now time.Time) (join.Certificates, e
 	if err != nil {
 		return join.Certificates{}, err
 	}
+	if s.book != nil && s.book.isOver(name, v.Epoch) {
+		return join.Certificates{}, join.Refuse(join.LifeOver, "the ledger says that life %d of %q is over", v.Epoch, name)
+	}
 	if err := s.rate.allow("renewals", name, renewsPerHour, now); err != nil {
 		return join.Certificates{}, err
 	}

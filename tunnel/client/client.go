@@ -49,7 +49,7 @@ type client struct {
 
 	current  *session
 	leaving  string    // why the current session must go; "" while it may stay
-	deadline time.Time // when its server goes; zero: not known
+	deadline time.Time // when its server goes, or its life is over; zero: not known
 	carried  bool      // it was up once
 }
 
@@ -141,7 +141,10 @@ func (c *client) pause(ctx context.Context, d time.Duration) {
 // heard takes what the current session's watcher tells.
 func (c *client) heard(s signal) {
 	if s.draining {
-		c.leaving, c.deadline = reasonDraining, s.deadline
+		c.leaving = reasonDraining
+		if c.deadline.IsZero() || !s.deadline.IsZero() && s.deadline.Before(c.deadline) {
+			c.deadline = s.deadline
+		}
 	} else {
 		c.lost()
 	}
@@ -218,7 +221,7 @@ func (c *client) move(ctx context.Context) error {
 		return errors.Join(errSetup, err, c.end(next, true))
 	}
 	before, why, deadline := c.current, c.leaving, c.deadline
-	c.current, c.leaving, c.deadline = next, "", time.Time{}
+	c.current, c.leaving, c.deadline = next, "", next.grant.ends // whatever server and list say then
 	if err := c.resolv.point(next.grant.dns); err != nil {
 		return errors.Join(errSetup, err)
 	}

@@ -49,6 +49,7 @@ type grant struct {
 	notice    netip.AddrPort
 	keepalive time.Duration
 	mtu       int
+	ends      time.Time // when the server's life is over, by its proof; zero where none was asked for
 }
 
 // register makes a key and registers it at a server.
@@ -68,34 +69,35 @@ func register(ctx context.Context, c checkin.ClientConfig, server checkin.Server
 	if err != nil {
 		return grant{}, fmt.Errorf("registering at %s: %w", server.Name, err)
 	}
-	if err := checkLife(c, server, state, answer.Life, time.Now()); err != nil {
+	ends, err := checkLife(c, server, state, answer.Life, time.Now())
+	if err != nil {
 		return grant{}, fmt.Errorf("registering at %s: %w", server.Name, err)
 	}
 	g, err := check(answer)
 	if err != nil {
 		return grant{}, fmt.Errorf("registering at %s: its answer: %w", server.Name, err)
 	}
-	g.server, g.private = server, private
+	g.server, g.private, g.ends = server, private, ends
 	// The list's address is the one that was signed; the server knows only on which of its own it was reached.
 	g.endpoint = netip.AddrPortFrom(server.Address, answer.Endpoint.Port())
 	return g, nil
 }
 
-// checkLife holds what a server shows of its life against the key that it proved on the same connection.
-func checkLife(c checkin.ClientConfig, server checkin.Server, state *tls.ConnectionState, proof []byte, now time.Time) error {
+// checkLife holds what a server shows of its life against the key that it proved on the same connection, and returns when that life ends.
+func checkLife(c checkin.ClientConfig, server checkin.Server, state *tls.ConnectionState, proof []byte, now time.Time) (ends time.Time, err error) {
 	if c.Require == ledger.RequireNothing {
-		return nil
+		return time.Time{}, nil
 	}
 	keys, err := c.LedgerKeys()
 	if err != nil {
-		return err
+		return time.Time{}, err
 	}
 	var key ed25519.PublicKey
 	if state != nil && len(state.PeerCertificates) > 0 {
 		key, _ = state.PeerCertificates[0].PublicKey.(ed25519.PublicKey)
 	}
-	_, err = keys.Life(c.Require, server.Name, key, proof, now)
-	return err
+	life, err := keys.Life(c.Require, server.Name, key, proof, now)
+	return life.Deadline, err
 }
 
 func check(s wire.Session) (grant, error) {
