@@ -141,7 +141,7 @@ func TestSameBytes(t *testing.T) {
 			}
 			script += fmt.Sprintf("mount --bind '%s' '%s'\n", b[0], at)
 		}
-		for _, name := range []string{"out", "work"} {
+		for _, name := range []string{"out", "scratch"} {
 			if err := os.MkdirAll(filepath.Join(root, name), 0o755); err != nil {
 				t.Fatal(err)
 			}
@@ -152,7 +152,7 @@ func TestSameBytes(t *testing.T) {
 		script += "exec chroot --userspec=65534:65534 '" + root + `' /bin/sh -c 'umask 027 && grep -q trixie /etc/os-release && exec "$0" "$@"' "$@"`
 		r := buildRun{builder: "/buildimage", lock: "/image.lock", store: "/store", out: "/out/image", module: "/src",
 			around: []string{"unshare", "-m", "sh", "-c", script, "sh"},
-			env: []string{"PATH=/go/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME=/work", "TMPDIR=/work", "GOCACHE=/work/cache", "GOMODCACHE=/modules", "TZ=America/St_Johns",
+			env: []string{"PATH=/go/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME=/scratch", "TMPDIR=/scratch", "GOCACHE=/scratch/cache", "GOMODCACHE=/modules", "TZ=America/St_Johns",
 				"LC_ALL=tr_TR.UTF-8", "BUILDIMAGE_FRESH=1"}}
 		r.run(t)
 		sameImages(t, plain.out, filepath.Join(root, "out", "image"))

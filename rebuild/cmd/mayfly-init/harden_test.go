@@ -275,10 +275,7 @@ func TestArmWatchdogs(t *testing.T) {
 	w.feed()
 	(*watchdogs)(nil).feed()
 	b := &boot{con: &console{w: new(strings.Builder)}, limit: newDeadline()}
-	if matches, _ := filepath.Glob(watchdogFiles); len(matches) > 0 {
-		t.Skip("this host has a watchdog: it would be armed")
-	}
-	if err := b.armWatchdogs(); err != nil || fmt.Sprint(b.told.all()) != "[no watchdog]" {
+	if err := b.armEach(filepath.Join(dir, "none")); err != nil || fmt.Sprint(b.told.all()) != "[no watchdog]" {
 		t.Errorf("got %v, told %q", err, b.told.all())
 	}
 }

@@ -175,8 +175,10 @@ func (b *boot) refusals() error {
 
 // armWatchdogs begins to be watched; who is not heard is ended. From here on the watch of the deadline feeds them: a machine that would not
 // end by itself is ended.
-func (b *boot) armWatchdogs() error {
-	dogs, err := armWatchdogs(watchdogFiles, watchdogSeconds)
+func (b *boot) armWatchdogs() error { return b.armEach(watchdogFiles) }
+
+func (b *boot) armEach(pattern string) error {
+	dogs, err := armWatchdogs(pattern, watchdogSeconds)
 	if err != nil {
 		b.told.add("watchdog: %v", err)
 	}
