@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"mayfly/internal/dump"
 	"mayfly/internal/hint"
 )
 
@@ -111,7 +112,7 @@ func (n slot) raise(g grant) error {
 
 // free refuses an inner address that this machine has for something else: the rule would send that into the tunnel.
 func free(inner netip.Addr) error {
-	list, err := netlink.AddrList(nil, unix.AF_INET)
+	list, err := dump.Whole(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, unix.AF_INET) })
 	if err != nil {
 		return fmt.Errorf("listing this machine's addresses: %w", err)
 	}
@@ -281,7 +282,7 @@ func sweep() error {
 		if family == unix.AF_INET6 && !ipv6() {
 			continue
 		}
-		rules, err := netlink.RuleList(family)
+		rules, err := dump.Whole(func() ([]netlink.Rule, error) { return netlink.RuleList(family) })
 		if err != nil {
 			return fmt.Errorf("listing the routing rules: %w", err)
 		}
@@ -295,7 +296,9 @@ func sweep() error {
 			}
 		}
 		for _, table := range []int{tableRoutes, tableAll} {
-			old, err := netlink.RouteListFiltered(family, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+			old, err := dump.Whole(func() ([]netlink.Route, error) {
+				return netlink.RouteListFiltered(family, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+			})
 			if err != nil {
 				return fmt.Errorf("listing table %d: %w", table, err)
 			}

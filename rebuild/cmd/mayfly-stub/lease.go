@@ -16,6 +16,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"mayfly/internal/dump"
 	"mayfly/rebuild/ticket"
 )
 
@@ -215,7 +216,7 @@ func waitLinkLocal(ctx context.Context, link netlink.Link) error {
 	ctx, cancel := context.WithTimeout(ctx, upWait)
 	defer cancel()
 	for {
-		addrs, err := netlink.AddrList(link, netlink.FAMILY_V6)
+		addrs, err := dump.Whole(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_V6) })
 		if err != nil {
 			return fmt.Errorf("listing addresses of %s: %w", outside, err)
 		}

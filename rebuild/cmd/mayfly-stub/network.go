@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"mayfly/internal/dump"
 	"mayfly/rebuild/ticket"
 )
 
@@ -89,7 +90,7 @@ func quietIPv6(t *ticket.Ticket) error {
 	if t.Network.Mode == ticket.DHCP6 && !t.Gateway.IsValid() {
 		settings["accept_ra"] = "1"
 	}
-	devices, err := netlink.LinkList()
+	devices, err := dump.Whole(netlink.LinkList)
 	if err != nil {
 		return fmt.Errorf("listing network devices: %w", err)
 	}
@@ -162,7 +163,7 @@ func findDevices(ctx context.Context, macs []string) ([]netlink.Link, error) {
 	ctx, cancel := context.WithTimeout(ctx, deviceWait)
 	defer cancel()
 	for {
-		links, err := netlink.LinkList()
+		links, err := dump.Whole(netlink.LinkList)
 		if err != nil {
 			return nil, fmt.Errorf("listing network devices: %w", err)
 		}
@@ -306,7 +307,7 @@ func keepRouter(ctx context.Context, link netlink.Link) (netip.Addr, error) {
 	ctx, cancel := context.WithTimeout(ctx, routeWait)
 	defer cancel()
 	for {
-		routes, err := netlink.RouteList(link, netlink.FAMILY_V6)
+		routes, err := dump.Whole(func() ([]netlink.Route, error) { return netlink.RouteList(link, netlink.FAMILY_V6) })
 		if err != nil {
 			return netip.Addr{}, fmt.Errorf("listing routes of %s: %w", outside, err)
 		}
