@@ -96,7 +96,7 @@ func runDrain(ctx context.Context, c *command.Call) error {
 }
 
 // drain asks for a touch, where asked does, when nothing else can refuse any more.
-func (d state) drain(ctx context.Context, c *command.Call, s *store.Store, asked func() error, r *rotate.Drainer, name, reason string, length time.Duration, out, output string) error {
+func (d state) drain(ctx context.Context, c *command.Call, s store.Store, asked func() error, r *rotate.Drainer, name, reason string, length time.Duration, out, output string) error {
 	if err := actUnder(ctx, s, r.Bundle); err != nil {
 		return err
 	}

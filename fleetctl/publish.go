@@ -26,7 +26,7 @@ const (
 )
 
 // publish keeps DIR/public/list.json true until ctx ends: signed again with every change, and before it gets old.
-func publish(ctx context.Context, d state, s *store.Store, keys *signer.Client, current func() *bundle.Bundle, log *slog.Logger) {
+func publish(ctx context.Context, d state, s store.Store, keys *signer.Client, current func() *bundle.Bundle, log *slog.Logger) {
 	tick := time.NewTicker(listInterval)
 	defer tick.Stop()
 	var last []checkin.Server

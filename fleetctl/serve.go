@@ -68,7 +68,7 @@ func runServe(ctx context.Context, c *command.Call) error {
 	return errors.Join(err, s.Close())
 }
 
-func serve(ctx context.Context, c *command.Call, d state, s *store.Store, t *trust.Trust, p *policy, log *slog.Logger) error {
+func serve(ctx context.Context, c *command.Call, d state, s store.Store, t *trust.Trust, p *policy, log *slog.Logger) error {
 	b := p.current()
 	ca, err := read(d.caFile(), "`fleetctl init` makes it")
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"mayfly/internal/hint"
 	"mayfly/inventory"
 	"mayfly/inventory/store"
+	"mayfly/inventory/store/sqlite"
 	"mayfly/policies"
 	"mayfly/policies/bundle"
 	"mayfly/policies/trust"
@@ -134,7 +135,7 @@ const olderHint = "a newer policy was in force: put it back, or sign the older o
 
 // policySeen is the newest policy version that serve or rotate ever acted under, read without changing the store.
 func (d state) policySeen(ctx context.Context) (uint64, error) {
-	s, err := store.OpenReadOnly(ctx, d.storeFile())
+	s, err := sqlite.OpenReadOnly(ctx, d.storeFile())
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}
@@ -146,7 +147,7 @@ func (d state) policySeen(ctx context.Context) (uint64, error) {
 }
 
 // actUnder remembers durably that b is acted under, before anything is. An older one is refused.
-func actUnder(ctx context.Context, s *store.Store, b *bundle.Bundle) error {
+func actUnder(ctx context.Context, s store.Store, b *bundle.Bundle) error {
 	err := s.ActUnder(ctx, b.Version)
 	if errors.Is(err, store.ErrPolicyOlder) {
 		return command.Refuse(hint.New(fmt.Errorf("%s: %w", bundle.Older, err), "%s", olderHint))
@@ -163,16 +164,16 @@ func (d state) bundleBytes() (data, sigs []byte, err error) {
 }
 
 // openStore opens the store, and makes it on first use.
-func (d state) openStore(ctx context.Context) (*store.Store, error) {
+func (d state) openStore(ctx context.Context) (store.Store, error) {
 	if _, err := os.Stat(string(d)); err != nil {
 		return nil, hint.New(fmt.Errorf("opening the state directory: %w", err), "--dir names it")
 	}
-	return store.Open(ctx, d.storeFile())
+	return sqlite.Open(ctx, d.storeFile())
 }
 
 // servers are what the store knows, read without changing it. A store that is not there knows nothing, and the talk says so.
 func (d state) servers(ctx context.Context, c *command.Call) ([]store.Server, error) {
-	s, err := store.OpenReadOnly(ctx, d.storeFile())
+	s, err := sqlite.OpenReadOnly(ctx, d.storeFile())
 	if errors.Is(err, fs.ErrNotExist) {
 		fmt.Fprintf(c.Stderr, "fleetctl: %s is not there yet: no server was ever booted from here; `fleetctl serve` makes it\n", d.storeFile())
 		return nil, nil

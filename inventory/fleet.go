@@ -72,10 +72,15 @@ type Rack struct {
 type Server struct {
 	Name           string       `toml:"name" json:"name"` // lower-case DNS label, unique in the fleet
 	Rack           string       `toml:"rack" json:"rack"`
-	Role           string       `toml:"role" json:"role"`         // "vpn", "bastion" or "host"
-	Address        netip.Prefix `toml:"address" json:"address"`   // with the prefix length of its network
-	Capacity       int          `toml:"capacity" json:"capacity"` // Mbit/s, positive; a bastion has none
-	Tunnel         netip.Prefix `toml:"tunnel" json:"tunnel"`     // addresses of its VPN clients; the first host address is its own
+	Role           string       `toml:"role" json:"role"`                         // "vpn", "bastion" or "host"
+	Switch         string       `toml:"switch" json:"switch,omitempty"`           // failure domains beside its rack: what it is cabled to,
+	BMCNetwork     string       `toml:"bmc_network" json:"bmc_network,omitempty"` // where its BMC is,
+	Mirror         string       `toml:"mirror" json:"mirror,omitempty"`           // and which of the fleet's image mirrors it asks first
+	Ring           string       `toml:"ring" json:"ring,omitempty"`               // "internal": no users; new releases come here first
+	Spare          bool         `toml:"spare" json:"spare,omitempty"`             // serves only while others of its region are out
+	Address        netip.Prefix `toml:"address" json:"address"`                   // with the prefix length of its network
+	Capacity       int          `toml:"capacity" json:"capacity"`                 // Mbit/s, positive; a bastion has none
+	Tunnel         netip.Prefix `toml:"tunnel" json:"tunnel"`                     // addresses of its VPN clients; the first host address is its own
 	Power          Power        `toml:"power" json:"power"`
 	Network        Link         `toml:"network" json:"network,omitzero"`
 	EndorsementKey string       `toml:"endorsement_key" json:"endorsement_key,omitempty"` // SHA-256 (hex) of its TPM's endorsement key, as TPMT_PUBLIC

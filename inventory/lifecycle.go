@@ -12,6 +12,7 @@ const (
 	Attesting   State = "attesting"   // joined, its evidence and services are being checked
 	Baking      State = "baking"      // healthy, watched before it takes users
 	Quarantined State = "quarantined" // kept out with its first cause
+	Standby     State = "standby"     // a spare: off, read back as off, until it is needed
 )
 
 // transitions is the whole table: from each state, where a server may go.
@@ -19,11 +20,12 @@ var transitions = map[State][]State{
 	New:         {Wiping},
 	Serving:     {Draining},
 	Draining:    {Wiping},
-	Wiping:      {Booting, Quarantined},
+	Wiping:      {Booting, Quarantined, Standby},
 	Booting:     {Attesting, Wiping, Quarantined},
 	Attesting:   {Baking, Wiping, Quarantined},
 	Baking:      {Serving, Wiping, Quarantined},
 	Quarantined: {Wiping},
+	Standby:     {Wiping},
 }
 
 // Legal reports whether a server may go from one state to the other.

@@ -3,6 +3,7 @@ package policies
 import (
 	"fmt"
 	"net/netip"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -65,7 +66,7 @@ func Check(p Policy, f inventory.Fleet) error {
 		return tomlfile.At("hardware.test_issuer", "enrol keys of real hardware, or set test = true in fleet.toml of a test fleet",
 			"test issuers are accepted only in a fleet with test = true, and %q is none", f.Name)
 	}
-	if !f.BastionsOnly() || p.Rotation != (Rotation{}) {
+	if !f.BastionsOnly() || !reflect.ValueOf(p.Rotation).IsZero() {
 		if err := p.checkRotation(); err != nil {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"mayfly/bastion/hardkey"
+	"mayfly/inventory"
 )
 
 // Policy is a parsed and checked policy.toml. It takes effect only inside a signed bundle (policies/bundle).
@@ -115,6 +116,62 @@ type Rotation struct {
 	BootLimit   Duration `toml:"boot_limit" json:"boot_limit"`     // from power on to joined and healthy
 	Bake        Duration `toml:"bake" json:"bake"`                 // healthy for this long before users come
 	Retries     int      `toml:"retries" json:"retries"`           // further boots before quarantine
+
+	MaxPerHour int              `toml:"max_per_hour" json:"max_per_hour,omitempty"` // servers that leave in any hour; 0: not limited
+	MaxSpares  int              `toml:"max_spares" json:"max_spares,omitempty"`     // spare servers of one region that serve at once while others are out (surge); 0: none
+	Floors     []Floor          `toml:"floor" json:"floors,omitempty"`              // beside the regions' own
+	Caps       []Cap            `toml:"cap" json:"caps,omitempty"`
+	Windows    []RotationWindow `toml:"window" json:"windows,omitempty"`     // when planned rotations begin; none: always
+	Blackouts  []Blackout       `toml:"blackout" json:"blackouts,omitempty"` // when none begins
+	Train      Train            `toml:"train" json:"train,omitzero"`
+	Schedule   Schedule         `toml:"schedule" json:"schedule,omitzero"`
+}
+
+// Floor is the capacity that the servers of a region and role keep.
+type Floor struct {
+	Region string          `toml:"region" json:"region,omitempty"` // left out: each region
+	Role   string          `toml:"role" json:"role,omitempty"`     // left out: all roles together
+	Floor  inventory.Floor `toml:"floor" json:"floor"`
+}
+
+// Cap is how many servers that share something may be out at once.
+type Cap struct {
+	Domain string `toml:"domain" json:"domain"`       // "rack", "switch", "bmc" or "mirror"
+	Name   string `toml:"name" json:"name,omitempty"` // left out: each of them
+	Max    int    `toml:"max" json:"max"`             // at least 1
+}
+
+// RotationWindow is a time of the week, by the clocks of a place, in which planned rotations begin.
+type RotationWindow struct {
+	Regions []string `toml:"regions" json:"regions,omitempty"` // left out: all
+	Days    []string `toml:"days" json:"days"`                 // "mon" to "sun"
+	From    string   `toml:"from" json:"from"`                 // "02:00"
+	To      string   `toml:"to" json:"to"`                     // "05:00", at the latest "24:00"
+	Zone    string   `toml:"zone" json:"zone,omitempty"`       // "Europe/Stockholm"; left out: UTC
+}
+
+// Blackout is a time in which no planned rotation begins.
+type Blackout struct {
+	Name    string    `toml:"name" json:"name"`
+	Regions []string  `toml:"regions" json:"regions,omitempty"` // left out: all
+	From    time.Time `toml:"from" json:"from"`
+	To      time.Time `toml:"to" json:"to"`
+}
+
+// Train is how a new release comes to servers: the internal ring, canaries, then shares of the fleet. The zero value is no train:
+// everything boots the release in use.
+type Train struct {
+	Canaries   int      `toml:"canaries" json:"canaries"`     // servers in different regions, after the internal ring
+	Steps      []int    `toml:"steps" json:"steps"`           // percent of the fleet, rising; the last is 100
+	Bake       Duration `toml:"bake" json:"bake"`             // each stage, after its last server serves
+	MaxErrors  float64  `toml:"max_errors" json:"max_errors"` // share of rotations to the release that may fail, 0 to 0.5
+	Confidence float64  `toml:"confidence" json:"confidence"` // of the bound, 0.8 to 0.999; left out: 0.95
+}
+
+// Schedule is when `fleetctl serve` rotates by itself. The zero value is never.
+type Schedule struct {
+	Every Duration `toml:"every" json:"every"`           // between the beginnings of two runs
+	Alert Duration `toml:"alert" json:"alert,omitempty"` // a server is named that long before its deadline; left out: half its lead
 }
 
 // Image is which release may run, and what is asked of the machine that runs it.

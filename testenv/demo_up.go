@@ -15,6 +15,7 @@ import (
 	"mayfly/internal/durable"
 	"mayfly/inventory"
 	"mayfly/inventory/store"
+	"mayfly/inventory/store/sqlite"
 	"mayfly/testenv/netlab"
 	"mayfly/testenv/supervise"
 )
@@ -271,7 +272,7 @@ func (d *demo) rotateNow(ctx context.Context, why string) (string, error) {
 
 // servers reads the controller's store.
 func (d *demo) servers(ctx context.Context) (map[string]store.Server, error) {
-	s, err := store.Open(ctx, d.e.fleet("store.db"))
+	s, err := sqlite.Open(ctx, d.e.fleet("store.db"))
 	if err != nil {
 		return nil, err
 	}
@@ -288,7 +289,7 @@ func (d *demo) servers(ctx context.Context) (map[string]store.Server, error) {
 }
 
 func (d *demo) events(ctx context.Context, after int64) ([]store.Event, error) {
-	s, err := store.Open(ctx, d.e.fleet("store.db"))
+	s, err := sqlite.Open(ctx, d.e.fleet("store.db"))
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"mayfly/internal/audit"
 	"mayfly/inventory"
 	"mayfly/inventory/store"
+	"mayfly/inventory/store/sqlite"
 	"mayfly/rebuild/power"
 	"mayfly/testenv/netlab"
 )
@@ -39,7 +40,7 @@ func rebuiltBastion(t *testing.T, d *demo) {
 			t.Fatalf("ssh -J %s: got %q, %v, want %q", gate.Name, out, err, want)
 		}
 	}
-	s, err := store.Open(ctx, d.e.fleet("store.db"))
+	s, err := sqlite.Open(ctx, d.e.fleet("store.db"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,6 +25,7 @@ import (
 	"mayfly/internal/pki"
 	"mayfly/inventory"
 	"mayfly/inventory/store"
+	"mayfly/inventory/store/sqlite"
 	"mayfly/rebuild/join"
 	"mayfly/rebuild/power"
 	"mayfly/rebuild/release"
@@ -53,7 +54,7 @@ func lives(t *testing.T, d *demo) {
 	const name = "nl-1"
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
-	s, err := store.Open(ctx, d.e.fleet("store.db"))
+	s, err := sqlite.Open(ctx, d.e.fleet("store.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +115,7 @@ func lives(t *testing.T, d *demo) {
 }
 
 // beginLife ends a server's life and begins the next, with a ticket of this age and a machine with these options.
-func beginLife(t *testing.T, ctx context.Context, d *demo, s *store.Store, name string, age time.Duration, options power.Options) life {
+func beginLife(t *testing.T, ctx context.Context, d *demo, s store.Store, name string, age time.Duration, options power.Options) life {
 	t.Helper()
 	check := func(err error) {
 		t.Helper()

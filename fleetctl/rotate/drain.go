@@ -26,7 +26,7 @@ const minHold = time.Minute
 
 // Drainer takes one server out for an engineer. It rebuilds nothing: the next rotate does, once the statement is over.
 type Drainer struct {
-	Store  *store.Store
+	Store  store.Store
 	Bundle *bundle.Bundle
 	Signer Statements
 	Talk   io.Writer

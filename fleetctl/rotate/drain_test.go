@@ -17,7 +17,7 @@ import (
 
 // fakeStatements signs what it is asked for, and notes what the store knew then.
 type fakeStatements struct {
-	store *store.Store
+	store store.Store
 	at    []store.Server
 	err   error
 }

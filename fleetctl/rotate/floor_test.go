@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"mayfly/inventory"
-	"mayfly/inventory/store"
+	"mayfly/inventory/store/sqlite"
 )
 
 // TestFloorIsAskedInTheTransaction: between the plan that lets se-1 go and its first move, somebody else takes se-2 away. The
@@ -29,7 +29,7 @@ func TestFloorIsAskedInTheTransaction(t *testing.T) {
 			}
 			r := testRunner(t, dir, b)
 			defer r.Store.Close()
-			other, err := store.Open(t.Context(), filepath.Join(dir, "store.db"))
+			other, err := sqlite.Open(t.Context(), filepath.Join(dir, "store.db"))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -11,7 +11,7 @@ import (
 
 // Restarts is the way of orders to servers without a BMC: the signer signs them, the store keeps them, and `fleetctl serve` sends them.
 type Restarts struct {
-	Store  *store.Store
+	Store  store.Store
 	Signer RestartSigner
 }
 

@@ -27,7 +27,7 @@ const (
 
 // Runner carries a run to its end. All fields but Poll and Stuck are needed.
 type Runner struct {
-	Store    *store.Store
+	Store    store.Store
 	Bundle   *bundle.Bundle
 	Release  Release
 	Trust    []byte // trust.json

@@ -18,6 +18,7 @@ import (
 	"mayfly/internal/pki"
 	"mayfly/inventory"
 	"mayfly/inventory/store"
+	"mayfly/inventory/store/sqlite"
 	"mayfly/policies"
 	"mayfly/policies/bundle"
 	"mayfly/rebuild/join"
@@ -48,7 +49,7 @@ func testBundle(servers ...string) *bundle.Bundle {
 
 // testRunner has machines that are files in dir.
 func testRunner(t interface{ Fatal(...any) }, dir string, b *bundle.Bundle) *Runner {
-	s, err := store.Open(context.Background(), filepath.Join(dir, "store.db"))
+	s, err := sqlite.Open(context.Background(), filepath.Join(dir, "store.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +159,7 @@ type world struct {
 	dir   string
 	b     *bundle.Bundle
 	end   time.Time // every life's deadline, so that names decide the order
-	store *store.Store
+	store store.Store
 	stop  context.CancelFunc
 	done  sync.WaitGroup
 
@@ -171,7 +172,7 @@ type world struct {
 
 func newWorld(t *testing.T, dir string, b *bundle.Bundle) *world {
 	t.Helper()
-	s, err := store.Open(t.Context(), filepath.Join(dir, "store.db"))
+	s, err := sqlite.Open(t.Context(), filepath.Join(dir, "store.db"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,7 @@ import (
 	"mayfly/internal/sshsig"
 	"mayfly/inventory"
 	"mayfly/inventory/store"
+	"mayfly/inventory/store/sqlite"
 	"mayfly/policies"
 	"mayfly/policies/bundle"
 	"mayfly/policies/trust"
@@ -39,7 +40,7 @@ type fleet struct {
 	public Public
 	trust  *trust.Trust
 	client *Client
-	store  *store.Store
+	store  store.Store
 	people []ssh.Signer
 	change func(*policies.Policy) // of every policy that is signed
 
@@ -111,7 +112,7 @@ func (f *fleet) start(t *testing.T) {
 		return err == nil && c.Close() == nil
 	})
 	var err error
-	if f.store, err = store.Open(ctx, filepath.Join(f.dir, "store.db")); err != nil {
+	if f.store, err = sqlite.Open(ctx, filepath.Join(f.dir, "store.db")); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

@@ -10,7 +10,7 @@ import (
 
 	"mayfly/internal/sshsig"
 	"mayfly/inventory"
-	"mayfly/inventory/store"
+	"mayfly/inventory/store/sqlite"
 	"mayfly/rebuild/join"
 	"mayfly/rebuild/order"
 )
@@ -103,7 +103,7 @@ func (l *lives) ending(server string, epoch uint64, now time.Time) error {
 func (s *server) leaves(r restartRequest) error {
 	ctx, cancel := context.WithTimeout(context.Background(), storeLimit)
 	defer cancel()
-	db, err := store.OpenReadOnly(ctx, filepath.Join(s.rules.dir, storeFile))
+	db, err := sqlite.OpenReadOnly(ctx, filepath.Join(s.rules.dir, storeFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return join.Refuse(join.LifeUnknown, "no server was ever booted from here")
 	}

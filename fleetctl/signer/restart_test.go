@@ -6,6 +6,7 @@ import (
 
 	"mayfly/inventory"
 	"mayfly/inventory/store"
+	"mayfly/inventory/store/sqlite"
 	"mayfly/rebuild/join"
 	"mayfly/rebuild/order"
 )
@@ -116,7 +117,7 @@ func TestRestartRefuses(t *testing.T) {
 	if _, err := s.restart(restartRequest{testServer, 1}, now); reason(err) != join.LifeUnknown {
 		t.Errorf("no store: got %v", err)
 	}
-	db, err := store.Open(t.Context(), f.dir+"/"+storeFile)
+	db, err := sqlite.Open(t.Context(), f.dir+"/"+storeFile)
 	if err != nil {
 		t.Fatal(err)
 	}

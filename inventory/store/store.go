@@ -1,24 +1,20 @@
-// Package store keeps what the controller knows of each server: its state, its life's epoch and keys, tickets, orders and the
-// journal of runs, in one SQLite file that fleetctl's processes open at once.
+// Package store is what the controller keeps of each server: its state, its life's epoch and keys, tickets, orders, claims and the
+// journal of runs. It is an interface with two keepers: store/sqlite, one file that the processes of one controller open at once, and
+// store/etcd, which several controllers share. store/storetest is what both have to pass.
 //
-// Every change is one immediate transaction with its event in the same transaction, and compares before it sets: server,
+// Every change is one transaction with its event in the same transaction, and compares before it sets: server,
 // epoch and state must be what the caller believes, or the change fails with ErrStale and nothing is written. A returned
-// change is on disk (synchronous=FULL). The store never reads the clock, and holds no secret: of a ticket it keeps the hash.
+// change is durable. The store never reads the clock, and holds no secret: of a ticket it keeps the hash.
+//
+// Read store.go, server.go, claim.go, run.go, release.go.
 package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
-	"fmt"
-	"net/url"
-	"os"
-	"path/filepath"
 	"time"
 
-	_ "modernc.org/sqlite" // the driver "sqlite", pure Go
-
-	"mayfly/internal/hint"
+	"mayfly/inventory"
 )
 
 // Errors that callers branch on, with errors.Is.
@@ -33,135 +29,106 @@ var (
 	ErrRunOpen       = errors.New("another run is not finished")
 	ErrTainted       = errors.New("an engineer was let onto this life: it is rebuilt before it serves again")
 	ErrHeld          = errors.New("an engineer may be on it")
+	ErrPolicyOlder   = errors.New("a newer policy was in force")
+	ErrClaimed       = errors.New("another controller carries this server on")
+	ErrFenced        = errors.New("the claim is over: another controller may carry the server on")
+	ErrEnded         = errors.New("this rotation has ended before")
+	ErrBad           = errors.New("the release is marked bad, for good")
+	ErrNewer         = errors.New("a newer program wrote this store")
+	ErrNotEmpty      = errors.New("the store is not empty")
 )
 
-// Implementation constants.
-const (
-	busyTimeout    = 10 * time.Second
-	maxConnections = 4
-)
+// Check is asked inside a transaction: all servers as they are, so that nothing can change between its answer and the change.
+type Check = func([]Server) error
 
-// Store is an open state store. It may be used by several goroutines.
-type Store struct {
-	db *sql.DB
+// Store is an open state store. It may be used by several goroutines, and by several processes.
+type Store interface {
+	Lives
+	Tickets
+	Orders
+	Claims
+	Runs
+	Releases
 
-	untainted  bool // opened for reading, and written before taints were kept
-	unproved   bool // the same, before evidence was kept
-	unextended bool // the same, before extensions were kept
+	// PolicyVersion is the newest policy version that was ever acted under; 0 for none.
+	PolicyVersion(ctx context.Context) (uint64, error)
+	// ActUnder remembers that a policy of this version is acted under from now on, or fails with ErrPolicyOlder.
+	ActUnder(ctx context.Context, version uint64) error
+
+	// AddLogin keeps a login, once: fresh is false for one that is there already.
+	AddLogin(ctx context.Context, l Login) (fresh bool, err error)
+	// Logins returns the logins that the controller heard of at since or later, in the order in which it did.
+	Logins(ctx context.Context, since time.Time) ([]Login, error)
+
+	Close() error
 }
 
-// Open opens the store at path, and makes it, readable by this user only, if it is not there. It refuses a file of another
-// program and one of a newer schema.
-func Open(ctx context.Context, path string) (*Store, error) {
-	s, err := open(ctx, path)
-	if err != nil {
-		return nil, fmt.Errorf("opening store %s: %w", path, err)
-	}
-	return s, nil
+// Lives are the servers and their states.
+type Lives interface {
+	// Sync adds the fleet's servers that the store does not know yet, as New, and keeps all others.
+	Sync(ctx context.Context, fleet inventory.Fleet, now time.Time) error
+	// Servers returns all servers by name.
+	Servers(ctx context.Context) ([]Server, error)
+	// Server returns one server, or ErrUnknown.
+	Server(ctx context.Context, name string) (Server, error)
+
+	// Joined records what a server said when it joined and moves it from Booting to Attesting, in one transaction.
+	Joined(ctx context.Context, name string, epoch uint64, j Joined) error
+	// SetHealth keeps the newest health report of a life, as the server sent it.
+	SetHealth(ctx context.Context, name string, epoch uint64, health []byte, at time.Time) error
+	// SetDrained records that a life has drained; forced, if peers were left when the bound passed.
+	SetDrained(ctx context.Context, name string, epoch uint64, forced bool) error
+	// SetRelease records which release a life boots.
+	SetRelease(ctx context.Context, name string, epoch uint64, release string) error
+
+	// Move takes a server from one state to another. It fails with ErrIllegal for a transition that is not in the table and for one to
+	// Wiping, which ends a life and is BeginLife's; and with ErrStale if the server is not in that life and state.
+	Move(ctx context.Context, name string, epoch uint64, from, to inventory.State, cause string, now time.Time) error
+	// MoveChecked is Move if check agrees: a floor that holds then holds after.
+	MoveChecked(ctx context.Context, name string, epoch uint64, from, to inventory.State, cause string, now time.Time, check Check) error
+	// BeginLife is Move to Wiping and the beginning of the next life, whose number it returns, in one transaction, if check, which
+	// may be nil, agrees. What was known of the old life (keys, health, drain) is gone, and its unused tickets are revoked.
+	BeginLife(ctx context.Context, name string, epoch uint64, from inventory.State, cause string, now time.Time, check Check) (uint64, error)
+	// Events returns the transitions after the one with this ID, oldest first; 0 for all. It returns a bounded number: ask again
+	// with the last ID until none comes.
+	Events(ctx context.Context, after int64) ([]Event, error)
+
+	// Taint takes a serving server out for an engineer, if check agrees: it drains, and this life is tainted, in one transaction.
+	Taint(ctx context.Context, name string, epoch uint64, reason string, held, now time.Time, check Check) error
+	// Hold changes until when nobody rebuilds a tainted life.
+	Hold(ctx context.Context, name string, epoch uint64, until time.Time) error
 }
 
-func open(ctx context.Context, path string) (*Store, error) {
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) // SQLite gives its other files the same mode
-	if err != nil {
-		return nil, hint.New(err, "check --dir, and that this user may write there")
-	}
-	info, err := f.Stat()
-	if err = errors.Join(err, f.Close()); err != nil {
-		return nil, err
-	}
-	if err := private(info, path); err != nil {
-		return nil, err
-	}
-	return connect(ctx, path, (*Store).migrate, url.Values{
-		"_pragma": {"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)"},
-		"_txlock": {"immediate"},
-	})
+// Tickets are kept by their hashes.
+type Tickets interface {
+	// PutTicket records a ticket for a server's current life by the SHA-256 of its exact bytes. Earlier tickets of that server that
+	// were not used are revoked.
+	PutTicket(ctx context.Context, name string, epoch uint64, hash [32]byte, notAfter time.Time) error
+	// UseTicket uses a ticket up. Only the first use of a known, unrevoked, unexpired ticket returns nil. A second use
+	// returns ErrTicketUsed and revokes the life that the first use began.
+	UseTicket(ctx context.Context, hash [32]byte, name string, epoch uint64, now time.Time) error
+	// Revoked reports whether a life was revoked because its ticket came twice.
+	Revoked(ctx context.Context, name string, epoch uint64) (bool, error)
 }
 
-// OpenReadOnly opens a store that is there for reading: whatever would change it fails. A store that is not there is
-// fs.ErrNotExist, and none is made.
-func OpenReadOnly(ctx context.Context, path string) (*Store, error) {
-	s, err := openReadOnly(ctx, path)
-	if err != nil {
-		return nil, fmt.Errorf("opening store %s for reading: %w", path, err)
-	}
-	return s, nil
-}
-
-func openReadOnly(ctx context.Context, path string) (*Store, error) {
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return nil, err
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if err := private(info, path); err != nil {
-		return nil, err
-	}
-	// Not mode=ro: that would leave the files of the write-ahead log behind.
-	return connect(ctx, path, (*Store).recognize, url.Values{"mode": {"rw"}, "_pragma": {"query_only(1)"}})
-}
-
-// private refuses a store that somebody else may have written.
-func private(info os.FileInfo, path string) error {
-	if perm := info.Mode().Perm(); perm&0o077 != 0 {
-		return hint.New(fmt.Errorf("mode %04o lets others at it", perm), "chmod 600 %s", path)
-	}
-	return nil
-}
-
-// connect opens the file and has it checked.
-func connect(ctx context.Context, path string, check func(*Store, context.Context) error, how url.Values) (*Store, error) {
-	// The driver applies busy_timeout before the other pragmas.
-	how.Add("_pragma", fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds()))
-	dsn := url.URL{Scheme: "file", Path: path, RawQuery: how.Encode()}
-	db, err := sql.Open("sqlite", dsn.String())
-	if err != nil {
-		return nil, err
-	}
-	db.SetMaxOpenConns(maxConnections)
-	s := &Store{db: db}
-	if err := check(s, ctx); err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	return s, nil
-}
-
-// Close closes the store.
-func (s *Store) Close() error { return s.db.Close() }
-
-// write runs f in one immediate transaction and commits if it returns nil.
-func (s *Store) write(ctx context.Context, f func(tx *sql.Tx) error) error {
-	tx, err := s.db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	if err := f(tx); err != nil {
-		if rerr := tx.Rollback(); rerr != nil && !errors.Is(rerr, sql.ErrTxDone) {
-			return errors.Join(err, rerr)
-		}
-		return err
-	}
-	return tx.Commit()
-}
-
-// stamp and moment turn times into the store's nanoseconds and back; 0 is no time.
-func stamp(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixNano()
-}
-
-func moment(ns int64) time.Time {
-	if ns == 0 {
-		return time.Time{}
-	}
-	return time.Unix(0, ns).UTC()
+// Orders are what servers are told, and what they report of a boot that failed.
+type Orders interface {
+	// OrderDrain asks a server's current life to drain. Ordering twice is ordering once, with the later limit.
+	OrderDrain(ctx context.Context, name string, epoch uint64, limit time.Duration) error
+	// Drains returns the orders that stand, by server.
+	Drains(ctx context.Context) (map[string]DrainOrder, error)
+	// BootFailed records why a life did not come up. The first report of a life stands: it is the cause.
+	BootFailed(ctx context.Context, name string, epoch uint64, reason, detail string, at time.Time) error
+	// LastFailure returns why a life did not come up, if it said so.
+	LastFailure(ctx context.Context, name string, epoch uint64) (reason, detail string, ok bool, err error)
+	// OrderRestart lays down an order for the server's current life. A later one takes the place of an earlier one.
+	OrderRestart(ctx context.Context, name string, r Restart) error
+	// RestartDelivered says that the order was written to the stream of this life.
+	RestartDelivered(ctx context.Context, name string, epoch uint64, at time.Time) error
+	// Restarts returns the newest order of each server that has one.
+	Restarts(ctx context.Context) (map[string]Restart, error)
+	// Extend keeps an extension for delivery to the server's current life, and moves the life's deadline.
+	Extend(ctx context.Context, name string, until time.Time, e Extension) error
+	// Extensions returns the newest extension of each server that has one.
+	Extensions(ctx context.Context) (map[string]Extension, error)
 }

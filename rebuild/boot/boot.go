@@ -58,7 +58,7 @@ type Config struct {
 	Trust  *trust.Trust
 	CA     []byte // PEM of the fleet's TLS CA
 	Public string // directory with releases/VERSION/FILE, and the ledger
-	Store  *store.Store
+	Store  store.Store
 	Signer Signer
 	Bundle func() (data, sig []byte) // the signed policy in force; nil data when there is none
 	Steps  func() []join.Trust       // the last trust policies that follow one another, oldest first; may be nil

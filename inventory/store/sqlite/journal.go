@@ -1,31 +1,22 @@
-package store
+package sqlite
 
 import (
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
-	"time"
+	"mayfly/inventory/store"
 )
 
 // maxJournal bounds what one call of Journal returns: the newest records of one server.
 const maxJournal = 1000
 
-// Entry is one record of the journal (docs/formats/journal.md): an effect on a server that is about to happen, or how it ended.
-type Entry struct {
-	ID      int64
-	Run     int64
-	At      time.Time
-	Server  string
-	Epoch   uint64
-	Step    string
-	Outcome string
-	Detail  string
-}
-
 // Record writes one record. It is on disk when Record returns.
-func (s *Store) Record(ctx context.Context, e Entry) error {
+func (s *Store) Record(ctx context.Context, e store.Entry) error {
 	err := s.write(ctx, func(tx *sql.Tx) error {
+		if err := s.fenced(ctx, tx, e.Server); err != nil {
+			return err
+		}
 		_, err := tx.ExecContext(ctx, `INSERT INTO journal (run, at, server, epoch, step, outcome, detail) VALUES (?, ?, ?, ?, ?, ?, ?)`,
 			e.Run, stamp(e.At), e.Server, int64(e.Epoch), e.Step, e.Outcome, e.Detail)
 		return err
@@ -37,7 +28,7 @@ func (s *Store) Record(ctx context.Context, e Entry) error {
 }
 
 // Journal returns the newest records of a server, oldest first, a bounded number.
-func (s *Store) Journal(ctx context.Context, server string) (entries []Entry, err error) {
+func (s *Store) Journal(ctx context.Context, server string) (entries []store.Entry, err error) {
 	rows, err := s.db.QueryContext(ctx, `SELECT * FROM (SELECT id, run, at, server, epoch, step, outcome, detail FROM journal WHERE server = ?
 		ORDER BY id DESC LIMIT ?) ORDER BY id`, server, maxJournal)
 	if err != nil {
@@ -45,7 +36,7 @@ func (s *Store) Journal(ctx context.Context, server string) (entries []Entry, er
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
-		var e Entry
+		var e store.Entry
 		var at int64
 		if err := rows.Scan(&e.ID, &e.Run, &at, &e.Server, &e.Epoch, &e.Step, &e.Outcome, &e.Detail); err != nil {
 			return nil, fmt.Errorf("reading the journal: %w", err)

@@ -1,4 +1,4 @@
-package store
+package sqlite
 
 import (
 	"context"
@@ -9,12 +9,13 @@ import (
 	"strings"
 
 	"mayfly/internal/hint"
+	"mayfly/inventory/store"
 )
 
 // Specification constants of the file.
 const (
 	applicationID = 0x6d61796c // "mayl" in SQLite's header: this file is mayfly's
-	schemaVersion = 7
+	schemaVersion = 8
 )
 
 // schema1 is schema version 1. Times are nanoseconds since 1970, 0 for none.
@@ -161,8 +162,57 @@ CREATE TABLE restarts (
 ) STRICT;
 `
 
+// schema8 is what version 8 adds: claims, cancelled runs, ends of rotations, pauses, and what is known of releases.
+const schema8 = `
+CREATE TABLE claims (
+  server  TEXT PRIMARY KEY REFERENCES servers(name),
+  token   INTEGER NOT NULL,
+  holder  TEXT NOT NULL,
+  expires INTEGER NOT NULL
+) STRICT;
+ALTER TABLE runs ADD COLUMN cancelled INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE runs ADD COLUMN cancelled_by TEXT NOT NULL DEFAULT '';
+CREATE TABLE outcomes (
+  server    TEXT NOT NULL REFERENCES servers(name),
+  epoch     INTEGER NOT NULL,
+  run       INTEGER NOT NULL,
+  release   TEXT NOT NULL,
+  served    INTEGER NOT NULL,
+  restarted INTEGER NOT NULL,
+  attempts  INTEGER NOT NULL,
+  failed    INTEGER NOT NULL,
+  reason    TEXT NOT NULL,
+  at        INTEGER NOT NULL,
+  PRIMARY KEY (server, epoch)
+) STRICT;
+CREATE INDEX outcomes_at ON outcomes (at);
+CREATE TABLE pause (
+  id      INTEGER PRIMARY KEY CHECK (id = 1),
+  paused  INTEGER NOT NULL,
+  by_whom TEXT NOT NULL,
+  why     TEXT NOT NULL,
+  at      INTEGER NOT NULL
+) STRICT;
+CREATE TABLE uses (
+  id      INTEGER PRIMARY KEY AUTOINCREMENT,
+  version INTEGER NOT NULL,
+  digest  TEXT NOT NULL,
+  by_whom TEXT NOT NULL,
+  at      INTEGER NOT NULL
+) STRICT;
+CREATE TABLE marks (
+  version INTEGER NOT NULL,
+  digest  TEXT NOT NULL,
+  mark    TEXT NOT NULL,
+  why     TEXT NOT NULL,
+  by_whom TEXT NOT NULL,
+  at      INTEGER NOT NULL,
+  PRIMARY KEY (version, digest)
+) STRICT;
+`
+
 // schemas are what each version adds to the one before.
-var schemas = []string{schema1, schema2, schema3, schema4, schema5, schema6, schema7}
+var schemas = []string{schema1, schema2, schema3, schema4, schema5, schema6, schema7, schema8}
 
 // What a version of the schema brought.
 const (
@@ -171,6 +221,7 @@ const (
 	schemaLogins   = 4
 	schemaEvidence = 5
 	schemaExtended = 6
+	schemaClaims   = 8
 )
 
 // header is what says whose a database is.
@@ -189,7 +240,7 @@ func (h header) check() error {
 	case h.app != applicationID:
 		return hint.New(errors.New("it is a database of another program"), "give the directory that fleetctl init made")
 	case h.version > schemaVersion:
-		return hint.New(fmt.Errorf("its schema is version %d and this program knows %d", h.version, schemaVersion), "use the newer fleetctl that wrote it")
+		return hint.New(fmt.Errorf("its schema is version %d and this program knows %d: %w", h.version, schemaVersion, store.ErrNewer), "use the newer fleetctl that wrote it")
 	case h.version < 1:
 		return fmt.Errorf("its schema is version %d, which nothing can bring to %d", h.version, schemaVersion)
 	}

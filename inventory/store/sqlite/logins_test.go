@@ -1,8 +1,9 @@
-package store
+package sqlite
 
 import (
 	"database/sql"
 	"fmt"
+	"mayfly/inventory/store"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -14,9 +15,9 @@ import (
 func TestLogins(t *testing.T) {
 	s := newStore(t, "se-1", "se-2")
 	ctx := t.Context()
-	login := func(server string, n int) Login {
+	login := func(server string, n int) store.Login {
 		at := now.Add(time.Duration(n) * time.Second)
-		return Login{Server: server, Epoch: 1, Number: uint64(n), At: at, Seen: at.Add(time.Millisecond),
+		return store.Login{Server: server, Epoch: 1, Number: uint64(n), At: at, Seen: at.Add(time.Millisecond),
 			User: "alice", Method: "publickey", Key: "SHA256:x", Peer: netip.MustParseAddrPort("10.77.0.2:4000")}
 	}
 	for n := 1; n <= 3; n++ {
@@ -30,7 +31,7 @@ func TestLogins(t *testing.T) {
 	if err != nil || len(got) != 2 || got[0] != login("se-1", 2) || got[1] != login("se-1", 3) {
 		t.Errorf("got %+v, %v", got, err)
 	}
-	unread := Login{Server: "se-1", Epoch: 2, Number: 1, At: now, Seen: now.Add(time.Hour), Unread: "Accepted what", Missed: 7}
+	unread := store.Login{Server: "se-1", Epoch: 2, Number: 1, At: now, Seen: now.Add(time.Hour), Unread: "Accepted what", Missed: 7}
 	if _, err := s.AddLogin(ctx, unread); err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +102,7 @@ func TestSchemasAdd(t *testing.T) {
 		}
 		s := openStore(t, path)
 		add(t, s, "se-1")
-		if fresh, err := s.AddLogin(t.Context(), Login{Server: "se-1", Epoch: 1, Number: 1, At: now, Seen: now, User: "a"}); err != nil || !fresh {
+		if fresh, err := s.AddLogin(t.Context(), store.Login{Server: "se-1", Epoch: 1, Number: 1, At: now, Seen: now, User: "a"}); err != nil || !fresh {
 			t.Errorf("version %d, brought up: %v, %v", version, fresh, err)
 		}
 		if err := s.ActUnder(t.Context(), 1); err != nil {

@@ -1,55 +1,15 @@
-package store
+package sqlite
 
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
 
 	"mayfly/inventory"
+	"mayfly/inventory/store"
 )
-
-// Server is what is known of one server and of its current life.
-type Server struct {
-	Name        string
-	State       inventory.State
-	Epoch       uint64    // of the current life; 0 before the first
-	Since       time.Time // of the state
-	Cause       string    // of the last transition
-	Release     string    // version or hash that this life boots, as SetRelease put it
-	BootID      string
-	HostKey     string
-	TunnelKey   string
-	TLSKey      string    // SHA-256 of the Ed25519 key in its certificate, hex: binds connections to this life
-	Evidence    string    // what is known of its boot: "attested", "claimed" or "unverified"; "" before it has joined
-	BootedAt    time.Time // when it went to Booting
-	JoinedAt    time.Time
-	Deadline    time.Time // when this life ends itself
-	Health      json.RawMessage
-	HealthAt    time.Time
-	Drained     bool
-	DrainForced bool
-	Revoked     bool // the ticket of this life came twice: it gets no stream and no certificate any more
-
-	Tainted     bool      // an engineer was let onto this life: it never serves again
-	HeldUntil   time.Time // until then the engineer may be on it, and nobody rebuilds it
-	TaintReason string
-
-	Extended bool // approvers let this life go on beyond its first deadline
-}
-
-// Joined is what a server said of itself when it joined.
-type Joined struct {
-	BootID    string
-	HostKey   string
-	TunnelKey string
-	TLSKey    string
-	Evidence  string // what the signer found
-	At        time.Time
-	Deadline  time.Time
-}
 
 const serverColumns = `name, state, epoch, since, cause, release, boot_id, host_key, tunnel_key, tls_key, booted_at, joined_at, deadline, health, health_at, drained, drain_forced,
 	EXISTS (SELECT 1 FROM revoked_lives r WHERE r.server = servers.name AND r.epoch = servers.epoch)`
@@ -114,16 +74,16 @@ type queryer interface {
 }
 
 // Servers returns all servers by name.
-func (s *Store) Servers(ctx context.Context) ([]Server, error) {
+func (s *Store) Servers(ctx context.Context) ([]store.Server, error) {
 	return serversIn(ctx, s.db, s.columns())
 }
 
 // servers is Servers within a transaction, in which the schema is the newest.
-func servers(ctx context.Context, q queryer) (all []Server, err error) {
+func servers(ctx context.Context, q queryer) (all []store.Server, err error) {
 	return serversIn(ctx, q, newestColumns)
 }
 
-func serversIn(ctx context.Context, q queryer, columns string) (all []Server, err error) {
+func serversIn(ctx context.Context, q queryer, columns string) (all []store.Server, err error) {
 	rows, err := q.QueryContext(ctx, "SELECT "+columns+" FROM servers ORDER BY name")
 	if err != nil {
 		return nil, fmt.Errorf("reading servers: %w", err)
@@ -139,35 +99,35 @@ func serversIn(ctx context.Context, q queryer, columns string) (all []Server, er
 	return all, rows.Err()
 }
 
-// Server returns one server, or ErrUnknown.
-func (s *Store) Server(ctx context.Context, name string) (Server, error) {
+// Server returns one server, or store.ErrUnknown.
+func (s *Store) Server(ctx context.Context, name string) (store.Server, error) {
 	return serverIn(ctx, s.db, s.columns(), name)
 }
 
-func server(ctx context.Context, q queryer, name string) (Server, error) {
+func server(ctx context.Context, q queryer, name string) (store.Server, error) {
 	return serverIn(ctx, q, newestColumns, name)
 }
 
-func serverIn(ctx context.Context, q queryer, columns, name string) (Server, error) {
+func serverIn(ctx context.Context, q queryer, columns, name string) (store.Server, error) {
 	found, err := scanServer(q.QueryRowContext(ctx, "SELECT "+columns+" FROM servers WHERE name = ?", name))
 	if errors.Is(err, sql.ErrNoRows) {
-		return Server{}, fmt.Errorf("server %q: %w", name, ErrUnknown)
+		return store.Server{}, fmt.Errorf("server %q: %w", name, store.ErrUnknown)
 	}
 	if err != nil {
-		return Server{}, fmt.Errorf("reading server %q: %w", name, err)
+		return store.Server{}, fmt.Errorf("reading server %q: %w", name, err)
 	}
 	return found, nil
 }
 
-func scanServer(row interface{ Scan(...any) error }) (Server, error) {
-	var v Server
+func scanServer(row interface{ Scan(...any) error }) (store.Server, error) {
+	var v store.Server
 	var state string
 	var since, booted, joined, deadline, healthAt, until int64
 	var health []byte
 	err := row.Scan(&v.Name, &state, &v.Epoch, &since, &v.Cause, &v.Release, &v.BootID, &v.HostKey, &v.TunnelKey, &v.TLSKey,
 		&booted, &joined, &deadline, &health, &healthAt, &v.Drained, &v.DrainForced, &v.Revoked, &v.Tainted, &until, &v.TaintReason, &v.Evidence, &v.Extended)
 	if err != nil {
-		return Server{}, err
+		return store.Server{}, err
 	}
 	v.State, v.Since = inventory.State(state), moment(since)
 	v.BootedAt, v.JoinedAt, v.Deadline = moment(booted), moment(joined), moment(deadline)
@@ -176,7 +136,7 @@ func scanServer(row interface{ Scan(...any) error }) (Server, error) {
 }
 
 // Joined records what a server said when it joined and moves it from Booting to Attesting, in one transaction.
-func (s *Store) Joined(ctx context.Context, name string, epoch uint64, j Joined) error {
+func (s *Store) Joined(ctx context.Context, name string, epoch uint64, j store.Joined) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
 		if err := move(ctx, tx, name, epoch, inventory.Booting, inventory.Attesting, "joined", j.At); err != nil {
 			return err
@@ -204,6 +164,9 @@ func (s *Store) SetRelease(ctx context.Context, name string, epoch uint64, relea
 // set changes columns of one life, which must be the current one.
 func (s *Store) set(ctx context.Context, name string, epoch uint64, columns string, args ...any) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
+		if err := s.fenced(ctx, tx, name); err != nil {
+			return err
+		}
 		err := one(tx.ExecContext(ctx, "UPDATE servers SET "+columns+" WHERE name = ? AND epoch = ?", append(args, name, int64(epoch))...))
 		if errors.Is(err, errNone) {
 			return staleness(ctx, tx, name, epoch, "")
@@ -233,7 +196,7 @@ func staleness(ctx context.Context, q queryer, name string, epoch uint64, from i
 		return err
 	}
 	if from == "" {
-		return fmt.Errorf("server %q is in life %d, not %d: %w", name, have.Epoch, epoch, ErrStale)
+		return fmt.Errorf("server %q is in life %d, not %d: %w", name, have.Epoch, epoch, store.ErrStale)
 	}
-	return fmt.Errorf("server %q is %s in life %d, not %s in life %d: %w", name, have.State, have.Epoch, from, epoch, ErrStale)
+	return fmt.Errorf("server %q is %s in life %d, not %s in life %d: %w", name, have.State, have.Epoch, from, epoch, store.ErrStale)
 }

@@ -1,4 +1,4 @@
-package store
+package sqlite
 
 import (
 	"errors"
@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"mayfly/inventory"
+	"mayfly/inventory/store"
 )
 
 func TestRestarts(t *testing.T) {
@@ -18,8 +19,8 @@ func TestRestarts(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := time.Now().UTC()
-	r := Restart{Epoch: epoch, File: []byte("order"), Sig: []byte("sig"), NotAfter: at.Add(time.Minute)}
-	if err := s.OrderRestart(ctx, "a", Restart{Epoch: epoch + 1}); !errors.Is(err, ErrStale) {
+	r := store.Restart{Epoch: epoch, File: []byte("order"), Sig: []byte("sig"), NotAfter: at.Add(time.Minute)}
+	if err := s.OrderRestart(ctx, "a", store.Restart{Epoch: epoch + 1}); !errors.Is(err, store.ErrStale) {
 		t.Errorf("another life: got %v", err)
 	}
 	if err := s.OrderRestart(ctx, "a", r); err != nil {

@@ -1,4 +1,4 @@
-package store
+package sqlite
 
 import (
 	"errors"
@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"mayfly/inventory"
+	"mayfly/inventory/store"
 )
 
 // TestExtend: the life that it is for lasts longer, no other does, and the next life begins without.
@@ -15,17 +16,17 @@ func TestExtend(t *testing.T) {
 	s := openStore(t, filepath.Join(t.TempDir(), "store.db"))
 	add(t, s, "a")
 	epoch := serving(t, s, "a", now)
-	if err := s.Extend(ctx, "a", now, Extension{Epoch: epoch + 1, Statement: []byte("x"), Sig: []byte("y")}); !errors.Is(err, ErrStale) {
-		t.Errorf("another life: got %v, want ErrStale", err)
+	if err := s.Extend(ctx, "a", now, store.Extension{Epoch: epoch + 1, Statement: []byte("x"), Sig: []byte("y")}); !errors.Is(err, store.ErrStale) {
+		t.Errorf("another life: got %v, want store.ErrStale", err)
 	}
-	if err := s.Extend(ctx, "b", now, Extension{Epoch: epoch}); !errors.Is(err, ErrUnknown) {
-		t.Errorf("another server: got %v, want ErrUnknown", err)
+	if err := s.Extend(ctx, "b", now, store.Extension{Epoch: epoch}); !errors.Is(err, store.ErrUnknown) {
+		t.Errorf("another server: got %v, want store.ErrUnknown", err)
 	}
 	if all, err := s.Extensions(ctx); err != nil || len(all) != 0 {
 		t.Errorf("after refusals: got %v, %v", all, err)
 	}
 	for i, until := range []time.Duration{2 * time.Hour, 3 * time.Hour, time.Hour} { // the last one shortens nothing
-		if err := s.Extend(ctx, "a", now.Add(until), Extension{Epoch: epoch, Statement: []byte{byte(i)}, Sig: []byte("y")}); err != nil {
+		if err := s.Extend(ctx, "a", now.Add(until), store.Extension{Epoch: epoch, Statement: []byte{byte(i)}, Sig: []byte("y")}); err != nil {
 			t.Fatal(err)
 		}
 	}

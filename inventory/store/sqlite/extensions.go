@@ -1,22 +1,16 @@
-package store
+package sqlite
 
 import (
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"mayfly/inventory/store"
 	"time"
 )
 
-// Extension lets the life Epoch of a server go on. Its bytes are for the server, which verifies them by itself.
-type Extension struct {
-	Epoch     uint64
-	Statement []byte // exact bytes
-	Sig       []byte
-}
-
 // Extend keeps an extension for delivery to the server's current life, and moves the life's deadline.
-func (s *Store) Extend(ctx context.Context, name string, until time.Time, e Extension) error {
+func (s *Store) Extend(ctx context.Context, name string, until time.Time, e store.Extension) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
 		err := one(tx.ExecContext(ctx, `UPDATE servers SET deadline = max(deadline, ?) WHERE name = ? AND epoch = ?`, stamp(until), name, int64(e.Epoch)))
 		if errors.Is(err, errNone) {
@@ -35,16 +29,16 @@ func (s *Store) Extend(ctx context.Context, name string, until time.Time, e Exte
 }
 
 // Extensions returns the newest extension of each server that has one.
-func (s *Store) Extensions(ctx context.Context) (all map[string]Extension, err error) {
+func (s *Store) Extensions(ctx context.Context) (all map[string]store.Extension, err error) {
 	rows, err := s.db.QueryContext(ctx, `SELECT server, epoch, statement, sig FROM extensions`)
 	if err != nil {
 		return nil, fmt.Errorf("reading extensions: %w", err)
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
-	all = make(map[string]Extension)
+	all = make(map[string]store.Extension)
 	for rows.Next() {
 		var name string
-		var e Extension
+		var e store.Extension
 		if err := rows.Scan(&name, &e.Epoch, &e.Statement, &e.Sig); err != nil {
 			return nil, fmt.Errorf("reading extensions: %w", err)
 		}

@@ -1,10 +1,11 @@
-package store
+package sqlite
 
 import (
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"mayfly/inventory/store"
 	"net/netip"
 	"time"
 )
@@ -13,23 +14,8 @@ import (
 // nobody else's.
 const maxLogins = 10_000
 
-// Login is an engineer's login that a server reported.
-type Login struct {
-	Server string
-	Epoch  uint64
-	Number uint64    // of that life's logins, from 1
-	At     time.Time // by the server's clock
-	Seen   time.Time // by the controller's
-	User   string
-	Method string
-	Key    string // SHA-256 fingerprint
-	Peer   netip.AddrPort
-	Unread string // a line that the server could not read, instead of the four above
-	Missed uint64 // logins before this one that the server could not keep
-}
-
 // AddLogin keeps a login, once: fresh is false for one that is there already.
-func (s *Store) AddLogin(ctx context.Context, l Login) (fresh bool, err error) {
+func (s *Store) AddLogin(ctx context.Context, l store.Login) (fresh bool, err error) {
 	err = s.write(ctx, func(tx *sql.Tx) error {
 		if _, err := server(ctx, tx, l.Server); err != nil {
 			return err
@@ -59,7 +45,7 @@ func (s *Store) AddLogin(ctx context.Context, l Login) (fresh bool, err error) {
 }
 
 // Logins returns the logins that the controller heard of at since or later, in the order in which it did.
-func (s *Store) Logins(ctx context.Context, since time.Time) (list []Login, err error) {
+func (s *Store) Logins(ctx context.Context, since time.Time) (list []store.Login, err error) {
 	h, err := readHeader(ctx, s.db)
 	if err != nil {
 		return nil, fmt.Errorf("reading logins: %w", err)
@@ -73,7 +59,7 @@ func (s *Store) Logins(ctx context.Context, since time.Time) (list []Login, err 
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
-		var l Login
+		var l store.Login
 		var epoch, number, at, seen, missed int64
 		var peer string
 		if err := rows.Scan(&l.Server, &epoch, &number, &at, &seen, &l.User, &l.Method, &l.Key, &peer, &l.Unread, &missed); err != nil {

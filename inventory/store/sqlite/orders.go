@@ -1,22 +1,20 @@
-package store
+package sqlite
 
 import (
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"mayfly/inventory/store"
 	"time"
 )
-
-// DrainOrder asks the server that is in life Epoch to drain within Limit.
-type DrainOrder struct {
-	Epoch uint64
-	Limit time.Duration
-}
 
 // OrderDrain asks a server's current life to drain. Ordering twice is ordering once, with the later limit.
 func (s *Store) OrderDrain(ctx context.Context, name string, epoch uint64, limit time.Duration) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
+		if err := s.fenced(ctx, tx, name); err != nil {
+			return err
+		}
 		have, err := server(ctx, tx, name)
 		if err != nil {
 			return err
@@ -34,16 +32,16 @@ func (s *Store) OrderDrain(ctx context.Context, name string, epoch uint64, limit
 }
 
 // Drains returns the orders that stand, by server.
-func (s *Store) Drains(ctx context.Context) (orders map[string]DrainOrder, err error) {
+func (s *Store) Drains(ctx context.Context) (orders map[string]store.DrainOrder, err error) {
 	rows, err := s.db.QueryContext(ctx, `SELECT d.server, d.epoch, d.limit_ns FROM drains d JOIN servers s ON s.name = d.server AND s.epoch = d.epoch`)
 	if err != nil {
 		return nil, fmt.Errorf("reading drain orders: %w", err)
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
-	orders = map[string]DrainOrder{}
+	orders = map[string]store.DrainOrder{}
 	for rows.Next() {
 		var name string
-		var o DrainOrder
+		var o store.DrainOrder
 		if err := rows.Scan(&name, &o.Epoch, &o.Limit); err != nil {
 			return nil, fmt.Errorf("reading drain orders: %w", err)
 		}

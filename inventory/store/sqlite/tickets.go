@@ -1,10 +1,11 @@
-package store
+package sqlite
 
 import (
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"mayfly/inventory/store"
 	"time"
 )
 
@@ -12,12 +13,15 @@ import (
 // were not used are revoked.
 func (s *Store) PutTicket(ctx context.Context, name string, epoch uint64, hash [32]byte, notAfter time.Time) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
+		if err := s.fenced(ctx, tx, name); err != nil {
+			return err
+		}
 		have, err := server(ctx, tx, name)
 		if err != nil {
 			return err
 		}
 		if have.Epoch != epoch || epoch == 0 {
-			return fmt.Errorf("ticket for life %d of server %q, which is in life %d: %w", epoch, name, have.Epoch, ErrStale)
+			return fmt.Errorf("ticket for life %d of server %q, which is in life %d: %w", epoch, name, have.Epoch, store.ErrStale)
 		}
 		if _, err := tx.ExecContext(ctx, `UPDATE tickets SET revoked = 1 WHERE server = ? AND used_at = 0`, name); err != nil {
 			return err
@@ -31,7 +35,7 @@ func (s *Store) PutTicket(ctx context.Context, name string, epoch uint64, hash [
 }
 
 // UseTicket uses a ticket up. Only the first use of a known, unrevoked, unexpired ticket returns nil. A second use is a sign that
-// somebody else has the ticket: it returns ErrTicketUsed and revokes the life that the first use began.
+// somebody else has the ticket: it returns store.ErrTicketUsed and revokes the life that the first use began.
 func (s *Store) UseTicket(ctx context.Context, hash [32]byte, name string, epoch uint64, now time.Time) error {
 	var verdict error
 	err := s.write(ctx, func(tx *sql.Tx) error {
@@ -41,19 +45,19 @@ func (s *Store) UseTicket(ctx context.Context, hash [32]byte, name string, epoch
 			hash[:], name, int64(epoch)).Scan(&usedAt, &notAfter, &revoked)
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
-			verdict = ErrTicketUnknown
+			verdict = store.ErrTicketUnknown
 			return nil
 		case err != nil:
 			return err
 		case usedAt != 0:
-			verdict = ErrTicketUsed // and this transaction is committed all the same
+			verdict = store.ErrTicketUsed // and this transaction is committed all the same
 			_, err := tx.ExecContext(ctx, `INSERT INTO revoked_lives (server, epoch, at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`, name, int64(epoch), stamp(now))
 			return err
 		case revoked:
-			verdict = ErrTicketRevoked
+			verdict = store.ErrTicketRevoked
 			return nil
 		case now.UnixNano() >= notAfter:
-			verdict = ErrTicketExpired
+			verdict = store.ErrTicketExpired
 			return nil
 		}
 		return one(tx.ExecContext(ctx, `UPDATE tickets SET used_at = ? WHERE hash = ? AND used_at = 0`, stamp(now), hash[:]))

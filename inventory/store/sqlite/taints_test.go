@@ -1,4 +1,4 @@
-package store
+package sqlite
 
 import (
 	"errors"
@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"mayfly/inventory"
+	"mayfly/inventory/store"
 )
 
 // serving brings a server that was added to Serving in a life.
@@ -33,22 +34,22 @@ func TestTaint(t *testing.T) {
 	epoch := serving(t, s, "a", now)
 	held := now.Add(time.Hour)
 	no := errors.New("no")
-	if err := s.Taint(ctx, "a", epoch, "disk full", held, now, func([]Server) error { return no }); !errors.Is(err, no) {
+	if err := s.Taint(ctx, "a", epoch, "disk full", held, now, func([]store.Server) error { return no }); !errors.Is(err, no) {
 		t.Fatalf("with a check that refuses: got %v", err)
 	}
 	if got, err := s.Server(ctx, "a"); err != nil || got.Tainted || got.State != inventory.Serving {
 		t.Fatalf("refused, and yet: %+v, %v", got, err)
 	}
-	yes := func(all []Server) error {
+	yes := func(all []store.Server) error {
 		if len(all) != 2 {
 			t.Errorf("the check sees %d servers", len(all))
 		}
 		return nil
 	}
-	if err := s.Taint(ctx, "a", epoch+1, "x", held, now, yes); !errors.Is(err, ErrStale) {
+	if err := s.Taint(ctx, "a", epoch+1, "x", held, now, yes); !errors.Is(err, store.ErrStale) {
 		t.Errorf("another life: got %v", err)
 	}
-	if err := s.Taint(ctx, "b", 0, "x", held, now, yes); !errors.Is(err, ErrStale) {
+	if err := s.Taint(ctx, "b", 0, "x", held, now, yes); !errors.Is(err, store.ErrStale) {
 		t.Errorf("a server that does not serve: got %v", err)
 	}
 	if err := s.Taint(ctx, "a", epoch, "disk full", held, now, yes); err != nil {
@@ -63,7 +64,7 @@ func TestTaint(t *testing.T) {
 	}
 
 	// It is held, and only ever shorter.
-	if _, err := s.BeginLife(ctx, "a", epoch, inventory.Draining, "x", held.Add(-1), nil); !errors.Is(err, ErrHeld) {
+	if _, err := s.BeginLife(ctx, "a", epoch, inventory.Draining, "x", held.Add(-1), nil); !errors.Is(err, store.ErrHeld) {
 		t.Errorf("rebuilt under the engineer: %v", err)
 	}
 	if err := s.Hold(ctx, "a", epoch, held.Add(time.Hour)); err != nil {
@@ -76,18 +77,18 @@ func TestTaint(t *testing.T) {
 	if got, err := s.Server(ctx, "a"); err != nil || !got.HeldUntil.Equal(sooner) {
 		t.Errorf("held until %s, %v", got.HeldUntil, err)
 	}
-	if err := s.Hold(ctx, "b", 0, sooner); !errors.Is(err, ErrStale) {
+	if err := s.Hold(ctx, "b", 0, sooner); !errors.Is(err, store.ErrStale) {
 		t.Errorf("holding what is not tainted: %v", err)
 	}
 
 	// It cannot serve again: not by the table, and not if the table were to change.
-	if err := s.Move(ctx, "a", epoch, inventory.Draining, inventory.Serving, "x", now); !errors.Is(err, ErrIllegal) {
+	if err := s.Move(ctx, "a", epoch, inventory.Draining, inventory.Serving, "x", now); !errors.Is(err, store.ErrIllegal) {
 		t.Errorf("draining to serving: %v", err)
 	}
 	if _, err := s.db.ExecContext(ctx, "UPDATE servers SET state = 'baking' WHERE name = 'a'"); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Move(ctx, "a", epoch, inventory.Baking, inventory.Serving, "x", now); !errors.Is(err, ErrTainted) {
+	if err := s.Move(ctx, "a", epoch, inventory.Baking, inventory.Serving, "x", now); !errors.Is(err, store.ErrTainted) {
 		t.Errorf("a tainted life to serving: %v", err)
 	}
 	if _, err := s.db.ExecContext(ctx, "UPDATE servers SET state = 'draining' WHERE name = 'a'"); err != nil {
@@ -112,7 +113,7 @@ func TestSchema2(t *testing.T) {
 	if err := s.ActUnder(t.Context(), 7); err != nil {
 		t.Fatal(err)
 	}
-	for _, q := range []string{"DROP TABLE taints", "DROP TABLE logins", "DROP TABLE extensions", "DROP TABLE restarts", "ALTER TABLE servers DROP COLUMN evidence", "PRAGMA user_version = 2"} {
+	for _, q := range []string{"DROP TABLE taints", "DROP TABLE logins", "DROP TABLE extensions", "DROP TABLE restarts", "DROP TABLE claims", "DROP TABLE outcomes", "DROP TABLE pause", "DROP TABLE uses", "DROP TABLE marks", "ALTER TABLE runs DROP COLUMN cancelled", "ALTER TABLE runs DROP COLUMN cancelled_by", "ALTER TABLE servers DROP COLUMN evidence", "PRAGMA user_version = 2"} {
 		if _, err := s.db.ExecContext(t.Context(), q); err != nil {
 			t.Fatal(err)
 		}
@@ -132,7 +133,7 @@ func TestSchema2(t *testing.T) {
 	}
 	up := openStore(t, path)
 	epoch := serving(t, up, "a", time.Now())
-	if err := up.Taint(t.Context(), "a", epoch, "x", time.Now(), time.Now(), func([]Server) error { return nil }); err != nil {
+	if err := up.Taint(t.Context(), "a", epoch, "x", time.Now(), time.Now(), func([]store.Server) error { return nil }); err != nil {
 		t.Error(err)
 	}
 	if v, err := up.PolicyVersion(t.Context()); err != nil || v != 7 {

@@ -1,15 +1,12 @@
-package store
+package sqlite
 
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"math"
+	"mayfly/inventory/store"
 )
-
-// ErrPolicyOlder says that a newer policy was acted under before.
-var ErrPolicyOlder = errors.New("a newer policy was in force")
 
 // PolicyVersion is the newest policy version that was ever acted under; 0 for none.
 func (s *Store) PolicyVersion(ctx context.Context) (uint64, error) {
@@ -31,7 +28,7 @@ func policyVersion(ctx context.Context, q queryer) (uint64, error) {
 	return uint64(v), nil
 }
 
-// ActUnder remembers that a policy of this version is acted under from now on, or fails with ErrPolicyOlder.
+// ActUnder remembers that a policy of this version is acted under from now on, or fails with store.ErrPolicyOlder.
 func (s *Store) ActUnder(ctx context.Context, version uint64) error {
 	if version > math.MaxInt64 {
 		return fmt.Errorf("policy version %d is out of range", version)
@@ -42,7 +39,7 @@ func (s *Store) ActUnder(ctx context.Context, version uint64) error {
 			return err
 		}
 		if version < have {
-			return fmt.Errorf("version %d is older than %d: %w", version, have, ErrPolicyOlder)
+			return fmt.Errorf("version %d is older than %d: %w", version, have, store.ErrPolicyOlder)
 		}
 		if version == have {
 			return nil

@@ -1,25 +1,20 @@
-package store
+package sqlite
 
 import (
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"mayfly/inventory/store"
 	"time"
 )
 
-// Restart orders the life Epoch of a server to start its machine anew. Its bytes are for the server, which verifies them by itself.
-type Restart struct {
-	Epoch     uint64
-	File      []byte // exact bytes
-	Sig       []byte
-	NotAfter  time.Time
-	Delivered time.Time // when it was written to the server's stream; zero: not yet
-}
-
 // OrderRestart lays down an order for the server's current life. A later one takes the place of an earlier one.
-func (s *Store) OrderRestart(ctx context.Context, name string, r Restart) error {
+func (s *Store) OrderRestart(ctx context.Context, name string, r store.Restart) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
+		if err := s.fenced(ctx, tx, name); err != nil {
+			return err
+		}
 		have, err := server(ctx, tx, name)
 		if err != nil {
 			return err
@@ -49,16 +44,16 @@ func (s *Store) RestartDelivered(ctx context.Context, name string, epoch uint64,
 }
 
 // Restarts returns the newest order of each server that has one.
-func (s *Store) Restarts(ctx context.Context) (all map[string]Restart, err error) {
+func (s *Store) Restarts(ctx context.Context) (all map[string]store.Restart, err error) {
 	rows, err := s.db.QueryContext(ctx, `SELECT server, epoch, file, sig, not_after, delivered FROM restarts`)
 	if err != nil {
 		return nil, fmt.Errorf("reading orders to restart: %w", err)
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
-	all = make(map[string]Restart)
+	all = make(map[string]store.Restart)
 	for rows.Next() {
 		var name string
-		var r Restart
+		var r store.Restart
 		var notAfter, delivered int64
 		if err := rows.Scan(&name, &r.Epoch, &r.File, &r.Sig, &notAfter, &delivered); err != nil {
 			return nil, fmt.Errorf("reading orders to restart: %w", err)

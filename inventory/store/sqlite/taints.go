@@ -1,4 +1,4 @@
-package store
+package sqlite
 
 import (
 	"context"
@@ -8,12 +8,13 @@ import (
 	"time"
 
 	"mayfly/inventory"
+	"mayfly/inventory/store"
 )
 
 // Taint takes a serving server out for an engineer, if check agrees: it drains, and this life is tainted, in one transaction, so
-// that whoever rotates never finds the one without the other. Until held is over, nobody rebuilds it (ErrHeld); it never serves
-// again in this life (ErrTainted); the next life begins without the taint.
-func (s *Store) Taint(ctx context.Context, name string, epoch uint64, reason string, held, now time.Time, check func([]Server) error) error {
+// that whoever rotates never finds the one without the other. Until held is over, nobody rebuilds it (store.ErrHeld); it never serves
+// again in this life (store.ErrTainted); the next life begins without the taint.
+func (s *Store) Taint(ctx context.Context, name string, epoch uint64, reason string, held, now time.Time, check func([]store.Server) error) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
 		all, err := servers(ctx, tx)
 		if err != nil {

@@ -1,7 +1,8 @@
-package store
+package sqlite
 
 import (
 	"errors"
+	"mayfly/inventory/store"
 	"path/filepath"
 	"testing"
 )
@@ -14,7 +15,7 @@ func TestActUnder(t *testing.T) {
 		version uint64
 		want    error
 		after   uint64
-	}{{1, nil, 1}, {3, nil, 3}, {3, nil, 3}, {2, ErrPolicyOlder, 3}, {0, ErrPolicyOlder, 3}} {
+	}{{1, nil, 1}, {3, nil, 3}, {3, nil, 3}, {2, store.ErrPolicyOlder, 3}, {0, store.ErrPolicyOlder, 3}} {
 		if err := s.ActUnder(t.Context(), tt.version); !errors.Is(err, tt.want) {
 			t.Errorf("version %d: got %v, want %v", tt.version, err, tt.want)
 		}
@@ -32,7 +33,7 @@ func TestSchema1(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store.db")
 	s := openStore(t, path)
 	add(t, s, "a")
-	for _, q := range []string{"DROP TABLE policy", "DROP TABLE taints", "DROP TABLE logins", "DROP TABLE extensions", "DROP TABLE restarts", "ALTER TABLE servers DROP COLUMN evidence", "PRAGMA user_version = 1"} {
+	for _, q := range []string{"DROP TABLE policy", "DROP TABLE taints", "DROP TABLE logins", "DROP TABLE extensions", "DROP TABLE restarts", "DROP TABLE claims", "DROP TABLE outcomes", "DROP TABLE pause", "DROP TABLE uses", "DROP TABLE marks", "ALTER TABLE runs DROP COLUMN cancelled", "ALTER TABLE runs DROP COLUMN cancelled_by", "ALTER TABLE servers DROP COLUMN evidence", "PRAGMA user_version = 1"} {
 		if _, err := s.db.ExecContext(t.Context(), q); err != nil {
 			t.Fatal(err)
 		}

@@ -1,4 +1,4 @@
-package store
+package sqlite
 
 import (
 	"context"
@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"mayfly/inventory"
+	"mayfly/inventory/store"
 )
 
 var now = time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)
@@ -84,7 +85,7 @@ func to(t *testing.T, s *Store, name string, state inventory.State) uint64 {
 	return 0
 }
 
-func get(t *testing.T, s *Store, name string) Server {
+func get(t *testing.T, s *Store, name string) store.Server {
 	t.Helper()
 	v, err := s.Server(t.Context(), name)
 	if err != nil {
@@ -108,8 +109,8 @@ func TestSync(t *testing.T) {
 	if want := "a serving 1, b new 0, c new 0"; strings.Join(got, ", ") != want {
 		t.Errorf("got %s, want %s", strings.Join(got, ", "), want)
 	}
-	if _, err := s.Server(t.Context(), "d"); !errors.Is(err, ErrUnknown) {
-		t.Errorf("unknown server: got %v, want %v", err, ErrUnknown)
+	if _, err := s.Server(t.Context(), "d"); !errors.Is(err, store.ErrUnknown) {
+		t.Errorf("unknown server: got %v, want %v", err, store.ErrUnknown)
 	}
 }
 
@@ -130,8 +131,8 @@ func TestMoveEveryPair(t *testing.T) {
 			}
 			got := get(t, s, "a")
 			if !inventory.Legal(from, target) || target == inventory.Wiping {
-				if !errors.Is(err, ErrIllegal) || got.State != from || len(after) != len(before) {
-					t.Errorf("%s → %s: got %v, state %s, %d events more, want %v and nothing", from, target, err, got.State, len(after)-len(before), ErrIllegal)
+				if !errors.Is(err, store.ErrIllegal) || got.State != from || len(after) != len(before) {
+					t.Errorf("%s → %s: got %v, state %s, %d events more, want %v and nothing", from, target, err, got.State, len(after)-len(before), store.ErrIllegal)
 				}
 				continue
 			}
@@ -160,11 +161,11 @@ func TestMoveCompares(t *testing.T) {
 		to     inventory.State
 		want   error
 	}{
-		{"another life", "a", epoch + 1, inventory.Serving, inventory.Draining, ErrStale},
-		{"an earlier life", "a", epoch - 1, inventory.Serving, inventory.Draining, ErrStale},
-		{"another state", "a", epoch, inventory.Booting, inventory.Attesting, ErrStale},
-		{"unknown server", "b", epoch, inventory.Serving, inventory.Draining, ErrUnknown},
-		{"unknown state", "a", epoch, "", inventory.Draining, ErrIllegal},
+		{"another life", "a", epoch + 1, inventory.Serving, inventory.Draining, store.ErrStale},
+		{"an earlier life", "a", epoch - 1, inventory.Serving, inventory.Draining, store.ErrStale},
+		{"another state", "a", epoch, inventory.Booting, inventory.Attesting, store.ErrStale},
+		{"unknown server", "b", epoch, inventory.Serving, inventory.Draining, store.ErrUnknown},
+		{"unknown state", "a", epoch, "", inventory.Draining, store.ErrIllegal},
 	} {
 		if err := s.Move(t.Context(), tt.server, tt.epoch, tt.from, tt.to, "", now); !errors.Is(err, tt.want) {
 			t.Errorf("%s: got %v, want %v", tt.name, err, tt.want)
@@ -195,8 +196,8 @@ func TestMoveOnce(t *testing.T) {
 	for err := range results {
 		if err == nil {
 			won++
-		} else if !errors.Is(err, ErrStale) {
-			t.Errorf("got %v, want %v", err, ErrStale)
+		} else if !errors.Is(err, store.ErrStale) {
+			t.Errorf("got %v, want %v", err, store.ErrStale)
 		}
 	}
 	if won != 1 {
@@ -211,7 +212,7 @@ func TestMoveChecked(t *testing.T) {
 	to(t, one, "a", inventory.Serving)
 	to(t, one, "b", inventory.Serving)
 	errFloor := errors.New("below the floor")
-	floor := func(all []Server) error {
+	floor := func(all []store.Server) error {
 		serving := 0
 		for _, v := range all {
 			if v.State == inventory.Serving {
@@ -239,22 +240,22 @@ func TestMoveChecked(t *testing.T) {
 
 func TestLife(t *testing.T) {
 	s, ctx := newStore(t, "a"), t.Context()
-	if _, err := s.BeginLife(ctx, "a", 0, inventory.Draining, "", now, nil); !errors.Is(err, ErrStale) {
-		t.Errorf("beginning a life of a server that is new as if it drained: got %v, want %v", err, ErrStale)
+	if _, err := s.BeginLife(ctx, "a", 0, inventory.Draining, "", now, nil); !errors.Is(err, store.ErrStale) {
+		t.Errorf("beginning a life of a server that is new as if it drained: got %v, want %v", err, store.ErrStale)
 	}
 	epoch := to(t, s, "a", inventory.Booting)
 	if got := get(t, s, "a"); !got.BootedAt.Equal(now) {
 		t.Errorf("BootedAt: got %v, want %v", got.BootedAt, now)
 	}
-	j := Joined{BootID: "boot", HostKey: "host", TunnelKey: "tunnel", TLSKey: "tls", Evidence: "attested", At: now.Add(time.Minute), Deadline: now.Add(time.Hour)}
-	if err := s.Joined(ctx, "a", epoch+1, j); !errors.Is(err, ErrStale) {
-		t.Errorf("joined in another life: got %v, want %v", err, ErrStale)
+	j := store.Joined{BootID: "boot", HostKey: "host", TunnelKey: "tunnel", TLSKey: "tls", Evidence: "attested", At: now.Add(time.Minute), Deadline: now.Add(time.Hour)}
+	if err := s.Joined(ctx, "a", epoch+1, j); !errors.Is(err, store.ErrStale) {
+		t.Errorf("joined in another life: got %v, want %v", err, store.ErrStale)
 	}
 	if err := s.Joined(ctx, "a", epoch, j); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Joined(ctx, "a", epoch, j); !errors.Is(err, ErrStale) {
-		t.Errorf("joined twice: got %v, want %v", err, ErrStale)
+	if err := s.Joined(ctx, "a", epoch, j); !errors.Is(err, store.ErrStale) {
+		t.Errorf("joined twice: got %v, want %v", err, store.ErrStale)
 	}
 	if err := s.SetHealth(ctx, "a", epoch, []byte(`{"ready":true}`), now.Add(2*time.Minute)); err != nil {
 		t.Fatal(err)
@@ -280,12 +281,12 @@ func TestLife(t *testing.T) {
 		{"release of a later life", s.SetRelease(ctx, "a", epoch+1, "x")},
 		{"drain order for an earlier life", s.OrderDrain(ctx, "a", epoch-1, time.Minute)},
 	} {
-		if !errors.Is(tt.err, ErrStale) {
-			t.Errorf("%s: got %v, want %v", tt.name, tt.err, ErrStale)
+		if !errors.Is(tt.err, store.ErrStale) {
+			t.Errorf("%s: got %v, want %v", tt.name, tt.err, store.ErrStale)
 		}
 	}
-	if err := s.SetHealth(ctx, "b", 0, nil, now); !errors.Is(err, ErrUnknown) {
-		t.Errorf("health of no server: got %v, want %v", err, ErrUnknown)
+	if err := s.SetHealth(ctx, "b", 0, nil, now); !errors.Is(err, store.ErrUnknown) {
+		t.Errorf("health of no server: got %v, want %v", err, store.ErrUnknown)
 	}
 	if err := s.OrderDrain(ctx, "a", epoch, time.Minute); err != nil {
 		t.Fatal(err)
@@ -293,7 +294,7 @@ func TestLife(t *testing.T) {
 	if err := s.OrderDrain(ctx, "a", epoch, 2*time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	if d, err := s.Drains(ctx); err != nil || len(d) != 1 || d["a"] != (DrainOrder{Epoch: epoch, Limit: 2 * time.Minute}) {
+	if d, err := s.Drains(ctx); err != nil || len(d) != 1 || d["a"] != (store.DrainOrder{Epoch: epoch, Limit: 2 * time.Minute}) {
 		t.Errorf("drains: got %v, %v", d, err)
 	}
 
@@ -303,7 +304,7 @@ func TestLife(t *testing.T) {
 		t.Fatalf("next life: got %d, %v, want %d", next, err, epoch+1)
 	}
 	got = get(t, s, "a")
-	want := Server{Name: "a", State: inventory.Wiping, Epoch: next, Since: now}
+	want := store.Server{Name: "a", State: inventory.Wiping, Epoch: next, Since: now}
 	if got.Health != nil || fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
 		t.Errorf("next life: got %+v, want %+v", got, want)
 	}
@@ -333,7 +334,7 @@ func TestTickets(t *testing.T) {
 		name  string
 		epoch uint64
 		want  error
-	}{{"a", epoch + 1, ErrStale}, {"a", 0, ErrStale}, {"b", 0, ErrStale}, {"c", 1, ErrUnknown}} {
+	}{{"a", epoch + 1, store.ErrStale}, {"a", 0, store.ErrStale}, {"b", 0, store.ErrStale}, {"c", 1, store.ErrUnknown}} {
 		if err := s.PutTicket(ctx, tt.name, tt.epoch, first, end); !errors.Is(err, tt.want) {
 			t.Errorf("ticket of %s, life %d: got %v, want %v", tt.name, tt.epoch, err, tt.want)
 		}
@@ -346,16 +347,16 @@ func TestTickets(t *testing.T) {
 	if err := s.PutTicket(ctx, "a", epoch, second, end); err == nil {
 		t.Error("the same ticket twice: got nil, want an error")
 	}
-	use("never made", third, "a", epoch, now, ErrTicketUnknown)
-	use("another server", second, "b", epoch, now, ErrTicketUnknown)
-	use("another life", second, "a", epoch+1, now, ErrTicketUnknown)
-	use("replaced", first, "a", epoch, now, ErrTicketRevoked)
-	use("too late", second, "a", epoch, end, ErrTicketExpired)
+	use("never made", third, "a", epoch, now, store.ErrTicketUnknown)
+	use("another server", second, "b", epoch, now, store.ErrTicketUnknown)
+	use("another life", second, "a", epoch+1, now, store.ErrTicketUnknown)
+	use("replaced", first, "a", epoch, now, store.ErrTicketRevoked)
+	use("too late", second, "a", epoch, end, store.ErrTicketExpired)
 	use("in time", second, "a", epoch, end.Add(-1), nil)
 	revoked(epoch, false)
-	use("again", second, "a", epoch, now, ErrTicketUsed)
+	use("again", second, "a", epoch, now, store.ErrTicketUsed)
 	revoked(epoch, true)
-	use("and again, late", second, "a", epoch, end, ErrTicketUsed)
+	use("and again, late", second, "a", epoch, end, store.ErrTicketUsed)
 	revoked(epoch+1, false)
 
 	// An unused ticket does not outlive its life.
@@ -365,7 +366,7 @@ func TestTickets(t *testing.T) {
 	if _, err := s.BeginLife(ctx, "a", epoch, inventory.Booting, "", now, nil); err != nil {
 		t.Fatal(err)
 	}
-	use("of the last life", third, "a", epoch, now, ErrTicketRevoked)
+	use("of the last life", third, "a", epoch, now, store.ErrTicketRevoked)
 	revoked(epoch, true)
 }
 
@@ -389,8 +390,8 @@ func TestTicketUsedOnce(t *testing.T) {
 	for err := range results {
 		if err == nil {
 			won++
-		} else if !errors.Is(err, ErrTicketUsed) {
-			t.Errorf("got %v, want %v", err, ErrTicketUsed)
+		} else if !errors.Is(err, store.ErrTicketUsed) {
+			t.Errorf("got %v, want %v", err, store.ErrTicketUsed)
 		}
 	}
 	if won != 1 {
@@ -420,8 +421,8 @@ func TestFailures(t *testing.T) {
 	if _, _, ok, err := s.LastFailure(ctx, "a", 2); ok || err != nil {
 		t.Errorf("another life: got %v, %v", ok, err)
 	}
-	if err := s.BootFailed(ctx, "b", 1, "x", "", now); !errors.Is(err, ErrUnknown) {
-		t.Errorf("no server: got %v, want %v", err, ErrUnknown)
+	if err := s.BootFailed(ctx, "b", 1, "x", "", now); !errors.Is(err, store.ErrUnknown) {
+		t.Errorf("no server: got %v, want %v", err, store.ErrUnknown)
 	}
 }
 
@@ -434,8 +435,8 @@ func TestRuns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.BeginRun(ctx, []byte("plan 2"), now); !errors.Is(err, ErrRunOpen) {
-		t.Errorf("a second run: got %v, want %v", err, ErrRunOpen)
+	if _, err := s.BeginRun(ctx, []byte("plan 2"), now); !errors.Is(err, store.ErrRunOpen) {
+		t.Errorf("a second run: got %v, want %v", err, store.ErrRunOpen)
 	}
 	if r, open, err := s.OpenRun(ctx); r.ID != id || string(r.Plan) != "plan" || !r.Began.Equal(now) || !open || err != nil {
 		t.Errorf("got %+v, %v, %v", r, open, err)
@@ -443,8 +444,8 @@ func TestRuns(t *testing.T) {
 	if err := s.EndRun(ctx, id, "done", now); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.EndRun(ctx, id, "done again", now); !errors.Is(err, ErrStale) {
-		t.Errorf("ended twice: got %v, want %v", err, ErrStale)
+	if err := s.EndRun(ctx, id, "done again", now); !errors.Is(err, store.ErrStale) {
+		t.Errorf("ended twice: got %v, want %v", err, store.ErrStale)
 	}
 	if next, err := s.BeginRun(ctx, []byte("plan 3"), now); err != nil || next == id {
 		t.Errorf("the next run: got %d, %v", next, err)
@@ -606,8 +607,8 @@ func TestBeginLifeFromEveryState(t *testing.T) {
 		next, err := s.BeginLife(t.Context(), "a", epoch, from, "why", now, nil)
 		got := get(t, s, "a")
 		if !inventory.Legal(from, inventory.Wiping) {
-			if !errors.Is(err, ErrIllegal) || got.State != from || got.Epoch != epoch {
-				t.Errorf("%s: got %v, %s in life %d, want %v and nothing", from, err, got.State, got.Epoch, ErrIllegal)
+			if !errors.Is(err, store.ErrIllegal) || got.State != from || got.Epoch != epoch {
+				t.Errorf("%s: got %v, %s in life %d, want %v and nothing", from, err, got.State, got.Epoch, store.ErrIllegal)
 			}
 		} else if err != nil || next != epoch+1 || got.State != inventory.Wiping || got.Epoch != next {
 			t.Errorf("%s: got %v, %s in life %d, want wiping in life %d", from, err, got.State, got.Epoch, epoch+1)
@@ -620,7 +621,7 @@ func TestBeginLifeAsks(t *testing.T) {
 	s := newStore(t, "a", "b")
 	no := errors.New("no")
 	var seen []string
-	_, err := s.BeginLife(t.Context(), "a", 0, inventory.New, "", now, func(all []Server) error {
+	_, err := s.BeginLife(t.Context(), "a", 0, inventory.New, "", now, func(all []store.Server) error {
 		for _, x := range all {
 			seen = append(seen, x.Name)
 		}

@@ -1,0 +1,80 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"mayfly/inventory/store"
+)
+
+// EndRotation records how a rotation ended, once.
+func (s *Store) EndRotation(ctx context.Context, o store.Outcome) error {
+	err := s.write(ctx, func(tx *sql.Tx) error {
+		if err := s.fenced(ctx, tx, o.Server); err != nil {
+			return err
+		}
+		if _, err := server(ctx, tx, o.Server); err != nil {
+			return err
+		}
+		return one(tx.ExecContext(ctx, `INSERT INTO outcomes (server, epoch, run, release, served, restarted, attempts, failed, reason, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+			o.Server, int64(o.Epoch), o.Run, o.Release, o.Served, o.Restarted, o.Attempts, o.Failed, o.Reason, stamp(o.At)))
+	})
+	if errors.Is(err, errNone) {
+		err = store.ErrEnded
+	}
+	if err != nil {
+		return fmt.Errorf("ending the rotation of server %q, life %d: %w", o.Server, o.Epoch, err)
+	}
+	return nil
+}
+
+// Outcomes returns those at since or later, oldest first; of a release, or of all with "".
+func (s *Store) Outcomes(ctx context.Context, release string, since time.Time) (all []store.Outcome, err error) {
+	rows, err := s.db.QueryContext(ctx, `SELECT server, epoch, run, release, served, restarted, attempts, failed, reason, at FROM outcomes
+		WHERE at >= ?1 AND (?2 = '' OR release = ?2) ORDER BY at, server, epoch`, stamp(since), release)
+	if err != nil {
+		return nil, fmt.Errorf("reading ends of rotations: %w", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var o store.Outcome
+		var at int64
+		if err := rows.Scan(&o.Server, &o.Epoch, &o.Run, &o.Release, &o.Served, &o.Restarted, &o.Attempts, &o.Failed, &o.Reason, &at); err != nil {
+			return nil, fmt.Errorf("reading ends of rotations: %w", err)
+		}
+		o.At = moment(at)
+		all = append(all, o)
+	}
+	return all, rows.Err()
+}
+
+// SetPause says whether rotations begin.
+func (s *Store) SetPause(ctx context.Context, p store.Pause) error {
+	err := s.write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO pause (id, paused, by_whom, why, at) VALUES (1, ?, ?, ?, ?)
+			ON CONFLICT (id) DO UPDATE SET paused = excluded.paused, by_whom = excluded.by_whom, why = excluded.why, at = excluded.at`, p.On, p.By, p.Why, stamp(p.At))
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("recording the pause: %w", err)
+	}
+	return nil
+}
+
+// Paused returns what SetPause said last.
+func (s *Store) Paused(ctx context.Context) (store.Pause, error) {
+	var p store.Pause
+	var at int64
+	err := s.db.QueryRowContext(ctx, `SELECT paused, by_whom, why, at FROM pause`).Scan(&p.On, &p.By, &p.Why, &at)
+	if errors.Is(err, sql.ErrNoRows) {
+		return store.Pause{}, nil
+	}
+	if err != nil {
+		return store.Pause{}, fmt.Errorf("reading the pause: %w", err)
+	}
+	p.At = moment(at)
+	return p, nil
+}
