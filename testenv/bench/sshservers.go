@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -158,13 +159,33 @@ func (r *running) end() error {
 	return errors.Join(err, os.RemoveAll(r.dir))
 }
 
-// cpu is the CPU-seconds of the server and of every process that it started.
+// readings is how often the processes are read until none has ended or begun between two readings.
+const readings = 100
+
+// cpu is the CPU-seconds of the server and of every process that it started. One that ends between the reading of its parent and its own
+// would be in neither: so it is read until two readings in a row find the same processes.
 func (r *running) cpu() (float64, error) {
+	var last []int
+	for range readings {
+		total, tree, err := r.tree()
+		if err != nil {
+			return 0, err
+		}
+		if slices.Equal(tree, last) {
+			return total, nil
+		}
+		last = tree
+	}
+	return 0, fmt.Errorf("the processes of %s changed between each two of %d readings", r.name(), readings)
+}
+
+// tree is one reading: the CPU-seconds of all, and which they are.
+func (r *running) tree() (total float64, tree []int, err error) {
 	children := map[int][]int{}
 	used := map[int]float64{}
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
@@ -178,27 +199,28 @@ func (r *running) cpu() (float64, error) {
 		fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
 		const parent, first, last = 1, 11, 14 // user, system, and the same of children that have ended
 		if len(fields) <= last {
-			return 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
+			return 0, nil, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
 		}
 		ppid, err := strconv.Atoi(fields[parent])
 		if err != nil {
-			return 0, err
+			return 0, nil, err
 		}
 		children[ppid] = append(children[ppid], pid)
 		for _, field := range fields[first : last+1] {
 			n, err := strconv.ParseUint(field, 10, 64)
 			if err != nil {
-				return 0, err
+				return 0, nil, err
 			}
 			used[pid] += float64(n) / clockTicks
 		}
 	}
-	total := 0.0
-	for queue := []int{r.cmd.Process.Pid}; len(queue) > 0; queue = queue[1:] {
-		total += used[queue[0]]
-		queue = append(queue, children[queue[0]]...)
+	tree = []int{r.cmd.Process.Pid}
+	for i := 0; i < len(tree); i++ {
+		total += used[tree[i]]
+		tree = append(tree, children[tree[i]]...)
 	}
-	return total, nil
+	slices.Sort(tree)
+	return total, tree, nil
 }
 
 // resident is the server's memory in KiB.
