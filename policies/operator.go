@@ -3,6 +3,7 @@ package policies
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"mayfly/internal/tomlfile"
 )
@@ -14,13 +15,22 @@ const (
 	ActionCARotate   = "ca-rotate"   // the next CA of SSH host certificates is made, or signs from now on
 	ActionCARetire   = "ca-retire"   // a CA that signs no more is believed no more
 	ActionCAOverride = "ca-override" // either of the two before its time: engineers may be warned, or refused
+
+	ActionRotate    = "rotate"           // servers are rebuilt outside of the schedule
+	ActionEmergency = "rotate-emergency" // over floors, windows, caps and rates
+	ActionPause     = "pause"            // rotations begin no more, or again, or the open one is cancelled
+	ActionImageUse  = "image-use"        // which release servers boot, or never again
+	ActionRestore   = "restore"          // a controller's store is put back: what was done since is forgotten
+	ActionPage      = "page"             // an engineer gets a client certificate for the page
+	ActionSecret    = "secret"           // the password of a BMC is kept, or replaced
 )
 
 // Actions are all of them.
-var Actions = []string{ActionDrain, ActionCertify, ActionCARotate, ActionCARetire, ActionCAOverride}
+var Actions = []string{ActionDrain, ActionCertify, ActionCARotate, ActionCARetire, ActionCAOverride,
+	ActionRotate, ActionEmergency, ActionPause, ActionImageUse, ActionRestore, ActionPage, ActionSecret}
 
 // overriding are the actions that break what the fleet promises its people. One person never does.
-var overriding = []string{ActionCAOverride}
+var overriding = []string{ActionCAOverride, ActionEmergency, ActionRestore}
 
 // Bounds of [[operator]].
 const (
@@ -97,7 +107,7 @@ func (p Policy) checkOperators() error {
 		for j, a := range o.Actions {
 			place := fmt.Sprintf("%s.actions[%d]", at, j)
 			if !slices.Contains(Actions, a) {
-				return tomlfile.At(place, `"drain", "certify", "ca-rotate", "ca-retire" or "ca-override"`, "operator %d: there is no action %q", i+1, a)
+				return tomlfile.At(place, strings.Join(Actions, ", "), "operator %d: there is no action %q", i+1, a)
 			}
 			if slices.Contains(o.Actions[:j], a) {
 				return tomlfile.At(place, "each once", "operator %d names %q twice", i+1, a)

@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -340,44 +339,5 @@ func TestCATakesPeople(t *testing.T) {
 	}
 	if r, err := audit.Verify(log, audit.Trusted{Log: key}); err != nil || r.Size < 3 || key.Name() != "mayfly/lab/cas" {
 		t.Errorf("the log of CAs, %s: %+v, %v", key.Name(), r, err)
-	}
-}
-
-// TestUsed: what is remembered is bounded, and forgotten a day after its end.
-func TestUsed(t *testing.T) {
-	u, err := openUsed(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	now := time.Now().UTC()
-	r := request.New("lab", request.Drain("se-1", time.Minute), "x", now, time.Hour)
-	spend := func(at time.Time) string { return reason(refusedRequest(u.spend(r, at))) }
-	if got := spend(now); got != "" {
-		t.Fatal(got)
-	}
-	if got := spend(now); got != request.Used {
-		t.Errorf("again: got %q", got)
-	}
-	r.Expires = r.Expires.Add(time.Second)
-	if got := spend(r.Expires.Add(usedFor - 2*time.Second)); got != request.Used {
-		t.Errorf("another request of this nonce: got %q", got)
-	}
-	other := r
-	for i := range maxUsed - 1 {
-		name := fmt.Sprintf("%d-%032x", now.Add(time.Hour).Unix(), i)
-		if err := os.WriteFile(filepath.Join(u.dir, name), nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	other.Nonce = strings.Repeat("f", 32)
-	if got := reason(u.spend(other, now)); got != join.RateLimited {
-		t.Errorf("with %d remembered: got %q", maxUsed, got)
-	}
-	if got := reason(u.spend(other, now.Add(time.Hour+usedFor+2*time.Second))); got != "" {
-		t.Errorf("a day after their end: got %q", got)
-	}
-	left, err := os.ReadDir(u.dir)
-	if err != nil || len(left) != 1 {
-		t.Errorf("%d are remembered, %v; want 1", len(left), err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"mayfly/fleetctl/authority"
 	"mayfly/internal/audit"
 	"mayfly/internal/hint"
 	"mayfly/rebuild/join"
@@ -121,7 +122,7 @@ func open(dir string) (*server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the log of certificates: %w", err)
 	}
-	s := &server{keys: k, rules: r, lives: l, bastions: hosts, orders: orders{u, a}, log: a, now: time.Now}
+	s := &server{keys: k, rules: r, lives: l, bastions: hosts, orders: orders{authority.New(u, a)}, log: a, now: time.Now}
 	if s.book, err = s.openLedger(dir); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}

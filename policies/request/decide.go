@@ -27,10 +27,11 @@ const (
 	Unsigned    = "request_unsigned"     // no signature of it verifies
 	KeyRefused  = "request_key_refused"  // some do, by keys that do not count
 	TooFew      = "request_too_few"
+	TooMany     = "request_too_many" // said by whoever acts: so many were used lately that no more are remembered
 )
 
 // Reasons are all of them.
-var Reasons = []string{Malformed, OtherFleet, Other, Early, Expired, Used, Missing, NoOperators, NotAllowed, Unsigned, KeyRefused, TooFew}
+var Reasons = []string{Malformed, OtherFleet, Other, Early, Expired, Used, Missing, NoOperators, NotAllowed, Unsigned, KeyRefused, TooFew, TooMany}
 
 // Implementation constants.
 const (

@@ -130,6 +130,7 @@ func Parse(data []byte) (Request, error) {
 
 var (
 	nonceForm = regexp.MustCompile(`^[0-9a-f]{32}$`)
+	hashForm  = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	nameForm  = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
 	caForm    = regexp.MustCompile(`^SHA256:[A-Za-z0-9+/]{43}$`)
 )
@@ -175,7 +176,10 @@ func (o Order) check() error {
 	case policies.ActionCAOverride:
 		form, arguments = caForm, [][]string{{ArgOverlap}, {ArgCompromised}}
 	default:
-		return fmt.Errorf("action is %q", o.Action)
+		var ok bool
+		if form, arguments, ok = o.controllerForm(); !ok {
+			return fmt.Errorf("action is %q", o.Action)
+		}
 	}
 	if !form.MatchString(o.Subject) && !(o.Action == policies.ActionCARotate && o.Subject == NewCA) {
 		return fmt.Errorf("subject is %q", o.Subject)
@@ -196,6 +200,12 @@ func goodArgument(name, value string) bool {
 	switch name {
 	case ArgCompromised:
 		return value == "true"
+	case ArgServers:
+		return goodServers(value)
+	case ArgRelease, ArgPolicy, ArgRun:
+		return goodNumber(value)
+	case ArgDigest, ArgBackup, ArgKey:
+		return hashForm.MatchString(value)
 	case ArgHostKey:
 		key, comment, options, rest, err := ssh.ParseAuthorizedKey([]byte(value))
 		return len(value) <= maxText && err == nil && comment == "" && len(options) == 0 && len(rest) == 0 && strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key))) == value

@@ -28,7 +28,14 @@ const (
 )
 
 var orders = []Order{Drain("se-1", 30*time.Minute), Certify("gate", hostKey), CARotate(NewCA), CARotate(fingerprint), CARetire(fingerprint),
-	CAHurry(fingerprint, time.Hour), CAHurry(fingerprint, 0), CACompromised(fingerprint)}
+	CAHurry(fingerprint, time.Hour), CAHurry(fingerprint, 0), CACompromised(fingerprint),
+	Rotate(Rotation{Mode: ModeRepave, Release: 7, Digest: hash, Policy: 3}),
+	Rotate(Rotation{Mode: ModeSingle, Servers: []Server{{"se-1-b", 2}, {"se-1", 4}, {"se-2", 0}}, Release: 7, Digest: hash, Policy: 3}),
+	Rotate(Rotation{Mode: ModeEmergency, Servers: []Server{{"se-1", 4}}, Release: 7, Digest: hash, Policy: 3}),
+	Rotate(Rotation{Mode: ModeEmergency, Release: 7, Digest: hash, Policy: 3}),
+	Pause(), Resume(), Cancel(12), ImageUse(7, hash), ImageBad(7, hash), Restore(hash), Page("anna", hash, 12*time.Hour), Secret("se-1-bmc")}
+
+var hash = strings.Repeat("0a", 32)
 
 func good() Request { return New("lab", Drain("se-1", 30*time.Minute), "disk full", now, time.Hour) }
 
@@ -54,7 +61,7 @@ func TestCheck(t *testing.T) {
 		{"no fleet", func(r *Request) { r.Fleet = "" }, "fleet is"},
 		{"long fleet", func(r *Request) { r.Fleet = strings.Repeat("a", 256) }, "fleet is"},
 		{"no action", func(r *Request) { r.Action = "" }, "action is"},
-		{"unknown action", func(r *Request) { r.Action = "rotate" }, "action is"},
+		{"unknown action", func(r *Request) { r.Action = "reboot" }, "action is"},
 		{"no subject", func(r *Request) { r.Subject = "" }, "subject is"},
 		{"path as subject", func(r *Request) { r.Subject = "../se-1" }, "subject is"},
 		{"a new server", func(r *Request) { r.Subject = "se-1\n" }, "subject is"},
@@ -77,6 +84,39 @@ func TestCheck(t *testing.T) {
 		}, "arguments: compromised"},
 		{"host key with a comment", func(r *Request) { r.Order = Certify("gate", hostKey+" x") }, "arguments: host_key"},
 		{"host key with options", func(r *Request) { r.Order = Certify("gate", "restrict "+hostKey) }, "arguments: host_key"},
+		{"a mode that there is not", func(r *Request) { r.Order = Rotate(Rotation{Mode: "all", Release: 7, Digest: hash, Policy: 3}) }, "subject is"},
+		{"an emergency that one person signs", func(r *Request) {
+			r.Order = Rotate(Rotation{Mode: ModeEmergency, Release: 7, Digest: hash, Policy: 3})
+			r.Action = policies.ActionRotate
+		}, "subject is"},
+		{"single, of nobody", func(r *Request) { r.Order = Rotate(Rotation{Mode: ModeSingle, Release: 7, Digest: hash, Policy: 3}) }, "arguments of rotate"},
+		{"lost, of nobody", func(r *Request) { r.Order = Rotate(Rotation{Mode: ModeLost, Release: 7, Digest: hash, Policy: 3}) }, "arguments of rotate"},
+		{"no release", func(r *Request) { r.Order = Rotate(Rotation{Mode: ModeRepave, Digest: hash, Policy: 3}) }, "arguments: release"},
+		{"no digest", func(r *Request) { r.Order = Rotate(Rotation{Mode: ModeRepave, Release: 7, Policy: 3}) }, "arguments: digest"},
+		{"no policy", func(r *Request) { r.Order = Rotate(Rotation{Mode: ModeRepave, Release: 7, Digest: hash}) }, "arguments: policy"},
+		{"a server twice", func(r *Request) {
+			r.Order = Rotate(Rotation{Mode: ModeSingle, Servers: []Server{{"se-1", 4}, {"se-1", 5}}, Release: 7, Digest: hash, Policy: 3})
+		}, "arguments: servers"},
+		{"servers in another order", func(r *Request) {
+			r.Order = Rotate(Rotation{Mode: ModeSingle, Servers: []Server{{"se-1", 4}, {"se-2", 5}}, Release: 7, Digest: hash, Policy: 3})
+			r.Arguments[ArgServers] = "se-2/5 se-1/4"
+		}, "arguments: servers"},
+		{"a server's path", func(r *Request) {
+			r.Order = Rotate(Rotation{Mode: ModeSingle, Servers: []Server{{"../se-1", 0}}, Release: 7, Digest: hash, Policy: 3})
+		}, "arguments: servers"},
+		{"epoch zero", func(r *Request) {
+			r.Order = Rotate(Rotation{Mode: ModeSingle, Servers: []Server{{"se-1", 4}}, Release: 7, Digest: hash, Policy: 3})
+			r.Arguments[ArgServers] = "se-1/0"
+		}, "arguments: servers"},
+		{"a pause of something", func(r *Request) { r.Order = Pause(); r.Subject = "se-1" }, "subject is"},
+		{"a cancel of nothing", func(r *Request) { r.Order = Cancel(0) }, "arguments: run"},
+		{"a pause with a run", func(r *Request) { r.Order = Cancel(3); r.Subject = SubjectPause }, "arguments of pause"},
+		{"version with a sign", func(r *Request) { r.Order = ImageUse(7, hash); r.Arguments[ArgRelease] = "+7" }, "arguments: release"},
+		{"short digest", func(r *Request) { r.Order = ImageBad(7, hash[1:]) }, "arguments: digest"},
+		{"no backup", func(r *Request) { r.Order = Restore("") }, "arguments: backup"},
+		{"a page for nothing", func(r *Request) { r.Order = Page("anna", hash, 0) }, "arguments: for"},
+		{"a page without a key", func(r *Request) { r.Order = Page("anna", "", time.Hour) }, "arguments: key"},
+		{"a secret's path", func(r *Request) { r.Order = Secret("../x") }, "subject is"},
 		{"no host key", func(r *Request) { r.Order = Certify("gate", "") }, "arguments: host_key"},
 		{"no reason", func(r *Request) { r.Reason = " " }, "reason is missing"},
 		{"two lines", func(r *Request) { r.Reason = "a\nb" }, "reason is not one line"},
@@ -260,7 +300,7 @@ func TestDecide(t *testing.T) {
 			seen[tt.want] = true
 		})
 	}
-	seen[Used] = true // whoever acts says it: fleetctl/signer
+	seen[Used], seen[TooMany] = true, true // whoever acts says them: fleetctl/authority
 	for _, reason := range Reasons {
 		if !seen[reason] {
 			t.Errorf("no case refuses with %s", reason)
