@@ -20,11 +20,11 @@ const (
 func Drain(s Snapshot, r Rules, h Health, name string, now time.Time) Refusals {
 	i := slices.IndexFunc(s.Servers, func(x Server) bool { return x.Name == name })
 	if i < 0 {
-		return Refusals{{DrainUnknown, "", fmt.Sprintf("no server %q that is rebuilt", name)}}
+		return Refusals{{Code: DrainUnknown, Region: "", Detail: fmt.Sprintf("no server %q that is rebuilt", name)}}
 	}
 	x := s.Servers[i]
 	if x.State != inventory.Serving || x.over(now) {
-		return Refusals{{DrainState, x.Region, fmt.Sprintf("%s is %s in life %d: only a server that serves is drained", name, x.State, x.Epoch)}}
+		return Refusals{{Code: DrainState, Region: x.Region, Detail: fmt.Sprintf("%s is %s in life %d: only a server that serves is drained", name, x.State, x.Epoch)}}
 	}
 	floor := 0
 	for _, g := range s.Regions {
@@ -47,7 +47,7 @@ func Drain(s Snapshot, r Rules, h Health, name string, now time.Time) Refusals {
 		loses = x.Capacity
 	}
 	if left := serving - loses; left < floor {
-		return Refusals{{DrainFloor, x.Region, fmt.Sprintf("region %s: serving %d - %d (%s) = %d, under the floor of %d (out: %s)",
+		return Refusals{{Code: DrainFloor, Region: x.Region, Detail: fmt.Sprintf("region %s: serving %d - %d (%s) = %d, under the floor of %d (out: %s)",
 			x.Region, serving, loses, name, left, floor, list(out))}}
 	}
 	return nil

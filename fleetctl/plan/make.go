@@ -17,26 +17,44 @@ type Reason string
 
 // Reasons of servers that go now, or would if there were room.
 const (
-	First     Reason = "first_boot" // never booted by this controller
-	Due       Reason = "due"        // its deadline comes near
-	Expired   Reason = "expired"    // its deadline has passed: it has ended itself
-	Repave    Reason = "repave"     // asked for: every server
-	Lost      Reason = "lost"       // the operator says it is dead
-	Revoked   Reason = "revoked"    // its ticket came twice: its life is over
-	Retried   Reason = "retried"    // quarantined, and asked for
-	Unknown   Reason = "unknown_age"
-	InFlight  Reason = "in_flight"   // begun, is carried on
-	Young     Reason = "young"       // not due yet
-	Done      Reason = "done"        // this run has rebuilt it
-	NotAsked  Reason = "not_in_run"  // the run began without it
-	Floor     Reason = "floor"       // its removal would break the floor now
-	Behind    Reason = "behind"      // another server of its region goes first
-	Bastion   Reason = "bastion"     // another bastion is out: engineers have to get in
-	Parallel  Reason = "parallel"    // max_parallel servers are out already
-	Withheld  Reason = "quarantined" // kept out until asked for
-	Held      Reason = "held"        // drained for an engineer, who may be on it
-	Tainted   Reason = "tainted"     // an engineer was on it: its rebuild is carried on at once
-	undecided Reason = ""
+	First    Reason = "first_boot" // never booted by this controller
+	Due      Reason = "due"        // its deadline comes near
+	Expired  Reason = "expired"    // its deadline has passed: it has ended itself
+	Repave   Reason = "repave"     // asked for: every server
+	Lost     Reason = "lost"       // the operator says it is dead
+	Revoked  Reason = "revoked"    // its ticket came twice: its life is over
+	Retried  Reason = "retried"    // quarantined, and asked for
+	Unknown  Reason = "unknown_age"
+	InFlight Reason = "in_flight"   // begun, is carried on
+	Young    Reason = "young"       // not due yet
+	Done     Reason = "done"        // this run has rebuilt it
+	NotAsked Reason = "not_in_run"  // the run began without it
+	Floor    Reason = "floor"       // its removal would break the floor now
+	Behind   Reason = "behind"      // another server of its region goes first
+	Bastion  Reason = "bastion"     // another bastion is out: engineers have to get in
+	Parallel Reason = "parallel"    // max_parallel servers are out already
+	Withheld Reason = "quarantined" // kept out until asked for
+	Held     Reason = "held"        // drained for an engineer, who may be on it
+	Tainted  Reason = "tainted"     // an engineer was on it: its rebuild is carried on at once
+
+	Forced     Reason = "deadline"    // goes although its window is closed or max_per_hour is reached: its deadline comes first
+	Upgraded   Reason = "train"       // the train has reached it
+	RolledBack Reason = "rolled_back" // it runs a bad release
+	Urgent     Reason = "emergency"   // asked for: every server, over all limits
+	Asked      Reason = "single"      // asked for by name
+	Surge      Reason = "spare"       // a spare, that comes while others are held by a floor
+	SurgeOver  Reason = "spare_over"  // a spare that serves, and nothing of its region is due any more
+	StandsBy   Reason = "standby"     // a spare that is off until it is needed
+	RoleHeld   Reason = "role_floor"  // its removal would break the floor of its role now
+	Capped     Reason = "cap"         // too many that share a rack, a switch, a BMC network or a mirror are out
+	Closed     Reason = "window"      // its region's windows are closed
+	Blacked    Reason = "blackout"    // planned rotations are stopped by name
+	RateLimit  Reason = "rate"        // max_per_hour servers have left in the last hour
+	Controller Reason = "controller"  // another controller is out
+	HereReason Reason = "own_host"    // this controller runs on it
+	IsPaused   Reason = "paused"      // nothing begins
+	Current    Reason = "current"     // runs the release in use already
+	undecided  Reason = ""
 )
 
 // Plan is what happens now, and what would happen next.
@@ -45,7 +63,10 @@ type Plan struct {
 	Inputs  string         `json:"inputs"` // SHA-256 of snapshot, rules, health and time
 	Release uint64         `json:"release"`
 	Regions []RegionTotals `json:"regions"`
-	Steps   []Step         `json:"steps"` // every server, in the order in which they would go
+	Steps   []Step         `json:"steps"`           // every server, in the order in which they would go
+	Train   *TrainState    `json:"train,omitempty"` // nil: no train
+	Paused  bool           `json:"paused,omitempty"`
+	Mode    Mode           `json:"mode,omitempty"`
 }
 
 // RegionTotals is a region's capacity in Mbit/s.
@@ -56,6 +77,11 @@ type RegionTotals struct {
 	Floor    int    `json:"floor"`
 	AtOnce   int    `json:"at_once"`      // servers that may be out at once, at least
 	Lead     int64  `json:"lead_seconds"` // how long before its deadline a server becomes due
+
+	Due    int       `json:"due,omitempty"`    // servers that are due, or in flight
+	Open   bool      `json:"open"`             // planned rotations may begin
+	Opens  time.Time `json:"opens,omitzero"`   // when they may next, if not now
+	Spares int       `json:"spares,omitempty"` // spares that serve
 }
 
 // Step is one server: now or not, and why.
@@ -68,6 +94,8 @@ type Step struct {
 	Deadline time.Time       `json:"deadline"`
 	Due      bool            `json:"due"` // it is to be rebuilt: now, or as soon as there is room
 	Now      bool            `json:"now"`
+	Release  uint64          `json:"release,omitempty"` // that it boots
+	Standby  bool            `json:"standby,omitempty"` // a spare: it is wiped and stays off
 	Reason   Reason          `json:"reason"`
 	Why      string          `json:"why"`
 }
@@ -114,7 +142,7 @@ func Make(s Snapshot, r Rules, h Health, now time.Time) (Plan, Refusals) {
 	}
 	for _, x := range s.Regions {
 		g := all[x.Name]
-		p.Regions = append(p.Regions, RegionTotals{g.Name, g.total, g.serving, g.Floor, g.width, int64(g.lead / time.Second)})
+		p.Regions = append(p.Regions, RegionTotals{Name: g.Name, Capacity: g.total, Serving: g.serving, Floor: g.Floor, AtOnce: g.width, Lead: int64(g.lead / time.Second), Open: true})
 	}
 	out := bastionsOut(s, r, h, now)
 	for _, x := range order(s.Servers) {

@@ -13,13 +13,18 @@ type Refusal struct {
 	Code   string `json:"code"`
 	Region string `json:"region,omitempty"`
 	Detail string `json:"detail"`
+	Change string `json:"change,omitempty"` // the smallest single change that makes the rules feasible, as far as one was found
 }
 
 // Codes of refusals.
 const (
-	RulesMalformed  = "rules_malformed"  // a limit is missing or negative
-	FloorImpossible = "floor_impossible" // some server could never leave
-	AgeImpossible   = "age_impossible"   // a whole cycle takes longer than the age allows
+	RulesMalformed   = "rules_malformed"   // a limit is missing or negative
+	FloorImpossible  = "floor_impossible"  // some server could never leave
+	AgeImpossible    = "age_impossible"    // a whole cycle takes longer than the age allows
+	CapImpossible    = "cap_impossible"    // the servers of a domain take longer than the age allows, so few at a time
+	WindowImpossible = "window_impossible" // the windows are not open for long enough
+	RateImpossible   = "rate_impossible"   // max_per_hour lets too few leave
+	ReleaseBad       = "release_bad"       // the release in use is marked bad, and none is marked good
 )
 
 // Refusals are every reason why nothing may be touched. Empty: none.
@@ -68,7 +73,7 @@ func regions(s Snapshot, r Rules) (map[string]*region, Refusals) {
 	for _, x := range s.Servers {
 		g, ok := all[x.Region]
 		if !ok {
-			refused = append(refused, Refusal{RulesMalformed, x.Region, fmt.Sprintf("server %s is in region %q, which does not exist", x.Name, x.Region)})
+			refused = append(refused, Refusal{Code: RulesMalformed, Region: x.Region, Detail: fmt.Sprintf("server %s is in region %q, which does not exist", x.Name, x.Region)})
 			continue
 		}
 		g.total += x.Capacity
@@ -89,7 +94,7 @@ func regions(s Snapshot, r Rules) (map[string]*region, Refusals) {
 		}
 		big := largest[g.Name]
 		if g.total-big.Capacity < g.Floor {
-			refused = append(refused, Refusal{FloorImpossible, g.Name, fmt.Sprintf(
+			refused = append(refused, Refusal{Code: FloorImpossible, Region: g.Name, Detail: fmt.Sprintf(
 				"region %s: capacity %d - %d (%s) = %d, under the floor of %d: %s could never be rebuilt",
 				g.Name, g.total, big.Capacity, big.Name, g.total-big.Capacity, g.Floor, big.Name)})
 			continue
@@ -108,7 +113,7 @@ func regions(s Snapshot, r Rules) (map[string]*region, Refusals) {
 		}
 		g.lead = time.Duration(n) * turn
 		if g.lead > r.MaxAge/2 {
-			refused = append(refused, Refusal{AgeImpossible, g.Name, fmt.Sprintf(
+			refused = append(refused, Refusal{Code: AgeImpossible, Region: g.Name, Detail: fmt.Sprintf(
 				"region %s: (%d servers / %d at once + %d in the fleet / max_parallel %d%s) = %d rounds of %v (drain %v + %d boots of %v + %v + bake %v) take %v, more than half of max_age %v",
 				g.Name, g.servers, g.width, len(s.Servers), r.MaxParallel, waits, n, turn, r.DrainLimit, r.Retries+1, WipeLimit, r.BootLimit, r.Bake, g.lead, r.MaxAge)})
 		}

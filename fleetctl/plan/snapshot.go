@@ -20,6 +20,7 @@ type Snapshot struct {
 	Trials []Trial                   `json:"trials,omitempty"` // ends of rotations to Release, oldest first
 	Left   []time.Time               `json:"left,omitempty"`   // when servers left in the last hour, for max_per_hour
 	Paused bool                      `json:"paused,omitempty"` // nothing begins
+	Here   string                    `json:"here,omitempty"`   // the server that this controller runs on: another one takes it out
 	Zones  map[string]*time.Location `json:"-"`                // of the windows; a zone that is not here closes its window
 }
 
@@ -44,6 +45,7 @@ type Server struct {
 	Region   string          `json:"region"`
 	Capacity int             `json:"capacity"`
 	Bastion  bool            `json:"bastion,omitempty"` // never the last one to leave on purpose
+	Control  bool            `json:"control,omitempty"` // a controller's host: no more than one is out
 	Role     string          `json:"role,omitempty"`
 	Domains  Domains         `json:"domains,omitzero"`
 	Internal bool            `json:"internal,omitempty"` // without users: new releases come here first
