@@ -20,7 +20,7 @@ import (
 var program = command.Program{
 	Name:    "testenv",
 	Summary: "a whole fleet on one machine",
-	Verbs: slices.Concat([]command.Verb{demoVerb, upVerb, downVerb, statusVerb, testVerb, benchTunnelVerb, benchImageVerb, benchBootVerb, benchBastionVerb, soakVerb, fuzzVerb}, softkey.Verbs(), pivcard.Verbs(),
+	Verbs: slices.Concat([]command.Verb{demoVerb, upVerb, downVerb, statusVerb, testVerb, benchTunnelVerb, benchImageVerb, benchBootVerb, benchBastionVerb, soakVerb, fuzzVerb, mutateVerb}, softkey.Verbs(), pivcard.Verbs(),
 		[]command.Verb{partDNSVerb, partWebVerb, partForwardVerb, partEngineVerb, partFetchVerb, partSSHVerb}),
 }
 
