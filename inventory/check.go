@@ -3,6 +3,7 @@ package inventory
 import (
 	"fmt"
 	"net/netip"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -49,7 +50,7 @@ func Check(f Fleet) error {
 		names:     map[string]string{NameController: "the controller", NameCheckin: "check-in"},
 		addresses: map[netip.Addr]string{}, taps: map[string]string{}, macs: map[string]string{}, bmcs: map[string]string{}, tpms: map[string]string{},
 	}
-	for _, step := range []func() error{c.top, c.network, c.dns, c.bastions, c.places, c.servers, c.tunnels} {
+	for _, step := range []func() error{c.top, c.network, c.dns, c.bastions, c.places, c.servers, c.tunnels, c.published, c.updates} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -98,7 +99,7 @@ func (c *checker) witnesses() error {
 
 func (c *checker) network() error {
 	f := c.fleet
-	if f.BastionsOnly() && len(f.Network.Management) == 0 && f.Network.Gateway == (netip.Addr{}) && f.Controller == (Controller{}) {
+	if f.BastionsOnly() && len(f.Network.Management) == 0 && f.Network.Gateway == (netip.Addr{}) && reflect.ValueOf(f.Controller).IsZero() {
 		return nil // nothing is rebuilt, and nobody's traffic carried
 	}
 	if len(f.Network.Management) == 0 {
@@ -228,6 +229,9 @@ func (c *checker) servers() error {
 			}
 			continue
 		}
+		if s.Updates != "" || s.UpdateID != "" {
+			return tomlfile.At(path+".updates", "leave updates and update_id out: mayfly decides by itself when to rebuild it", "server %q is no host, and has updates", s.Name)
+		}
 		if !racks[s.Rack] {
 			return tomlfile.At(path+".rack", "add a [[rack]] of that name, or correct it", "server %q is in rack %q, which does not exist", s.Name, s.Rack)
 		}
@@ -275,10 +279,11 @@ func (c *checker) rebuiltBastion(path string, s Server) error {
 
 // host checks a server that mayfly does not rebuild.
 func (c *checker) host(path string, s Server) error {
+	place := s.Updates == "" // one that asks is somewhere, and can carry something
 	for _, x := range []struct {
 		key string
 		has bool
-	}{{"rack", s.Rack != ""}, {"capacity", s.Capacity != 0}, {"tunnel", s.Tunnel != netip.Prefix{}}, {"power", s.Power != Power{}}} {
+	}{{"rack", place && s.Rack != ""}, {"capacity", place && s.Capacity != 0}, {"tunnel", s.Tunnel != netip.Prefix{}}, {"power", s.Power != Power{}}} {
 		if x.has {
 			return tomlfile.At(path+"."+x.key, "leave it out, or say role = \"vpn\"", "server %q is a host, which has no %s", s.Name, x.key)
 		}

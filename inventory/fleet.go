@@ -21,6 +21,7 @@ type Fleet struct {
 	Regions    []Region   `toml:"region" json:"regions"`
 	Racks      []Rack     `toml:"rack" json:"racks"`
 	Servers    []Server   `toml:"server" json:"servers"`
+	Updates    []Update   `toml:"update" json:"updates,omitempty"` // what hosts that ask by Omaha are given
 }
 
 // Network is what the servers' own interfaces need.
@@ -35,6 +36,10 @@ type Controller struct {
 	BootPort    uint16     `toml:"boot_port" json:"boot_port"`       // HTTP: releases and images, checked by hash and signature
 	JoinPort    uint16     `toml:"join_port" json:"join_port"`       // TLS: join, renewal, stream
 	CheckinPort uint16     `toml:"checkin_port" json:"checkin_port"` // TLS: the API that apps ask
+
+	UpdatesPort  uint16         `toml:"updates_port" json:"updates_port,omitempty"`   // TLS: hosts ask whether they may restart (FleetLock, Omaha); 0: nobody may
+	Metrics      string         `toml:"metrics" json:"metrics,omitempty"`             // where numbers are published: "127.0.0.1:9123", or a socket's absolute path
+	MetricsAllow []netip.Prefix `toml:"metrics_allow" json:"metrics_allow,omitempty"` // who reads them from elsewhere
 }
 
 // DNS replaces the public root, for a fleet with a root of its own. Empty: the public root and its key.
@@ -86,6 +91,8 @@ type Server struct {
 	EndorsementKey string       `toml:"endorsement_key" json:"endorsement_key,omitempty"` // SHA-256 (hex) of its TPM's endorsement key, as TPMT_PUBLIC
 	Drivers        []string     `toml:"drivers" json:"drivers,omitempty"`                 // SHA-256 (Authenticode, hex) of the EFI drivers in its devices' option ROMs
 	HostKeys       []string     `toml:"host_keys" json:"host_keys,omitempty"`             // of a host: its sshd's Ed25519 keys, "ssh-ed25519 AAAA…"
+	Updates        string       `toml:"updates" json:"updates,omitempty"`                 // of a host: how it asks whether it may restart, "fleetlock" or "omaha"
+	UpdateID       string       `toml:"update_id" json:"update_id,omitempty"`             // and as whom
 }
 
 // Link is how a server reaches the network; the zero value is static, through its first Ethernet device.
@@ -164,10 +171,10 @@ func (f *Fleet) RegionOf(server string) string {
 	return ""
 }
 
-// Capacity returns the sum of the region's servers, in Mbit/s.
+// Capacity returns the sum of the region's servers that mayfly rebuilds, in Mbit/s.
 func (f *Fleet) Capacity(region string) int {
 	total := 0
-	for _, s := range f.Servers {
+	for _, s := range f.Rebuilt() {
 		if f.RegionOf(s.Name) == region {
 			total += s.Capacity
 		}

@@ -13,10 +13,13 @@ type Claim struct {
 	Expires time.Time `json:"expires"`
 }
 
+// Shared begins the name of a claim that is no server's: a place that controllers share (fleetctl/grant). No server's name begins with it.
+const Shared = "@"
+
 // Claims are leases on servers, and the fence that they are.
 type Claims interface {
 	// Claim takes the server for ttl, or fails with ErrClaimed while another holder's claim lasts. A holder that claims again what it
-	// holds gets a new token.
+	// holds gets a new token. ErrUnknown for a name that is neither a server's nor begins with Shared.
 	Claim(ctx context.Context, server, holder string, ttl time.Duration, now time.Time) (Claim, error)
 	// Renew lets a claim go on for ttl from now, with the same token, or fails with ErrFenced when it is over and another has been made.
 	Renew(ctx context.Context, c Claim, ttl time.Duration, now time.Time) (Claim, error)

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"mayfly/inventory/store"
@@ -14,8 +15,10 @@ import (
 func (s *Store) Claim(ctx context.Context, name, holder string, ttl time.Duration, now time.Time) (store.Claim, error) {
 	c := store.Claim{Server: name, Holder: holder, Expires: now.Add(ttl)}
 	err := s.write(ctx, func(tx *sql.Tx) error {
-		if _, err := server(ctx, tx, name); err != nil {
-			return err
+		if !strings.HasPrefix(name, store.Shared) {
+			if _, err := server(ctx, tx, name); err != nil {
+				return err
+			}
 		}
 		have, err := claimOf(ctx, tx, name)
 		if err != nil {
