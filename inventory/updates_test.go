@@ -44,7 +44,7 @@ func TestUpdates(t *testing.T) {
 	}
 	for _, tt := range []struct{ old, now, want string }{
 		{`updates = "omaha"`, `updates = "post"`, `asks by "post", which is unknown`},
-		{`updates = "omaha"`, ``, "has an update_id without updates"},
+		{"rack = \"se-a\"\ncapacity = 500\nupdates = \"omaha\"", ``, "has an update_id without updates"},
 		{`update_id = "4f1e0c9e9b5e4c0d8f0a7d1b2c3d4e5f"`, `update_id = "a b"`, `has update_id "a b"`},
 		{"rack = \"se-a\"\ncapacity = 500", "rack = \"no\"\ncapacity = 500", `is in rack "no", which does not exist`},
 		{"capacity = 500", "capacity = 0", "has capacity 0"},
