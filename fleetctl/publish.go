@@ -83,7 +83,7 @@ func takers(b *bundle.Bundle, servers []store.Server, now time.Time) []checkin.S
 	}
 	list := []checkin.Server{}
 	for _, x := range b.Inventory.Rebuilt() {
-		if x.Role != inventory.RoleVPN {
+		if x.Role != inventory.RoleVPN || x.Internal() {
 			continue
 		}
 		k := known[x.Name]

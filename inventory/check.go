@@ -41,13 +41,15 @@ type checker struct {
 	macs      map[string]string
 	bmcs      map[string]string
 	tpms      map[string]string
+	known     map[string]bool // mirrors
 }
 
 // Check refuses a fleet that Parse would refuse. Its errors name places by their path: "server[2].capacity: …".
 func Check(f Fleet) error {
 	c := &checker{
 		fleet:     &f,
-		names:     map[string]string{NameController: "the controller", NameCheckin: "check-in"},
+		names:     map[string]string{NameController: theController, NameCheckin: "check-in"},
+		known:     map[string]bool{},
 		addresses: map[netip.Addr]string{}, taps: map[string]string{}, macs: map[string]string{}, bmcs: map[string]string{}, tpms: map[string]string{},
 	}
 	for _, step := range []func() error{c.top, c.network, c.dns, c.bastions, c.places, c.servers, c.tunnels, c.published, c.updates} {
@@ -119,8 +121,8 @@ func (c *checker) network() error {
 	if !within(f.Network.Management, f.Controller.Address) {
 		return tomlfile.At("controller.address", "add its network to network.management", "controller address %s is in no management network, so users could reach it", f.Controller.Address)
 	}
-	c.addresses[f.Controller.Address] = "the controller"
-	c.addresses[f.Network.Gateway] = "the gateway" // which may be the controller
+	c.addresses[f.Controller.Address] = theController
+	c.addresses[f.Network.Gateway] = theGateway // which may be the controller
 	ports := map[uint16]string{}
 	for _, p := range []struct {
 		name string
@@ -238,11 +240,14 @@ func (c *checker) servers() error {
 		if len(s.HostKeys) > 0 {
 			return tomlfile.At(path+".host_keys", "leave it out: a server that is rebuilt has a certificate for each life", "server %q is rebuilt, and has no host_keys", s.Name)
 		}
-		if s.Role != RoleVPN && s.Role != RoleBastion {
-			return tomlfile.At(path+".role", "role = \"vpn\", role = \"bastion\", or role = \"host\" for one that mayfly does not rebuild", "server %q has unknown role %q", s.Name, s.Role)
+		if s.Role != RoleVPN && s.Role != RoleBastion && s.Role != RoleController {
+			return tomlfile.At(path+".role", "role = \"vpn\", \"bastion\" or \"controller\", or role = \"host\" for one that mayfly does not rebuild", "server %q has unknown role %q", s.Name, s.Role)
 		}
-		if s.Role == RoleBastion {
-			if err := c.rebuiltBastion(path, s); err != nil {
+		if err := c.domains(path, s); err != nil {
+			return err
+		}
+		if s.Role != RoleVPN {
+			if err := c.withoutUsers(path, s); err != nil {
 				return err
 			}
 		} else if s.Capacity < 1 || s.Capacity > MaxCapacity {
@@ -261,18 +266,18 @@ func (c *checker) servers() error {
 	return nil
 }
 
-// rebuiltBastion checks what only a server that is a bastion has to be: no users, and within reach of every server.
-func (c *checker) rebuiltBastion(path string, s Server) error {
+// withoutUsers checks what only a server that is a bastion or a controller's has to be: no users, and within reach of every server.
+func (c *checker) withoutUsers(path string, s Server) error {
 	for _, x := range []struct {
 		key string
 		has bool
 	}{{"capacity", s.Capacity != 0}, {"tunnel", s.Tunnel != netip.Prefix{}}} {
 		if x.has {
-			return tomlfile.At(path+"."+x.key, "leave it out, or say role = \"vpn\"", "server %q is a bastion, which has no %s", s.Name, x.key)
+			return tomlfile.At(path+"."+x.key, "leave it out, or say role = \"vpn\"", "server %q is a %s, which has no %s", s.Name, s.Role, x.key)
 		}
 	}
 	if !within(c.fleet.Network.Management, s.Address.Addr()) {
-		return tomlfile.At(path+".address", "add its network to network.management", "bastion %q has address %s, which is in no management network, so users could reach it", s.Name, s.Address.Addr())
+		return tomlfile.At(path+".address", "add its network to network.management", "%s %q has address %s, which is in no management network, so users could reach it", s.Role, s.Name, s.Address.Addr())
 	}
 	return nil
 }
@@ -283,7 +288,8 @@ func (c *checker) host(path string, s Server) error {
 	for _, x := range []struct {
 		key string
 		has bool
-	}{{"rack", place && s.Rack != ""}, {"capacity", place && s.Capacity != 0}, {"tunnel", s.Tunnel != netip.Prefix{}}, {"power", s.Power != Power{}}} {
+	}{{"rack", place && s.Rack != ""}, {"capacity", place && s.Capacity != 0}, {"tunnel", s.Tunnel != netip.Prefix{}}, {"power", s.Power != Power{}},
+		{"switch", s.Switch != ""}, {"bmc_network", s.BMCNetwork != ""}, {"mirror", s.Mirror != ""}, {"ring", s.Ring != ""}, {"spare", s.Spare}} {
 		if x.has {
 			return tomlfile.At(path+"."+x.key, "leave it out, or say role = \"vpn\"", "server %q is a host, which has no %s", s.Name, x.key)
 		}
@@ -305,10 +311,16 @@ func (c *checker) host(path string, s Server) error {
 	return c.take(path, s)
 }
 
+// Who has an address that is no server's. A server whose role is controller may be where the controller is.
+const (
+	theController = "the controller"
+	theGateway    = "the gateway"
+)
+
 // take gives an address to a server, if it is nobody else's.
 func (c *checker) take(path string, s Server) error {
 	a := s.Address.Addr()
-	if other, ok := c.addresses[a]; ok {
+	if other, ok := c.addresses[a]; ok && (s.Role != RoleController || a != c.fleet.Controller.Address || other != theController && other != theGateway) {
 		return tomlfile.At(path, "each address once", "server %q has address %s, which %s has too", s.Name, a, other)
 	}
 	c.addresses[a] = "server " + s.Name

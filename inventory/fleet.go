@@ -77,7 +77,7 @@ type Rack struct {
 type Server struct {
 	Name           string       `toml:"name" json:"name"` // lower-case DNS label, unique in the fleet
 	Rack           string       `toml:"rack" json:"rack"`
-	Role           string       `toml:"role" json:"role"`                         // "vpn", "bastion" or "host"
+	Role           string       `toml:"role" json:"role"`                         // "vpn", "bastion", "controller" or "host"
 	Switch         string       `toml:"switch" json:"switch,omitempty"`           // failure domains beside its rack: what it is cabled to,
 	BMCNetwork     string       `toml:"bmc_network" json:"bmc_network,omitempty"` // where its BMC is,
 	Mirror         string       `toml:"mirror" json:"mirror,omitempty"`           // and which of the fleet's image mirrors it asks first
@@ -169,17 +169,6 @@ func (f *Fleet) RegionOf(server string) string {
 		}
 	}
 	return ""
-}
-
-// Capacity returns the sum of the region's servers that mayfly rebuilds, in Mbit/s.
-func (f *Fleet) Capacity(region string) int {
-	total := 0
-	for _, s := range f.Rebuilt() {
-		if f.RegionOf(s.Name) == region {
-			total += s.Capacity
-		}
-	}
-	return total
 }
 
 // FQDN returns the name in the server's certificates.

@@ -56,24 +56,23 @@ func (f *Floor) UnmarshalText(text []byte) error {
 }
 
 // CheckFloors refuses a floor that could not be kept while every server is rebuilt in its turn, even one at a time: if a
-// server's region falls under its floor without that server, the server can never be rotated and would grow too old.
+// server's region falls under its floor without that server, the server can never be rotated and would grow too old. Spares may stand
+// in for it: how many of them at once, and what the policy asks beside this, package fleetctl/plan proves.
 func CheckFloors(f Fleet) error {
-	regionOf := map[string]string{} // by rack
-	for _, r := range f.Racks {
-		regionOf[r.Name] = r.Region
-	}
-	total, largest := map[string]int{}, map[string]Server{} // by region; of equals, the first
-	for _, s := range f.Rebuilt() {
-		r := regionOf[s.Rack]
-		total[r] += s.Capacity
-		if s.Capacity > largest[r].Capacity {
+	regionOf, total := f.RackRegions(), f.Capacities()
+	largest, spare := map[string]Server{}, map[string]int{} // by region; of equals, the first
+	for _, s := range f.Servers {
+		switch r := regionOf[s.Rack]; {
+		case s.Spare:
+			spare[r] += s.Capacity
+		case s.Counted() && s.Capacity > largest[r].Capacity:
 			largest[r] = s
 		}
 	}
 	for i, r := range f.Regions {
 		sum, biggest := total[r.Name], largest[r.Name]
-		floor, left := r.Floor.Of(sum), sum-biggest.Capacity
-		if floor <= left {
+		floor, left := r.Floor.Of(sum), sum-biggest.Capacity+spare[r.Name]
+		if floor <= left && floor <= sum {
 			continue
 		}
 		path := fmt.Sprintf("region[%d].floor", i)
@@ -82,11 +81,15 @@ func CheckFloors(f Fleet) error {
 				"region %q can never keep its floor: its servers have %d Mbit/s, the floor is %s", r.Name, sum, floorText(r.Floor, floor))
 		}
 		mend := fmt.Sprintf("lower the floor to %d at most, or add a server to the region", left)
+		from := fmt.Sprintf("%d - %d", sum, biggest.Capacity)
+		if spare[r.Name] > 0 {
+			from += fmt.Sprintf(" + %d of spares", spare[r.Name])
+		}
 		if left == 0 {
 			mend = "leave the floor out, or add a server to the region"
 		}
-		return tomlfile.At(path, mend, "region %q can never rebuild server %q: %d - %d = %d Mbit/s would be left, the floor is %s",
-			r.Name, biggest.Name, sum, biggest.Capacity, left, floorText(r.Floor, floor))
+		return tomlfile.At(path, mend, "region %q can never rebuild server %q: %s = %d Mbit/s would be left, the floor is %s",
+			r.Name, biggest.Name, from, left, floorText(r.Floor, floor))
 	}
 	return nil
 }

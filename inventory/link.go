@@ -38,6 +38,7 @@ func (c *checker) mirrors() error {
 		if slices.Contains(c.fleet.Mirrors[:i], m) {
 			return tomlfile.At(path, "each mirror once", "mirror %q is listed twice", m)
 		}
+		c.known[m] = true
 	}
 	return nil
 }

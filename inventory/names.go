@@ -2,9 +2,10 @@ package inventory
 
 // Roles of servers.
 const (
-	RoleVPN     = "vpn"     // carries users' traffic; mayfly rebuilds it
-	RoleBastion = "bastion" // engineers jump through it; mayfly rebuilds it, and it carries nobody's traffic
-	RoleHost    = "host"    // somebody else's to install, Ansible's for example: engineers reach it through the bastion, and that is all
+	RoleVPN        = "vpn"        // carries users' traffic; mayfly rebuilds it
+	RoleBastion    = "bastion"    // engineers jump through it; mayfly rebuilds it, and it carries nobody's traffic
+	RoleController = "controller" // a controller runs on it; mayfly rebuilds it, from another controller
+	RoleHost       = "host"       // somebody else's to install, Ansible's for example: engineers reach it through the bastion, and that is all
 )
 
 // Names of the controller's services in certificates, so no server or bastion may have them.

@@ -385,12 +385,13 @@ func TestFloor(t *testing.T) {
 
 // The whole table of transitions, written a second time.
 func TestLegal(t *testing.T) {
-	states := []State{New, Serving, Draining, Wiping, Booting, Attesting, Baking, Quarantined}
+	states := []State{New, Serving, Draining, Wiping, Booting, Attesting, Baking, Quarantined, Standby}
 	legal := map[string]bool{
 		"new wiping": true, "serving draining": true, "draining wiping": true, "wiping booting": true, "booting attesting": true,
 		"attesting baking": true, "baking serving": true, "quarantined wiping": true,
 		"booting wiping": true, "attesting wiping": true, "baking wiping": true,
 		"wiping quarantined": true, "booting quarantined": true, "attesting quarantined": true, "baking quarantined": true,
+		"wiping standby": true, "standby wiping": true,
 	}
 	for _, from := range append(states, "", "other") {
 		for _, to := range append(states, "", "other") {
@@ -406,6 +407,8 @@ func FuzzParse(f *testing.F) {
 	if data, err := os.ReadFile("testdata/hosts.toml"); err == nil {
 		f.Add(data)
 	}
+	f.Add([]byte(put(f, withDomains(f), "switch = \"sw-1\"\nbmc_network = \"oob-1\"\nmirror = \"http://10.77.0.6:8080/\"\nspare = true")))
+	f.Add([]byte(strings.Replace(put(f, withDomains(f), "ring = \"internal\""), "floor = 1000", "", 1)))
 	f.Add([]byte("name = 1\n[[server]]\n[server.power]\n"))
 	f.Add([]byte("server = [{name = \"a\", power = {driver = \"qemu\"}}, 3]\n"))
 	f.Add([]byte("[[a.b]]\n[a.b.c]\n[[a.b.d]]\nx.y.z = [[1],[{q=1}]]\n"))

@@ -67,7 +67,7 @@ func Check(p Policy, f inventory.Fleet) error {
 			"test issuers are accepted only in a fleet with test = true, and %q is none", f.Name)
 	}
 	if !f.BastionsOnly() || !reflect.ValueOf(p.Rotation).IsZero() {
-		if err := p.checkRotation(); err != nil {
+		if err := p.checkRotation(f); err != nil {
 			return err
 		}
 	}

@@ -33,7 +33,7 @@ func decode(name string, data []byte) (Policy, *tomlfile.Doc, error) {
 	for _, k := range []string{"max_age", "drain_limit", "boot_limit", "bake"} {
 		durations = append(durations, "rotation."+k)
 	}
-	durations = append(durations, "witness.grace")
+	durations = append(durations, "rotation.train.bake", "rotation.schedule.every", "rotation.schedule.alert", "witness.grace")
 	for i := range p.Plugins {
 		durations = append(durations, fmt.Sprintf("plugin[%d].deadline", i))
 	}
@@ -43,6 +43,10 @@ func decode(name string, data []byte) (Policy, *tomlfile.Doc, error) {
 	}
 	if !p.Expires.IsZero() {
 		p.Expires = p.Expires.UTC()
+	}
+	for i := range p.Rotation.Blackouts {
+		b := &p.Rotation.Blackouts[i]
+		b.From, b.To = b.From.UTC(), b.To.UTC()
 	}
 	return p, doc, nil
 }

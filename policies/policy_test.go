@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -460,12 +461,16 @@ func TestDuration(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(read(f)))
+	every, fleet := withRules(f)
+	f.Add([]byte(every))
 	f.Add([]byte("version = 1\nexpires = 2030-01-01\n[ssh]\nlevel = \"pq-only\"\nallow = [\"10.0.0.0/8\"]\n[rotation]\nmax_age = \"1h\"\nboot_limit = \"10s\"\nmax_parallel = 1\n"))
 	f.Add([]byte("engineer = [{name = \"a\", key = [{public = 3}]}]\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		p, doc, err := decode("f", data)
 		if err == nil { // as Parse does, in whatever fleet
-			err = doc.Place(p.check())
+			if err = doc.Place(p.check()); err == nil && !reflect.ValueOf(p.Rotation).IsZero() {
+				err = doc.Place(p.checkRotation(fleet))
+			}
 		}
 		if err != nil {
 			if !strings.HasPrefix(err.Error(), "f:") {
@@ -481,7 +486,7 @@ func FuzzParse(f *testing.F) {
 		if err := json.Unmarshal(text, &again); err != nil {
 			t.Fatal(err)
 		}
-		if err := again.check(); err != nil {
+		if err := again.check(); err != nil || !reflect.ValueOf(again.Rotation).IsZero() && again.checkRotation(fleet) != nil {
 			t.Errorf("good in TOML and not in JSON: %v", err)
 		}
 		if second, err := json.Marshal(again); err != nil || string(second) != string(text) {

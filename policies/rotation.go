@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"mayfly/internal/tomlfile"
+	"mayfly/inventory"
 )
 
 // Bounds of the rotation rules. Whatever they allow, tickets, releases and servers can do: what those keep without linking
@@ -24,10 +25,31 @@ const (
 
 	maxRetries  = 10
 	maxParallel = 1000
+	maxPerHour  = 100_000
+	maxSpares   = 1000
 )
 
-func (p Policy) checkRotation() error {
-	r := p.Rotation
+// checkRotation refuses rules that must not take effect in this fleet. Whether they can be kept there is the planner's to prove.
+func (p Policy) checkRotation(f inventory.Fleet) error {
+	w := newWhere(f)
+	for _, step := range []func() error{
+		p.Rotation.checkLimits,
+		func() error { return p.Rotation.checkFloors(w) },
+		func() error { return p.Rotation.checkCaps(w) },
+		func() error { return p.Rotation.checkWindows(w) },
+		func() error { return p.Rotation.checkBlackouts(w) },
+		func() error { return p.Rotation.checkTrain(w) },
+		p.Rotation.checkSchedule,
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkLimits checks the numbers that every policy with servers to rebuild has.
+func (r Rotation) checkLimits() error {
 	for _, d := range []struct {
 		key            string
 		have, min, max time.Duration
@@ -50,6 +72,18 @@ func (p Policy) checkRotation() error {
 	}
 	if r.Retries < 0 || r.Retries > maxRetries {
 		return tomlfile.At("rotation.retries", "retries = 1", "rotation.retries is %d: 0 to %d", r.Retries, maxRetries)
+	}
+	for _, n := range []struct {
+		key       string
+		have, max int
+		mend      string
+	}{
+		{"max_per_hour", r.MaxPerHour, maxPerHour, "leave it out for no limit"},
+		{"max_spares", r.MaxSpares, maxSpares, "leave it out if no spare serves"},
+	} {
+		if n.have < 0 || n.have > n.max {
+			return tomlfile.At("rotation."+n.key, n.mend, "rotation.%s is %d: 0 to %d", n.key, n.have, n.max)
+		}
 	}
 	return nil
 }

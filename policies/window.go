@@ -79,33 +79,48 @@ func checkWindows(path string, windows []Window) error {
 	}
 	for i, w := range windows {
 		at := fmt.Sprintf("%s.window[%d]", path, i)
-		if len(w.Days) == 0 {
-			return tomlfile.At(at, `for example days = ["mon", "tue", "wed", "thu", "fri"]`, "the window has no days: empty never means every day")
+		if err := checkDays(at, w.Days); err != nil {
+			return err
 		}
-		for j, d := range w.Days {
-			if !slices.Contains(weekdays, d) {
-				return tomlfile.At(fmt.Sprintf("%s.days[%d]", at, j), "mon, tue, wed, thu, fri, sat or sun", "day %q does not exist", d)
-			}
-			if slices.Contains(w.Days[:j], d) {
-				return tomlfile.At(fmt.Sprintf("%s.days[%d]", at, j), "each day once", "day %q is there twice", d)
-			}
-		}
-		from, ok := minuteOfDay(w.From)
-		if !ok || from == 24*60 {
-			return tomlfile.At(at+".from", `from = "08:00", in UTC`, "from is %q, no time of day", w.From)
-		}
-		to, ok := minuteOfDay(w.To)
-		if !ok {
-			return tomlfile.At(at+".to", `to = "18:00", in UTC; at the latest "24:00"`, "to is %q, no time of day", w.To)
-		}
-		if from >= to {
-			return tomlfile.At(at+".to", `write two windows for one that goes over midnight: to = "24:00", and from = "00:00" on the next day`, "the window ends at %s, not after it begins at %s", w.To, w.From)
+		if err := checkTimes(at, w.From, w.To, "in UTC"); err != nil {
+			return err
 		}
 		if slices.ContainsFunc(windows[:i], func(o Window) bool {
 			return o.From == w.From && o.To == w.To && strings.Join(o.Days, " ") == strings.Join(w.Days, " ")
 		}) {
 			return tomlfile.At(at, "each window once", "the window is there twice")
 		}
+	}
+	return nil
+}
+
+func checkDays(path string, days []string) error {
+	if len(days) == 0 {
+		return tomlfile.At(path, `for example days = ["mon", "tue", "wed", "thu", "fri"]`, "the window has no days: empty never means every day")
+	}
+	for j, d := range days {
+		if !slices.Contains(weekdays, d) {
+			return tomlfile.At(fmt.Sprintf("%s.days[%d]", path, j), "mon, tue, wed, thu, fri, sat or sun", "day %q does not exist", d)
+		}
+		if slices.Contains(days[:j], d) {
+			return tomlfile.At(fmt.Sprintf("%s.days[%d]", path, j), "each day once", "day %q is there twice", d)
+		}
+	}
+	return nil
+}
+
+// checkTimes checks when a window opens and closes; clocks says by which.
+func checkTimes(path, opens, closes, clocks string) error {
+	from, ok := minuteOfDay(opens)
+	if !ok || from == 24*60 {
+		return tomlfile.At(path+".from", `from = "08:00", `+clocks, "from is %q, no time of day", opens)
+	}
+	to, ok := minuteOfDay(closes)
+	if !ok {
+		return tomlfile.At(path+".to", `to = "18:00", `+clocks+`; at the latest "24:00"`, "to is %q, no time of day", closes)
+	}
+	if from >= to {
+		return tomlfile.At(path+".to", `write two windows for one that goes over midnight: to = "24:00", and from = "00:00" on the next day`, "the window ends at %s, not after it begins at %s", closes, opens)
 	}
 	return nil
 }

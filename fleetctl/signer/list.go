@@ -60,8 +60,8 @@ func checkList(l checkin.List, f inventory.Fleet, now time.Time) error {
 		}
 		s, ok := f.RebuiltServer(name)
 		switch {
-		case !ok || s.Role != inventory.RoleVPN || seen[name]:
-			return join.Refuse(join.ServerUnknown, "the list names %q, unknown or twice", e.Name)
+		case !ok || s.Role != inventory.RoleVPN || s.Internal() || seen[name]:
+			return join.Refuse(join.ServerUnknown, "the list names %q, unknown, without users or twice", e.Name)
 		case e.Address != s.Address.Addr() || e.Region != f.RegionOf(name):
 			return join.Refuse(join.NotInInventory, "the list has %q at %s in %q, the inventory at %s in %q", e.Name, e.Address, e.Region, s.Address.Addr(), f.RegionOf(name))
 		}

@@ -41,7 +41,7 @@ func New(fleet inventory.Fleet, server string, life Life) (ticket.Ticket, error)
 		Server:     s.Name,
 		Epoch:      life.Epoch,
 		Release:    hex.EncodeToString(life.Release[:]),
-		Mirrors:    Mirrors(fleet, life.Path),
+		Mirrors:    Mirrors(fleet, s, life.Path),
 		Network:    network(s.Network),
 		Witnesses:  fleet.Witnesses,
 		TPM:        life.TPM,
@@ -57,10 +57,10 @@ func New(fleet inventory.Fleet, server string, life Life) (ticket.Ticket, error)
 	})
 }
 
-// Mirrors are the places of a release's files, the fleet's mirrors before its controller. path begins and ends with a slash.
-func Mirrors(fleet inventory.Fleet, path string) []string {
+// Mirrors are the places of a release's files in the order in which a server asks them: its own mirror, the fleet's others, the controller. path begins and ends with a slash.
+func Mirrors(fleet inventory.Fleet, s inventory.Server, path string) []string {
 	var all []string
-	for _, m := range fleet.Mirrors {
+	for _, m := range fleet.MirrorsOf(s) {
 		all = append(all, m+strings.TrimPrefix(path, "/"))
 	}
 	controller := net.JoinHostPort(fleet.Controller.Address.String(), strconv.Itoa(int(fleet.Controller.BootPort)))
