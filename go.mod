@@ -17,9 +17,9 @@ require (
 	github.com/landlock-lsm/go-landlock v0.11.0 // the bastion's own sandbox: files and ports
 	github.com/miekg/dns v1.1.73 // signs the test lab's own root zone
 	github.com/pelletier/go-toml/v2 v2.4.3 // strict TOML with positions
-	github.com/prometheus/client_golang v1.25.0 // metrics of the bastion
+	github.com/prometheus/client_golang v1.24.1 // metrics of the bastion
 	github.com/prometheus/client_model v0.6.3 // what the text form is parsed to, in tests
-	github.com/prometheus/common v0.72.0 // their text form, written and in tests parsed
+	github.com/prometheus/common v0.70.1 // their text form, written and in tests parsed
 	github.com/rogpeppe/go-internal v1.16.0 // testscript: tests of commands
 	github.com/ulikunitz/xz v0.5.17 // xz: Debian packages
 	github.com/vishvananda/netlink v1.3.1 // addresses, routes, rules, links
@@ -69,6 +69,7 @@ require (
 	github.com/rivo/uniseg v0.2.0 // indirect
 	github.com/u-root/uio v0.0.0-20240224005618-d2acac8f3701 // indirect
 	github.com/x448/float16 v0.8.4 // indirect
+	go.yaml.in/yaml/v3 v3.0.4 // indirect
 	golang.org/x/exp/typeparams v0.0.0-20231108232855-2478ac86f678 // indirect
 	golang.org/x/text v0.43.0 // indirect
 	golang.org/x/tools v0.51.0 // indirect

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"mayfly/internal/command"
 	"mayfly/inventory"
 	"mayfly/inventory/store"
 	"mayfly/policies"
@@ -43,7 +42,7 @@ func TestRevokedTakesNobody(t *testing.T) {
 		t.Errorf("published %+v, want nobody", list)
 	}
 	var tainted bytes.Buffer
-	if err := newStatus(b, known, now).tables(&command.Call{Stdout: &tainted}, known, now); err != nil || !strings.Contains(tainted.String(), "draining, tainted") {
+	if err := newStatus(b, known, now).tables(&tainted, false, nil, now); err != nil || !strings.Contains(tainted.String(), "draining, tainted") {
 		t.Errorf("got %v and\n%s", err, tainted.String())
 	}
 	known[0].State, known[0].Tainted, known[0].Drained = inventory.Serving, false, false
@@ -52,7 +51,7 @@ func TestRevokedTakesNobody(t *testing.T) {
 		t.Errorf("got %+v, want 1000 serving and se-2 revoked", report)
 	}
 	var out bytes.Buffer
-	if err := report.tables(&command.Call{Stdout: &out}, known, now); err != nil || !strings.Contains(out.String(), "serving, revoked") {
+	if err := report.tables(&out, false, nil, now); err != nil || !strings.Contains(out.String(), "serving, revoked") {
 		t.Errorf("got %v and\n%s", err, out.String())
 	}
 }

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
+	"encoding/csv"
+	"io"
+	"slices"
 	"strconv"
 	"time"
 
@@ -16,7 +18,7 @@ import (
 
 var statusVerb = command.Verb{
 	Name:    "status",
-	Args:    "--dir DIR",
+	Args:    "--dir DIR [--region NAME] [--state STATE] [...] [SERVER ...]",
 	Summary: "show every server's state, age and deadline, and every region's capacity",
 	Help: `Reads the signed inventory and the store, and changes nothing. SERVING is the capacity of servers that take users now, as the
 planner counts it: they serve, their life is not over, and they were heard of as ready in the last 15 seconds.
@@ -24,18 +26,24 @@ BOOT is what is known of how the life was booted: attested (its TPM proved image
 unverified (a container, which has no boot of its own).
 A life whose ticket came twice is revoked: it takes no users, and the next rotate rebuilds it at once, without a drain.
 
-Example:
+Flags and names choose servers; regions are shown whole. -o wide shows all that is known of a server in its inventory, -o csv is for programs
+and spreadsheets (servers only).
 
-  fleetctl status --dir lab -o json`,
+Examples:
+
+  fleetctl status --dir lab -o json
+  fleetctl status --dir lab --region se,nl --state quarantined -o wide
+  fleetctl status --dir lab --ends-within 2h`,
 	Run: func(ctx context.Context, c *command.Call) error {
 		fs := c.Flags()
 		dir := dirFlag(fs)
-		output := outputFlag(fs)
+		filter := statusFilterFlags(fs)
+		output := fs.String("o", "table", "`format` of the result: table, wide, csv or json")
 		if err := c.Parse(fs); err != nil {
 			return err
 		}
-		if err := errors.Join(noArguments(fs), checkFormat(*output)); err != nil {
-			return err
+		if !slices.Contains([]string{"table", "wide", "csv", "json"}, *output) {
+			return command.Usagef("-o %q: it is table, wide, csv or json", *output)
 		}
 		d, now := state(*dir), time.Now()
 		t, _, err := d.trust()
@@ -50,15 +58,28 @@ Example:
 		if err != nil {
 			return err
 		}
+		if err := filter.check(b.Inventory, fs.Args()); err != nil {
+			return err
+		}
 		servers, err := d.servers(ctx, c)
 		if err != nil {
 			return err
 		}
 		report := newStatus(b, servers, now)
+		if filter.any() {
+			report.Servers = slices.DeleteFunc(report.Servers, func(s serverStatus) bool { return !filter.wants(s, now) })
+		}
 		if *output == "json" {
 			return show(c.Stdout, *output, report, nil, nil)
 		}
-		return report.tables(c, servers, now)
+		heard := make(map[string]time.Time, len(servers))
+		for _, s := range servers {
+			heard[s.Name] = s.HealthAt
+		}
+		if *output == "csv" {
+			return report.writeCSV(c.Stdout, heard)
+		}
+		return report.tables(c.Stdout, *output == "wide", heard, now)
 	},
 }
 
@@ -82,6 +103,15 @@ type serverStatus struct {
 	Revoked    bool            `json:"revoked"`    // the life's ticket came twice: it takes no users
 	Tainted    bool            `json:"tainted"`    // an engineer was let onto this life: it is rebuilt before it serves again
 	HeldUntil  *time.Time      `json:"held_until"` // the engineer may be on it until then; null if it is not tainted
+
+	Rack       string `json:"rack"`
+	Role       string `json:"role"`
+	Capacity   int    `json:"capacity"` // Mbit/s
+	Switch     string `json:"switch,omitempty"`
+	BMCNetwork string `json:"bmc_network,omitempty"`
+	Mirror     string `json:"mirror,omitempty"`
+	Ring       string `json:"ring,omitempty"`
+	Spare      bool   `json:"spare,omitempty"`
 }
 
 type regionStatus struct {
@@ -92,26 +122,29 @@ type regionStatus struct {
 }
 
 func newStatus(b *bundle.Bundle, servers []store.Server, now time.Time) status {
-	known := map[string]store.Server{}
-	for _, s := range servers {
-		known[s.Name] = s
+	known := make(map[string]*store.Server, len(servers))
+	for i := range servers {
+		known[servers[i].Name] = &servers[i]
 	}
 	fleet := b.Inventory
-	serving := map[string]int{}
+	serving, capacity := map[string]int{}, map[string]int{}
+	region := make(map[string]string, len(servers)) // of each server; Fleet.RegionOf looks through all
 	snapshot, heard := rotate.Snapshot(b, 0, servers)
 	for _, s := range snapshot.Servers {
+		region[s.Name] = s.Region
 		if s.Serves(heard, now) {
 			serving[s.Region] += s.Capacity
 		}
 	}
 	r := status{Servers: []serverStatus{}, Regions: []regionStatus{}}
 	for _, x := range fleet.Rebuilt() {
-		k, ok := known[x.Name]
-		if !ok {
-			k = store.Server{Name: x.Name, State: inventory.New}
+		k := known[x.Name]
+		if k == nil {
+			k = &store.Server{Name: x.Name, State: inventory.New}
 		}
-		s := serverStatus{Name: x.Name, Region: fleet.RegionOf(x.Name), State: k.State, Epoch: k.Epoch, Revoked: k.Revoked, Release: k.Release, BootID: k.BootID, Evidence: k.Evidence, Cause: k.Cause}
-		deadline := rotate.Deadline(k, time.Duration(b.Policy.Rotation.MaxAge))
+		s := serverStatus{Name: x.Name, Region: region[x.Name], State: k.State, Epoch: k.Epoch, Revoked: k.Revoked, Release: k.Release, BootID: k.BootID, Evidence: k.Evidence, Cause: k.Cause,
+			Rack: x.Rack, Role: x.Role, Capacity: x.Capacity, Switch: x.Switch, BMCNetwork: x.BMCNetwork, Mirror: x.Mirror, Ring: x.Ring, Spare: x.Spare}
+		deadline := rotate.Deadline(*k, time.Duration(b.Policy.Rotation.MaxAge))
 		if !deadline.IsZero() {
 			s.Deadline = &deadline
 		}
@@ -122,57 +155,90 @@ func newStatus(b *bundle.Bundle, servers []store.Server, now time.Time) status {
 			s.AgeSeconds = int64(now.Sub(k.BootedAt) / time.Second)
 		}
 		r.Servers = append(r.Servers, s)
+		capacity[s.Region] += x.Capacity
 	}
-	for _, g := range fleet.Regions {
-		total := fleet.Capacity(g.Name)
-		r.Regions = append(r.Regions, regionStatus{g.Name, total, serving[g.Name], g.Floor.Of(total)})
+	for i, g := range fleet.Regions {
+		r.Regions = append(r.Regions, regionStatus{g.Name, capacity[g.Name], serving[g.Name], snapshot.Regions[i].Floor})
 	}
 	return r
 }
 
-func (r status) tables(c *command.Call, servers []store.Server, now time.Time) error {
-	heard := map[string]time.Time{}
-	for _, s := range servers {
-		heard[s.Name] = s.HealthAt
+func (r status) tables(w io.Writer, wide bool, heard map[string]time.Time, now time.Time) error {
+	header := []string{"SERVER", "REGION", "STATE", "LIFE", "AGE", "LEFT", "RELEASE", "BOOT", "HEARD", "CAUSE"}
+	if wide {
+		header = wideColumns
 	}
 	var rows [][]string
 	for _, s := range r.Servers {
-		age, end := "-", "-"
-		if s.AgeSeconds > 0 {
-			age = (time.Duration(s.AgeSeconds) * time.Second).String()
+		row := s.wide(now, heard[s.Name])
+		if !wide {
+			row = []string{s.Name, s.Region, s.shown(), strconv.FormatUint(s.Epoch, 10), s.age(), s.end(now), s.Release, s.proof(), lastWord(heard[s.Name], now), s.Cause}
 		}
-		if s.Deadline != nil {
-			end = left(*s.Deadline, now)
-		}
-		word := "never"
-		if at := heard[s.Name]; !at.IsZero() {
-			word = now.Sub(at).Round(time.Second).String() + " ago"
-			if now.Sub(at) > plan.FreshFor {
-				word = "silent, " + word
-			}
-		}
-		shown := string(s.State)
-		if s.Revoked {
-			shown += ", revoked"
-		}
-		if s.Tainted {
-			shown += ", tainted"
-		}
-		proof := s.Evidence
-		if proof == "" {
-			proof = "-"
-		}
-		rows = append(rows, []string{s.Name, s.Region, shown, strconv.FormatUint(s.Epoch, 10), age, end, s.Release, proof, word, s.Cause})
+		rows = append(rows, row)
 	}
-	if err := show(c.Stdout, "table", nil, []string{"SERVER", "REGION", "STATE", "LIFE", "AGE", "LEFT", "RELEASE", "BOOT", "HEARD", "CAUSE"}, rows); err != nil {
+	if err := show(w, "table", nil, header, rows); err != nil {
 		return err
 	}
-	if _, err := c.Stdout.Write([]byte("\n")); err != nil {
+	if _, err := io.WriteString(w, "\n"); err != nil {
 		return err
 	}
 	rows = nil
 	for _, g := range r.Regions {
 		rows = append(rows, []string{g.Name, strconv.Itoa(g.Capacity), strconv.Itoa(g.Serving), strconv.Itoa(g.Floor)})
 	}
-	return show(c.Stdout, "table", nil, []string{"REGION", "CAPACITY", "SERVING", "FLOOR"}, rows)
+	return show(w, "table", nil, []string{"REGION", "CAPACITY", "SERVING", "FLOOR"}, rows)
+}
+
+// writeCSV writes the servers as RFC 4180.
+func (r status) writeCSV(w io.Writer, heard map[string]time.Time) error {
+	out := csv.NewWriter(w)
+	rows := [][]string{csvColumns}
+	for _, s := range r.Servers {
+		rows = append(rows, s.csv(heard[s.Name]))
+	}
+	return out.WriteAll(rows)
+}
+
+func (s serverStatus) shown() string {
+	shown := string(s.State)
+	if s.Revoked {
+		shown += ", revoked"
+	}
+	if s.Tainted {
+		shown += ", tainted"
+	}
+	return shown
+}
+
+func (s serverStatus) age() string {
+	if s.AgeSeconds <= 0 {
+		return "-"
+	}
+	return (time.Duration(s.AgeSeconds) * time.Second).String()
+}
+
+func (s serverStatus) end(now time.Time) string {
+	if s.Deadline == nil {
+		return "-"
+	}
+	return left(*s.Deadline, now)
+}
+
+func (s serverStatus) proof() string {
+	if s.Evidence == "" {
+		return "-"
+	}
+	return s.Evidence
+}
+
+// lastWord is how long ago a server was heard of.
+func lastWord(at, now time.Time) string {
+	if at.IsZero() {
+		return "never"
+	}
+	ago := now.Sub(at).Round(time.Second).String() + " ago"
+	if now.Sub(at) > plan.FreshFor {
+		return "silent, " + ago
+	}
+	return ago
 }

@@ -15,6 +15,9 @@ const (
 	Standby     State = "standby"     // a spare: off, read back as off, until it is needed
 )
 
+// States are all of them, in the order of a life.
+var States = []State{New, Serving, Draining, Wiping, Booting, Attesting, Baking, Quarantined, Standby}
+
 // transitions is the whole table: from each state, where a server may go.
 var transitions = map[State][]State{
 	New:         {Wiping},

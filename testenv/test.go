@@ -40,7 +40,9 @@ var testNeeds = slices.Concat(demoNeeds, engineNeeds[inventory.EngineDocker], en
 	{Name: "/usr/lib/python3/dist-packages/paramiko", Package: "python3-paramiko"},
 	{Name: "ssh-audit", Package: "ssh-audit"},
 	{Name: "systemd-analyze", Package: "systemd"}, // judges the bastion's units
-	sshdNeed, // of the benchmark and of a bastion alone
+	{Name: "zsh", Package: "zsh"},                 // shells that fleetctl completes in
+	{Name: "fish", Package: "fish"},
+	sshdNeed,                                              // of the benchmark and of a bastion alone
 	{Name: "yubico-piv-tool", Package: "yubico-piv-tool"}, // the virtual card's peers
 	{Name: ykcs11, Package: "ykcs11"},
 	{Name: openscPKCS11, Package: "opensc-pkcs11"},

@@ -40,7 +40,11 @@ type Call struct {
 	Program string
 
 	verb Verb
+	all  Program
 }
+
+// Commands is the program that was called.
+func (c *Call) Commands() Program { return c.all }
 
 // Main finds the verb, runs it, prints its error and hint, and returns the exit code. args does not hold the program's name.
 func (p Program) Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
@@ -66,7 +70,7 @@ func (p Program) Main(ctx context.Context, args []string, stdin io.Reader, stdou
 
 // usageHint is the hint of every usage error that has none of its own.
 func (p Program) usageHint(args []string) string {
-	if v, _, ok := p.find(args); ok {
+	if v, _, ok := p.Find(args); ok {
 		return fmt.Sprintf("%s %s --help shows the flags", p.Name, v.Name)
 	}
 	return p.Name + " --help lists the verbs"
@@ -84,19 +88,19 @@ func (p Program) run(ctx context.Context, args []string, stdin io.Reader, stdout
 		if name == "version" {
 			return p.version([]string{"--help"}, stdout)
 		}
-		if v, rest, ok := p.find(args[1:]); ok && len(rest) == 0 {
-			c := &Call{Args: []string{"--help"}, Stdin: stdin, Stdout: stdout, Stderr: stderr, Program: p.Name, verb: v}
+		if v, rest, ok := p.Find(args[1:]); ok && len(rest) == 0 {
+			c := &Call{Args: []string{"--help"}, Stdin: stdin, Stdout: stdout, Stderr: stderr, Program: p.Name, verb: v, all: p}
 			return v.Run(ctx, c)
 		}
 		return p.printHelp(stdout, name)
 	case "version", "-version", "--version":
 		return p.version(args[1:], stdout)
 	}
-	v, rest, ok := p.find(args)
+	v, rest, ok := p.Find(args)
 	if !ok {
 		return p.unknown(args, stdout)
 	}
-	return v.Run(ctx, &Call{Args: rest, Stdin: stdin, Stdout: stdout, Stderr: stderr, Program: p.Name, verb: v})
+	return v.Run(ctx, &Call{Args: rest, Stdin: stdin, Stdout: stdout, Stderr: stderr, Program: p.Name, verb: v, all: p})
 }
 
 // version is the verb that every program has.
@@ -113,8 +117,8 @@ func (p Program) version(args []string, stdout io.Writer) error {
 	return err
 }
 
-// find returns the verb with the longest name that args begin with.
-func (p Program) find(args []string) (verb Verb, rest []string, ok bool) {
+// Find returns the verb with the longest name that args begin with.
+func (p Program) Find(args []string) (verb Verb, rest []string, ok bool) {
 	longest := 0
 	for _, v := range p.Verbs {
 		words := strings.Fields(v.Name)
