@@ -24,6 +24,7 @@ require (
 	github.com/ulikunitz/xz v0.5.17 // xz: Debian packages
 	github.com/vishvananda/netlink v1.3.1 // addresses, routes, rules, links
 	github.com/vishvananda/netns v0.0.5 // network namespaces of the test lab
+	go.yaml.in/yaml/v3 v3.0.4 // Ansible inventories, for fleetctl import
 	golang.org/x/crypto v0.58.0 // SSH; v0.56.0 mended the last known flaws of its server
 	golang.org/x/mod v0.41.0 // Merkle tree, tiles, proofs and signed notes of the audit log
 	golang.org/x/net v0.60.0 // classic BPF
@@ -69,7 +70,6 @@ require (
 	github.com/rivo/uniseg v0.2.0 // indirect
 	github.com/u-root/uio v0.0.0-20240224005618-d2acac8f3701 // indirect
 	github.com/x448/float16 v0.8.4 // indirect
-	go.yaml.in/yaml/v3 v3.0.4 // indirect
 	golang.org/x/exp/typeparams v0.0.0-20231108232855-2478ac86f678 // indirect
 	golang.org/x/text v0.43.0 // indirect
 	golang.org/x/tools v0.51.0 // indirect

@@ -23,7 +23,7 @@ var completionVerb = command.Verb{
 regions, racks and states from the bundle in --dir (or the current directory). Names are read without checking signatures: they are
 offered, never acted on.
 
-Examples:
+Example:
 
   source <(fleetctl completion bash)
   fleetctl completion zsh > "${fpath[1]}/_fleetctl"

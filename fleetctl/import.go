@@ -32,7 +32,7 @@ terraform (a state file, or the output of ` + "`terraform show -json`" + `). Nes
 A key of [[server]] (name, rack, role, address, capacity, power.driver, ...) has the field of the same name, unless --field says
 another; --set gives a value to servers that have none. "region" names the region of a rack that is new.
 
-Examples:
+Example:
 
   fleetctl import --dir lab --from csv servers.csv
   fleetctl import --dir lab --from ansible --where groups=vpn --set role=vpn --prefix 24 --write hosts.ini

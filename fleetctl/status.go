@@ -29,7 +29,7 @@ A life whose ticket came twice is revoked: it takes no users, and the next rotat
 Flags and names choose servers; regions are shown whole. -o wide shows all that is known of a server in its inventory, -o csv is for programs
 and spreadsheets (servers only).
 
-Examples:
+Example:
 
   fleetctl status --dir lab -o json
   fleetctl status --dir lab --region se,nl --state quarantined -o wide

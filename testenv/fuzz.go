@@ -35,6 +35,7 @@ var fuzzTargets = []struct{ input, pkg, name string }{
 	{"EROFS images", "./rebuild/erofs", "FuzzRead"},
 	{"LZ4 blocks", "./rebuild/erofs", "FuzzLZ4"},
 	{"differences between files of images", "./rebuild/image", "FuzzExplain"},
+	{"machines of other tools' files", "./inventory/importer", "FuzzParse"},
 	{"lock files of images", "./rebuild/image", "FuzzParseLock"},
 	{"entries of the ledger", "./policies/ledger", "FuzzParse"},
 	{"proofs of a life", "./policies/ledger", "FuzzOpen"},
