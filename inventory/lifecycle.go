@@ -41,6 +41,9 @@ func Legal(from, to State) bool {
 	return false
 }
 
+// Known reports whether it is a state at all.
+func (s State) Known() bool { return len(transitions[s]) > 0 }
+
 // InFlight reports whether a server is somewhere between leaving and serving again.
 func (s State) InFlight() bool {
 	switch s {

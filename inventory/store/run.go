@@ -7,25 +7,25 @@ import (
 
 // Entry is one record of the journal (docs/formats/journal.md): an effect on a server that is about to happen, or how it ended.
 type Entry struct {
-	ID      int64
-	Run     int64
-	At      time.Time
-	Server  string
-	Epoch   uint64
-	Step    string
-	Outcome string
-	Detail  string
+	ID      int64     `json:"id,omitempty"`
+	Run     int64     `json:"run"`
+	At      time.Time `json:"at"`
+	Server  string    `json:"server"`
+	Epoch   uint64    `json:"epoch"`
+	Step    string    `json:"step"`
+	Outcome string    `json:"outcome,omitempty"`
+	Detail  string    `json:"detail,omitempty"`
 }
 
 // Run is a rotation with its plan. It is open until EndRun; there is at most one open run, and every controller works on it.
 type Run struct {
-	ID        int64
-	Plan      []byte
-	Began     time.Time
-	Ended     time.Time
-	Result    string
-	Cancelled time.Time // from then on it begins nothing; zero: it goes on
-	By        string    // who cancelled it
+	ID        int64     `json:"id"`
+	Plan      []byte    `json:"plan,omitempty"`
+	Began     time.Time `json:"began"`
+	Ended     time.Time `json:"ended,omitzero"`
+	Result    string    `json:"result,omitempty"`
+	Cancelled time.Time `json:"cancelled,omitzero"` // from then on it begins nothing; zero: it goes on
+	By        string    `json:"by,omitempty"`       // who cancelled it
 }
 
 // Outcome is how one server's rotation ended: with it the rotation counts, once.

@@ -6,12 +6,13 @@
 // epoch and state must be what the caller believes, or the change fails with ErrStale and nothing is written. A returned
 // change is durable. The store never reads the clock, and holds no secret: of a ticket it keeps the hash.
 //
-// Read store.go, server.go, claim.go, run.go, release.go.
+// Read store.go, server.go, claim.go, run.go, release.go, content.go, transfer.go.
 package store
 
 import (
 	"context"
 	"errors"
+	"io"
 	"time"
 
 	"mayfly/inventory"
@@ -59,6 +60,12 @@ type Store interface {
 	AddLogin(ctx context.Context, l Login) (fresh bool, err error)
 	// Logins returns the logins that the controller heard of at since or later, in the order in which it did.
 	Logins(ctx context.Context, since time.Time) ([]Login, error)
+
+	// Export writes all that the store holds, but for claims, as it is at one moment (docs/formats/backup.md).
+	Export(ctx context.Context, w io.Writer) error
+	// Import fills a store that knows no server with what Export wrote, wholly or not at all, or fails with ErrNotEmpty. Tickets that
+	// were not used are revoked: who took the export may have used them since.
+	Import(ctx context.Context, r io.Reader) error
 
 	Close() error
 }

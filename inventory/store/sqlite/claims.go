@@ -79,6 +79,9 @@ func (s *Store) Release(ctx context.Context, c store.Claim) error {
 
 // Claims returns those that last at now, by server.
 func (s *Store) Claims(ctx context.Context, now time.Time) (all []store.Claim, err error) {
+	if !s.has(schemaClaims) {
+		return nil, nil // opened for reading, and older
+	}
 	rows, err := s.db.QueryContext(ctx, `SELECT server, token, holder, expires FROM claims WHERE expires > ? ORDER BY server`, stamp(now))
 	if err != nil {
 		return nil, fmt.Errorf("reading claims: %w", err)

@@ -30,6 +30,9 @@ func (s *Store) Extend(ctx context.Context, name string, until time.Time, e stor
 
 // Extensions returns the newest extension of each server that has one.
 func (s *Store) Extensions(ctx context.Context) (all map[string]store.Extension, err error) {
+	if !s.has(schemaExtended) {
+		return map[string]store.Extension{}, nil // opened for reading, and older
+	}
 	rows, err := s.db.QueryContext(ctx, `SELECT server, epoch, statement, sig FROM extensions`)
 	if err != nil {
 		return nil, fmt.Errorf("reading extensions: %w", err)

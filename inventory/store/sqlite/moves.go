@@ -111,7 +111,7 @@ func (s *Store) BeginLife(ctx context.Context, name string, epoch uint64, from i
 
 func nextEpoch(ctx context.Context, tx *sql.Tx, have store.Server) (uint64, error) {
 	for _, q := range []string{
-		`UPDATE servers SET epoch = epoch + 1, release = '', boot_id = '', host_key = '', tunnel_key = '', tls_key = '', evidence = '', booted_at = 0, joined_at = 0,
+		`UPDATE servers SET epoch = max(epoch + 1, epoch_floor), release = '', boot_id = '', host_key = '', tunnel_key = '', tls_key = '', evidence = '', booted_at = 0, joined_at = 0,
 		 deadline = 0, health = NULL, health_at = 0, drained = 0, drain_forced = 0 WHERE name = ?`,
 		`UPDATE tickets SET revoked = 1 WHERE server = ? AND used_at = 0`,
 		`DELETE FROM drains WHERE server = ?`,
@@ -121,7 +121,8 @@ func nextEpoch(ctx context.Context, tx *sql.Tx, have store.Server) (uint64, erro
 			return 0, err
 		}
 	}
-	return have.Epoch + 1, nil
+	after, err := server(ctx, tx, have.Name)
+	return after.Epoch, err
 }
 
 // Events returns the transitions after the one with this ID, oldest first; 0 for all. It returns a bounded number: ask again

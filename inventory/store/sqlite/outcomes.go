@@ -10,6 +10,23 @@ import (
 	"mayfly/inventory/store"
 )
 
+const (
+	insertOutcome = `INSERT INTO outcomes (server, epoch, run, release, served, restarted, attempts, failed, reason, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+
+	selectOutcomes = `SELECT server, epoch, run, release, served, restarted, attempts, failed, reason, at FROM outcomes`
+)
+
+func outcomeValues(o store.Outcome) []any {
+	return []any{o.Server, int64(o.Epoch), o.Run, o.Release, o.Served, o.Restarted, o.Attempts, o.Failed, o.Reason, stamp(o.At)}
+}
+
+func scanOutcome(rows *sql.Rows, o *store.Outcome) error {
+	var at int64
+	err := rows.Scan(&o.Server, &o.Epoch, &o.Run, &o.Release, &o.Served, &o.Restarted, &o.Attempts, &o.Failed, &o.Reason, &at)
+	o.At = moment(at)
+	return err
+}
+
 // EndRotation records how a rotation ended, once.
 func (s *Store) EndRotation(ctx context.Context, o store.Outcome) error {
 	err := s.write(ctx, func(tx *sql.Tx) error {
@@ -19,8 +36,7 @@ func (s *Store) EndRotation(ctx context.Context, o store.Outcome) error {
 		if _, err := server(ctx, tx, o.Server); err != nil {
 			return err
 		}
-		return one(tx.ExecContext(ctx, `INSERT INTO outcomes (server, epoch, run, release, served, restarted, attempts, failed, reason, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-			o.Server, int64(o.Epoch), o.Run, o.Release, o.Served, o.Restarted, o.Attempts, o.Failed, o.Reason, stamp(o.At)))
+		return one(tx.ExecContext(ctx, insertOutcome+` ON CONFLICT DO NOTHING`, outcomeValues(o)...))
 	})
 	if errors.Is(err, errNone) {
 		err = store.ErrEnded
@@ -33,7 +49,10 @@ func (s *Store) EndRotation(ctx context.Context, o store.Outcome) error {
 
 // Outcomes returns those at since or later, oldest first; of a release, or of all with "".
 func (s *Store) Outcomes(ctx context.Context, release string, since time.Time) (all []store.Outcome, err error) {
-	rows, err := s.db.QueryContext(ctx, `SELECT server, epoch, run, release, served, restarted, attempts, failed, reason, at FROM outcomes
+	if !s.has(schemaClaims) {
+		return nil, nil // opened for reading, and older
+	}
+	rows, err := s.db.QueryContext(ctx, selectOutcomes+`
 		WHERE at >= ?1 AND (?2 = '' OR release = ?2) ORDER BY at, server, epoch`, stamp(since), release)
 	if err != nil {
 		return nil, fmt.Errorf("reading ends of rotations: %w", err)
@@ -41,11 +60,9 @@ func (s *Store) Outcomes(ctx context.Context, release string, since time.Time) (
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
 		var o store.Outcome
-		var at int64
-		if err := rows.Scan(&o.Server, &o.Epoch, &o.Run, &o.Release, &o.Served, &o.Restarted, &o.Attempts, &o.Failed, &o.Reason, &at); err != nil {
+		if err := scanOutcome(rows, &o); err != nil {
 			return nil, fmt.Errorf("reading ends of rotations: %w", err)
 		}
-		o.At = moment(at)
 		all = append(all, o)
 	}
 	return all, rows.Err()
@@ -66,9 +83,16 @@ func (s *Store) SetPause(ctx context.Context, p store.Pause) error {
 
 // Paused returns what SetPause said last.
 func (s *Store) Paused(ctx context.Context) (store.Pause, error) {
+	if !s.has(schemaClaims) {
+		return store.Pause{}, nil // opened for reading, and older
+	}
+	return paused(ctx, s.db)
+}
+
+func paused(ctx context.Context, q queryer) (store.Pause, error) {
 	var p store.Pause
 	var at int64
-	err := s.db.QueryRowContext(ctx, `SELECT paused, by_whom, why, at FROM pause`).Scan(&p.On, &p.By, &p.Why, &at)
+	err := q.QueryRowContext(ctx, `SELECT paused, by_whom, why, at FROM pause`).Scan(&p.On, &p.By, &p.Why, &at)
 	if errors.Is(err, sql.ErrNoRows) {
 		return store.Pause{}, nil
 	}

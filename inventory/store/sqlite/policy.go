@@ -10,11 +10,7 @@ import (
 
 // PolicyVersion is the newest policy version that was ever acted under; 0 for none.
 func (s *Store) PolicyVersion(ctx context.Context) (uint64, error) {
-	h, err := readHeader(ctx, s.db)
-	if err != nil {
-		return 0, fmt.Errorf("reading the policy's version: %w", err)
-	}
-	if h.version < schemaPolicy {
+	if !s.has(schemaPolicy) {
 		return 0, nil // opened for reading, and written before this was remembered
 	}
 	return policyVersion(ctx, s.db)

@@ -28,9 +28,16 @@ func (s *Store) UseRelease(ctx context.Context, u store.Use) error {
 
 // InUse returns what UseRelease said last, if anything.
 func (s *Store) InUse(ctx context.Context) (store.Use, bool, error) {
+	if !s.has(schemaClaims) {
+		return store.Use{}, false, nil // opened for reading, and older
+	}
+	return inUse(ctx, s.db)
+}
+
+func inUse(ctx context.Context, q queryer) (store.Use, bool, error) {
 	var u store.Use
 	var at int64
-	err := s.db.QueryRowContext(ctx, `SELECT version, digest, by_whom, at FROM uses ORDER BY id DESC LIMIT 1`).Scan(&u.Version, &u.Digest, &u.By, &at)
+	err := q.QueryRowContext(ctx, `SELECT version, digest, by_whom, at FROM uses ORDER BY id DESC LIMIT 1`).Scan(&u.Version, &u.Digest, &u.By, &at)
 	if errors.Is(err, sql.ErrNoRows) {
 		return store.Use{}, false, nil
 	}
@@ -82,7 +89,14 @@ func markOf(ctx context.Context, q queryer, version uint64, digest string) (m st
 
 // Marks returns all marks, by version.
 func (s *Store) Marks(ctx context.Context) (all []store.Mark, err error) {
-	rows, err := s.db.QueryContext(ctx, `SELECT version, digest, mark, why, by_whom, at FROM marks ORDER BY version, digest`)
+	if !s.has(schemaClaims) {
+		return nil, nil // opened for reading, and older
+	}
+	return marks(ctx, s.db)
+}
+
+func marks(ctx context.Context, q queryer) (all []store.Mark, err error) {
+	rows, err := q.QueryContext(ctx, `SELECT version, digest, mark, why, by_whom, at FROM marks ORDER BY version, digest`)
 	if err != nil {
 		return nil, fmt.Errorf("reading what is known of releases: %w", err)
 	}

@@ -12,7 +12,7 @@ import (
 // BeginRun writes a plan down before its first step. It fails with store.ErrRunOpen if another run is open.
 func (s *Store) BeginRun(ctx context.Context, plan []byte, now time.Time) (id int64, err error) {
 	err = s.write(ctx, func(tx *sql.Tx) error {
-		if _, open, err := openRun(ctx, tx); err != nil {
+		if _, open, err := openRun(ctx, tx, cancelColumns); err != nil {
 			return err
 		} else if open {
 			return store.ErrRunOpen
@@ -31,12 +31,24 @@ func (s *Store) BeginRun(ctx context.Context, plan []byte, now time.Time) (id in
 }
 
 // OpenRun returns the run that is not finished, if there is one.
-func (s *Store) OpenRun(ctx context.Context) (store.Run, bool, error) { return openRun(ctx, s.db) }
+func (s *Store) OpenRun(ctx context.Context) (store.Run, bool, error) {
+	return openRun(ctx, s.db, s.cancelColumns())
+}
 
-func openRun(ctx context.Context, q queryer) (store.Run, bool, error) {
+// cancelColumns are those of a cancelled run; of none, in a store that is only read and older.
+func (s *Store) cancelColumns() string {
+	if !s.has(schemaClaims) {
+		return "0, ''"
+	}
+	return cancelColumns
+}
+
+const cancelColumns = "cancelled, cancelled_by"
+
+func openRun(ctx context.Context, q queryer, cancel string) (store.Run, bool, error) {
 	var r store.Run
 	var began, cancelled int64
-	err := q.QueryRowContext(ctx, `SELECT id, plan, began, cancelled, cancelled_by FROM runs WHERE ended = 0`).Scan(&r.ID, &r.Plan, &began, &cancelled, &r.By)
+	err := q.QueryRowContext(ctx, `SELECT id, plan, began, `+cancel+` FROM runs WHERE ended = 0`).Scan(&r.ID, &r.Plan, &began, &cancelled, &r.By)
 	if errors.Is(err, sql.ErrNoRows) {
 		return store.Run{}, false, nil
 	}
@@ -79,7 +91,7 @@ func (s *Store) CancelRun(ctx context.Context, id int64, by string, now time.Tim
 func (s *Store) LastRun(ctx context.Context) (store.Run, bool, error) {
 	var r store.Run
 	var began, ended, cancelled int64
-	err := s.db.QueryRowContext(ctx, `SELECT id, plan, began, ended, result, cancelled, cancelled_by FROM runs WHERE ended > 0 ORDER BY ended DESC, id DESC LIMIT 1`).
+	err := s.db.QueryRowContext(ctx, `SELECT id, plan, began, ended, result, `+s.cancelColumns()+` FROM runs WHERE ended > 0 ORDER BY ended DESC, id DESC LIMIT 1`).
 		Scan(&r.ID, &r.Plan, &began, &ended, &r.Result, &cancelled, &r.By)
 	if errors.Is(err, sql.ErrNoRows) {
 		return store.Run{}, false, nil

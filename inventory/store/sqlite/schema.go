@@ -15,7 +15,7 @@ import (
 // Specification constants of the file.
 const (
 	applicationID = 0x6d61796c // "mayl" in SQLite's header: this file is mayfly's
-	schemaVersion = 8
+	schemaVersion = 9
 )
 
 // schema1 is schema version 1. Times are nanoseconds since 1970, 0 for none.
@@ -211,8 +211,13 @@ CREATE TABLE marks (
 ) STRICT;
 `
 
+// schema9 is what version 9 adds: the least number that a server's next life may have, in a store that was restored.
+const schema9 = `
+ALTER TABLE servers ADD COLUMN epoch_floor INTEGER NOT NULL DEFAULT 0;
+`
+
 // schemas are what each version adds to the one before.
-var schemas = []string{schema1, schema2, schema3, schema4, schema5, schema6, schema7, schema8}
+var schemas = []string{schema1, schema2, schema3, schema4, schema5, schema6, schema7, schema8, schema9}
 
 // What a version of the schema brought.
 const (
@@ -221,7 +226,9 @@ const (
 	schemaLogins   = 4
 	schemaEvidence = 5
 	schemaExtended = 6
+	schemaRestarts = 7
 	schemaClaims   = 8
+	schemaFloor    = 9
 )
 
 // header is what says whose a database is.
@@ -251,6 +258,7 @@ func (h header) check() error {
 func (s *Store) migrate(ctx context.Context) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
 		h, err := readHeader(ctx, tx)
+		s.version = schemaVersion
 		switch {
 		case err != nil:
 			return err
@@ -275,6 +283,6 @@ func (s *Store) recognize(ctx context.Context) error {
 	if h.empty() {
 		return fmt.Errorf("it is empty: %w", fs.ErrNotExist) // whoever makes it has not got so far
 	}
-	s.untainted, s.unproved, s.unextended = h.version < schemaTaints, h.version < schemaEvidence, h.version < schemaExtended
+	s.version = h.version
 	return h.check()
 }

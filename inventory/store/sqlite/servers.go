@@ -11,47 +11,31 @@ import (
 	"mayfly/inventory/store"
 )
 
-const serverColumns = `name, state, epoch, since, cause, release, boot_id, host_key, tunnel_key, tls_key, booted_at, joined_at, deadline, health, health_at, drained, drain_forced,
-	EXISTS (SELECT 1 FROM revoked_lives r WHERE r.server = servers.name AND r.epoch = servers.epoch)`
-
-// Columns of a life's taint; those of a store that is only read and does not know them yet.
-const (
-	taintColumns   = `, EXISTS (SELECT 1 FROM taints t WHERE t.server = servers.name AND t.epoch = servers.epoch), coalesce((SELECT until FROM taints t WHERE t.server = servers.name AND t.epoch = servers.epoch), 0), coalesce((SELECT reason FROM taints t WHERE t.server = servers.name AND t.epoch = servers.epoch), '')`
-	noTaintColumns = `, 0, 0, ''`
-)
-
-// The column of what is known of a life's boot, likewise.
-const (
-	evidenceColumn   = `, evidence`
-	noEvidenceColumn = `, ''`
-)
-
-// The column of whether a life was extended, likewise.
-const (
-	extendedColumn   = `, EXISTS (SELECT 1 FROM extensions e WHERE e.server = servers.name AND e.epoch = servers.epoch)`
-	unextendedColumn = `, 0`
-)
-
-// newestColumns are those of a store that this program has brought up.
-const newestColumns = serverColumns + taintColumns + evidenceColumn + extendedColumn
-
-func (s *Store) columns() string {
-	all := serverColumns
-	if s.untainted {
-		all += noTaintColumns
-	} else {
-		all += taintColumns
+// selectServers reads servers with what other tables know of their present lives. What a store that is only read does not have yet is not there.
+func (s *Store) selectServers() string {
+	columns, joins := serverColumns, ""
+	for _, x := range []struct {
+		version             int
+		columns, none, join string
+	}{
+		{1, `r.epoch IS NOT NULL`, ``, ` LEFT JOIN revoked_lives r ON r.server = s.name AND r.epoch = s.epoch`},
+		{schemaTaints, `t.epoch IS NOT NULL, coalesce(t.until, 0), coalesce(t.reason, '')`, `0, 0, ''`, ` LEFT JOIN taints t ON t.server = s.name AND t.epoch = s.epoch`},
+		{schemaEvidence, `s.evidence`, `''`, ``},
+		{schemaExtended, `e.epoch IS NOT NULL`, `0`, ` LEFT JOIN extensions e ON e.server = s.name AND e.epoch = s.epoch`},
+	} {
+		if s.has(x.version) {
+			columns, joins = columns+", "+x.columns, joins+x.join
+		} else {
+			columns += ", " + x.none
+		}
 	}
-	if s.unproved {
-		all += noEvidenceColumn
-	} else {
-		all += evidenceColumn
-	}
-	if s.unextended {
-		return all + unextendedColumn
-	}
-	return all + extendedColumn
+	return "SELECT " + columns + " FROM servers s" + joins
 }
+
+const serverColumns = `s.name, s.state, s.epoch, s.since, s.cause, s.release, s.boot_id, s.host_key, s.tunnel_key, s.tls_key, s.booted_at, s.joined_at, s.deadline, s.health, s.health_at, s.drained, s.drain_forced`
+
+// newest is what selects servers in a store that this program has brought up.
+var newest = (&Store{version: schemaVersion}).selectServers()
 
 // Sync adds the fleet's servers that the store does not know yet, as New, and keeps all others.
 func (s *Store) Sync(ctx context.Context, fleet inventory.Fleet, now time.Time) error {
@@ -75,16 +59,16 @@ type queryer interface {
 
 // Servers returns all servers by name.
 func (s *Store) Servers(ctx context.Context) ([]store.Server, error) {
-	return serversIn(ctx, s.db, s.columns())
+	return serversIn(ctx, s.db, s.selectServers())
 }
 
 // servers is Servers within a transaction, in which the schema is the newest.
 func servers(ctx context.Context, q queryer) (all []store.Server, err error) {
-	return serversIn(ctx, q, newestColumns)
+	return serversIn(ctx, q, newest)
 }
 
-func serversIn(ctx context.Context, q queryer, columns string) (all []store.Server, err error) {
-	rows, err := q.QueryContext(ctx, "SELECT "+columns+" FROM servers ORDER BY name")
+func serversIn(ctx context.Context, q queryer, query string) (all []store.Server, err error) {
+	rows, err := q.QueryContext(ctx, query+" ORDER BY s.name")
 	if err != nil {
 		return nil, fmt.Errorf("reading servers: %w", err)
 	}
@@ -101,15 +85,15 @@ func serversIn(ctx context.Context, q queryer, columns string) (all []store.Serv
 
 // Server returns one server, or store.ErrUnknown.
 func (s *Store) Server(ctx context.Context, name string) (store.Server, error) {
-	return serverIn(ctx, s.db, s.columns(), name)
+	return serverIn(ctx, s.db, s.selectServers(), name)
 }
 
 func server(ctx context.Context, q queryer, name string) (store.Server, error) {
-	return serverIn(ctx, q, newestColumns, name)
+	return serverIn(ctx, q, newest, name)
 }
 
-func serverIn(ctx context.Context, q queryer, columns, name string) (store.Server, error) {
-	found, err := scanServer(q.QueryRowContext(ctx, "SELECT "+columns+" FROM servers WHERE name = ?", name))
+func serverIn(ctx context.Context, q queryer, query, name string) (store.Server, error) {
+	found, err := scanServer(q.QueryRowContext(ctx, query+" WHERE s.name = ?", name))
 	if errors.Is(err, sql.ErrNoRows) {
 		return store.Server{}, fmt.Errorf("server %q: %w", name, store.ErrUnknown)
 	}

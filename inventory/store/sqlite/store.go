@@ -31,9 +31,7 @@ type Store struct {
 
 	fence *store.Claim // set by Fenced
 
-	untainted  bool // opened for reading, and written before taints were kept
-	unproved   bool // the same, before evidence was kept
-	unextended bool // the same, before extensions were kept
+	version int // of the schema: older than schemaVersion in a store that is opened for reading alone
 }
 
 // Open opens the store at path, and makes it, readable by this user only, if it is not there. It refuses a file of another
@@ -123,6 +121,9 @@ var _ store.Store = (*Store)(nil)
 
 // Close closes the store.
 func (s *Store) Close() error { return s.db.Close() }
+
+// has reports whether the schema has what came with a version. A store that is only read may be older, and then knows nothing of it.
+func (s *Store) has(version int) bool { return s.version >= version }
 
 // write runs f in one immediate transaction and commits if it returns nil.
 func (s *Store) write(ctx context.Context, f func(tx *sql.Tx) error) error {
