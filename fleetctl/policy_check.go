@@ -157,7 +157,7 @@ func (d state) checked(now time.Time) (inventory.Fleet, policies.Policy, error) 
 	if f.BastionsOnly() {
 		return f, p, nil // nothing to plan
 	}
-	if _, refused := plan.Make(rotate.Whole(f), rotate.Rules(p.Rotation, nil), nil, now); len(refused) > 0 {
+	if _, refused := plan.Check(rotate.Whole(f, p.Rotation), rotate.Rules(f, p.Rotation, nil), now); len(refused) > 0 {
 		return f, p, hint.New(command.Refuse(fmt.Errorf("%s: %w", d.policyFile(), refused)), "%s", mend(refused))
 	}
 	return f, p, d.bastionsCanServe(f)

@@ -49,7 +49,7 @@ func (d state) grounds(ctx context.Context, c *command.Call, now time.Time) (g g
 }
 
 func (g grounds) rules() plan.Rules {
-	return rotate.Rules(g.bundle.Policy.Rotation, &g.release.Statement)
+	return rotate.Rules(g.bundle.Inventory, g.bundle.Policy.Rotation, &g.release.Statement)
 }
 
 // runner loads everything that rotate acts on: its grounds, the CA's certificate and the store.

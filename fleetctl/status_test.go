@@ -50,7 +50,7 @@ func TestStatusCountsAsThePlannerDoes(t *testing.T) {
 			Deadline: now.Add(time.Hour), Health: report("b", true), HealthAt: now.Add(-time.Second)}
 		tt.mend(&s)
 		got := newStatus(b, []store.Server{s}, now).Regions[0].Serving
-		p, err := rotate.MakePlan(b, 1, []store.Server{s}, rotate.Rules(b.Policy.Rotation, nil), now)
+		p, err := rotate.MakePlan(b, 1, []store.Server{s}, rotate.Rules(b.Inventory, b.Policy.Rotation, nil), now)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -53,7 +53,7 @@ func (d *Drainer) Drain(ctx context.Context, name, reason string, span time.Dura
 	if err != nil {
 		return Drained{}, err
 	}
-	rules := Rules(d.Bundle.Policy.Rotation, nil)
+	rules := Rules(d.Bundle.Inventory, d.Bundle.Policy.Rotation, nil)
 	if err := d.Store.OrderDrain(context.WithoutCancel(ctx), name, s.Epoch, rules.DrainLimit); err != nil {
 		return Drained{}, err
 	}
@@ -114,7 +114,7 @@ func (d *Drainer) begin(ctx context.Context, name, reason string, span time.Dura
 
 // held is how long the server is kept from being rebuilt at most: not beyond the end of its life.
 func (d *Drainer) held(s store.Server, span time.Duration, now time.Time) time.Time {
-	rules := Rules(d.Bundle.Policy.Rotation, nil)
+	rules := Rules(d.Bundle.Inventory, d.Bundle.Policy.Rotation, nil)
 	held := now.Add(rules.DrainLimit + drainGrace + span + policies.DrainedMargin)
 	if deadline := Deadline(s, rules.MaxAge); !deadline.IsZero() && deadline.Before(held) {
 		return deadline
@@ -124,7 +124,7 @@ func (d *Drainer) held(s store.Server, span time.Duration, now time.Time) time.T
 
 // refuse says why the server may not be taken out, if it may not.
 func (d *Drainer) refuse(servers []store.Server, s store.Server, span time.Duration, now time.Time) error {
-	rules := Rules(d.Bundle.Policy.Rotation, nil)
+	rules := Rules(d.Bundle.Inventory, d.Bundle.Policy.Rotation, nil)
 	snapshot, health := Snapshot(d.Bundle, 0, servers)
 	if refused := plan.Drain(snapshot, rules, health, s.Name, now); len(refused) > 0 {
 		return &Refused{refused}

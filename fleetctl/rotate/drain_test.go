@@ -64,7 +64,7 @@ func TestDrainForAnEngineer(t *testing.T) {
 		t.Errorf("again, at its end: got %v", err)
 	}
 
-	rules := Rules(b.Policy.Rotation, nil)
+	rules := Rules(b.Inventory, b.Policy.Rotation, nil)
 	result, err := r.Run(ctx, rules)
 	if err != nil || result.Result != "nothing due" {
 		t.Errorf("rotate while it is held: got %+v, %v", result, err)
@@ -137,7 +137,7 @@ func TestDrainGoesOn(t *testing.T) {
 	if len(signs.at) != 0 {
 		t.Fatal("signed before it was drained")
 	}
-	rules := Rules(b.Policy.Rotation, nil)
+	rules := Rules(b.Inventory, b.Policy.Rotation, nil)
 	if result, err := r.Run(t.Context(), rules); err != nil || result.Result != "nothing due" {
 		t.Errorf("rotate meanwhile: got %+v, %v", result, err)
 	}

@@ -53,7 +53,7 @@ func TestLeavers(t *testing.T) {
 	m := &leavers{fakeMachines: fakeMachines{dir}, left: map[string]uint64{}}
 	r.Machines = m
 	for want := uint64(0); want <= 1; want++ {
-		rules := Rules(b.Policy.Rotation, nil)
+		rules := Rules(b.Inventory, b.Policy.Rotation, nil)
 		rules.All = true
 		result, err := r.Run(t.Context(), rules)
 		if err != nil || len(result.Servers) != 1 || result.Servers[0].State != inventory.Serving {

@@ -35,7 +35,7 @@ func TestRun(t *testing.T) {
 		t.Errorf("region se fell to %d, under its floor of 1000", low)
 	}
 	// Everything is young now.
-	result, err = r.Run(t.Context(), Rules(b.Policy.Rotation, nil))
+	result, err = r.Run(t.Context(), Rules(b.Inventory, b.Policy.Rotation, nil))
 	if err != nil || result.Result != "nothing due" {
 		t.Errorf("got %+v, %v, want nothing due", result, err)
 	}
@@ -56,7 +56,7 @@ func TestRevoked(t *testing.T) {
 			t.Fatalf("got %v, want %v", err, want)
 		}
 	}
-	rules := Rules(b.Policy.Rotation, nil)
+	rules := Rules(b.Inventory, b.Policy.Rotation, nil)
 	p, err := r.Plan(t.Context(), rules, time.Now())
 	if err != nil || p.Regions[0].Serving != 1000 {
 		t.Errorf("got %+v, %v, want 1000 of region se serving", p.Regions, err)
@@ -124,7 +124,7 @@ func TestQuarantine(t *testing.T) {
 			clear(w.dead)
 			w.mu.Unlock()
 			b.Policy.Rotation.BootLimit = policies.Duration(30 * time.Second)
-			rules = Rules(b.Policy.Rotation, nil)
+			rules = Rules(b.Inventory, b.Policy.Rotation, nil)
 			rules.Retry = true
 			if result, err := r.Run(t.Context(), rules); err != nil || result.Result != "done" {
 				t.Errorf("got %+v, %v, want done", result, err)

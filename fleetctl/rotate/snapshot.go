@@ -3,6 +3,7 @@ package rotate
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"time"
 
 	"mayfly/fleetctl/plan"
@@ -26,24 +27,6 @@ type Release struct {
 	UKI       string   // likewise, if the release has one
 }
 
-// Rules are the policy's rules; a release that allows less age wins.
-func Rules(p policies.Rotation, release *release.Statement) plan.Rules {
-	r := plan.Rules{
-		MaxAge:      time.Duration(p.MaxAge),
-		MaxParallel: p.MaxParallel,
-		DrainLimit:  time.Duration(p.DrainLimit),
-		BootLimit:   time.Duration(p.BootLimit),
-		Bake:        time.Duration(p.Bake),
-		Retries:     p.Retries,
-	}
-	if release != nil {
-		if age := time.Duration(release.MaxAge) * time.Second; age > 0 {
-			r.MaxAge = min(r.MaxAge, age)
-		}
-	}
-	return r
-}
-
 // ShortLife says that a release ends lives sooner than the policy, or nothing.
 func ShortLife(p policies.Rotation, s release.Statement) string {
 	age := time.Duration(s.MaxAge) * time.Second
@@ -53,31 +36,40 @@ func ShortLife(p policies.Rotation, s release.Statement) string {
 	return fmt.Sprintf("release %d ends every life after %s, sooner than the policy's max_age of %s", s.Version, policies.Duration(age), p.MaxAge)
 }
 
-// Snapshot is the fleet of the signed bundle with the states of the store, in the fleet's order.
+// Snapshot is the fleet of the signed bundle with the states of the store, in the fleet's order. What the store knows of releases and of what people
+// asked for is not in it: Known.Into.
 func Snapshot(b *bundle.Bundle, release uint64, servers []store.Server) (plan.Snapshot, plan.Health) {
-	fleet := b.Inventory
-	s := plan.Snapshot{Fleet: fleet.Name, Policy: b.Version, Release: release}
-	for _, g := range fleet.Regions {
-		s.Regions = append(s.Regions, plan.Region{Name: g.Name, Floor: g.Floor.Of(fleet.Capacity(g.Name))})
+	s := Whole(b.Inventory, b.Policy.Rotation)
+	s.Policy, s.Release = b.Version, release
+	known := make(map[string]*store.Server, len(servers))
+	for i := range servers {
+		known[servers[i].Name] = &servers[i]
 	}
-	known := map[string]store.Server{}
-	for _, x := range servers {
-		known[x.Name] = x
-	}
-	h := plan.Health{}
-	for _, x := range fleet.Rebuilt() {
+	h := make(plan.Health, len(s.Servers))
+	for i := range s.Servers {
+		x := &s.Servers[i]
+		x.State, x.Epoch = inventory.New, 0
 		k, ok := known[x.Name]
 		if !ok {
-			k = store.Server{Name: x.Name, State: inventory.New}
+			continue
 		}
-		s.Servers = append(s.Servers, plan.Server{Name: x.Name, Region: fleet.RegionOf(x.Name), Capacity: x.Capacity, Bastion: x.Role == inventory.RoleBastion,
-			State: k.State, Epoch: k.Epoch, Deadline: Deadline(k, time.Duration(b.Policy.Rotation.MaxAge)), Revoked: k.Revoked,
-			Tainted: k.Tainted, HeldUntil: k.HeldUntil})
-		if ready(k) {
+		x.State, x.Epoch, x.Revoked, x.Tainted, x.HeldUntil = k.State, k.Epoch, k.Revoked, k.Tainted, k.HeldUntil
+		x.Deadline = Deadline(*k, time.Duration(b.Policy.Rotation.MaxAge))
+		x.Release = versionOf(k.Release)
+		if ready(*k) {
 			h[x.Name] = k.HealthAt
 		}
 	}
 	return s, h
+}
+
+// versionOf is the release that a life was given, as the boot put it down; 0 for none, or one that is named by its hash.
+func versionOf(release string) uint64 {
+	v, err := strconv.ParseUint(release, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return v
 }
 
 // Deadline is when a server ends itself: what it was told, or what the policy says now where that is sooner. Where approvers have let a life
@@ -105,16 +97,4 @@ func health(s store.Server) (join.Health, bool) {
 		return join.Health{}, false
 	}
 	return h, s.BootID != "" && h.BootID == s.BootID
-}
-
-// Whole is a fleet in which every server serves: what the rules have to hold for.
-func Whole(f inventory.Fleet) plan.Snapshot {
-	s := plan.Snapshot{Fleet: f.Name}
-	for _, g := range f.Regions {
-		s.Regions = append(s.Regions, plan.Region{Name: g.Name, Floor: g.Floor.Of(f.Capacity(g.Name))})
-	}
-	for _, x := range f.Rebuilt() {
-		s.Servers = append(s.Servers, plan.Server{Name: x.Name, Region: f.RegionOf(x.Name), Capacity: x.Capacity, Bastion: x.Role == inventory.RoleBastion, State: inventory.Serving, Epoch: 1})
-	}
-	return s
 }

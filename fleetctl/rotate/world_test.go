@@ -286,7 +286,7 @@ func serving(t *testing.T, b *bundle.Bundle) (string, *world) {
 	dir := t.TempDir()
 	w := newWorld(t, dir, b)
 	r := testRunner(t, dir, b)
-	result, err := r.Run(t.Context(), Rules(b.Policy.Rotation, nil))
+	result, err := r.Run(t.Context(), Rules(b.Inventory, b.Policy.Rotation, nil))
 	if err = errors.Join(err, r.Store.Close()); err != nil || result.Result != "done" {
 		t.Fatalf("bringing the fleet up: %v, %v", result, err)
 	}
@@ -297,7 +297,7 @@ func serving(t *testing.T, b *bundle.Bundle) (string, *world) {
 }
 
 func all(b *bundle.Bundle) plan.Rules {
-	r := Rules(b.Policy.Rotation, nil)
+	r := Rules(b.Inventory, b.Policy.Rotation, nil)
 	r.All = true
 	return r
 }
