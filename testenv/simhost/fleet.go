@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"mayfly/fleetctl/plan"
 	"mayfly/fleetctl/rotate"
 	"mayfly/internal/pki"
 	"mayfly/inventory"
@@ -78,6 +79,13 @@ func Runner(b *bundle.Bundle, s store.Store, machines rotate.Machines, talk io.W
 	}
 	return &rotate.Runner{Store: s, Bundle: b, Trust: []byte("{}"), CA: ca, Release: rotate.Release{Statement: release.Statement{Version: Version}, Path: "/releases/7/"},
 		Machines: machines, Tickets: tickets{}, Prober: prober{}, Talk: talk}, nil
+}
+
+// Rules are those of the fleet, for a rotation of every server.
+func Rules(b *bundle.Bundle) plan.Rules {
+	r := rotate.Rules(b.Inventory, b.Policy.Rotation, nil)
+	r.All = true
+	return r
 }
 
 // BringUp has every server serve, without a rotation: what a test begins with. Servers in other states than New are left alone.

@@ -43,9 +43,8 @@ func TestRotation(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.Poll = 5 * time.Millisecond
-		rules := rotate.Rules(b.Policy.Rotation, nil)
-		rules.All = true
-		result, err := r.Run(ctx, rules)
+		rules := Rules(b)
+			result, err := r.Run(ctx, rules)
 		if err != nil || result.Result != "done" || len(result.Servers) != 12 {
 			t.Errorf("remote %v: got %s of %d, %v, want 12 done", remote, result.Result, len(result.Servers), err)
 		}
@@ -89,8 +88,7 @@ func TestFaults(t *testing.T) {
 	}
 	r.Poll = 5 * time.Millisecond
 	r.Stuck = time.Second // the third may not go while two are out
-	rules := rotate.Rules(b.Policy.Rotation, nil)
-	rules.All = true
+	rules := Rules(b)
 	_, runErr := r.Run(ctx, rules)
 	if runErr == nil {
 		t.Error("got nil, want what failed")
