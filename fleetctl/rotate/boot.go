@@ -2,6 +2,7 @@ package rotate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -25,6 +26,8 @@ const (
 	ticketSlack   = time.Minute     // a ticket lives this much longer than boot_limit: never longer than ticket.MaxWindow
 	readBackEvery = 2 * time.Second // how often a booting machine is asked whether it still runs
 	tidyLimit     = time.Minute
+	lookPolls     = 4                     // a machine is not asked more often than every so many polls
+	lookEach      = 10 * time.Millisecond // nor more often than this for each server that is carried
 )
 
 // boot hands the machine its ticket and switches it on, once for an epoch, and waits until it has joined.
@@ -40,7 +43,7 @@ func (l *life) boot(ctx context.Context, s store.Server) error {
 	case got.On && got.Epoch == s.Epoch:
 		// It runs: begun by us, or by the process before us.
 	case got.On:
-		return &failure{"power_on", fmt.Sprintf("the machine runs in epoch %d, not %d", got.Epoch, s.Epoch)}
+		return &failure{CheckPower, "power_on", fmt.Sprintf("the machine runs in epoch %d, not %d", got.Epoch, s.Epoch)}
 	case done:
 		return l.ended(ctx, s)
 	case tried:
@@ -53,6 +56,7 @@ func (l *life) boot(ctx context.Context, s store.Server) error {
 		l.sayf("%s: booting life %d", s.Name, s.Epoch)
 	}
 	l.booted, l.looked = time.Now(), time.Now()
+	l.known.on, l.known.power = true, fmt.Sprintf("on in life %d", s.Epoch)
 	end := l.booted.Add(l.rules.BootLimit)
 	_, err = l.wait(ctx, s, func(s store.Server) (bool, error) {
 		if s.State != inventory.Booting {
@@ -60,7 +64,7 @@ func (l *life) boot(ctx context.Context, s store.Server) error {
 			l.sayf("%s: joined after %.1f s", s.Name, l.joined.Seconds())
 			return true, l.tidy(ctx, s)
 		}
-		return false, l.sick(ctx, s, end, "has not joined")
+		return false, l.sick(ctx, s, CheckBoot, end, "has not joined")
 	})
 	return err
 }
@@ -82,10 +86,14 @@ func (l *life) tidy(ctx context.Context, s store.Server) error {
 
 // on gives the machine a fresh ticket, which revokes older unused ones, and boots it.
 func (l *life) on(ctx context.Context, s store.Server) error {
+	rel, err := l.release(ctx, s.Name)
+	if err != nil {
+		return err
+	}
 	now := time.Now()
 	notAfter := now.Add(l.rules.BootLimit + ticketSlack)
-	t, err := issue.New(l.Bundle.Inventory, s.Name, issue.Life{Epoch: s.Epoch, Release: l.Release.Digest, Path: l.Release.Path,
-		CA: l.CA, NotAfter: notAfter, MaxAge: l.rules.MaxAge, Made: now,
+	t, err := issue.New(l.Bundle.Inventory, s.Name, issue.Life{Epoch: s.Epoch, Release: rel.Digest, Path: rel.Path,
+		CA: l.CA, NotAfter: notAfter, MaxAge: maxAge(l.rules, rel), Made: now,
 		TPM: l.Bundle.Policy.Image.RequiresTPM(), Disks: l.Bundle.Policy.Image.OnDisks()})
 	if err != nil {
 		return err
@@ -98,21 +106,24 @@ func (l *life) on(ctx context.Context, s store.Server) error {
 		return fmt.Errorf("having the ticket of %s signed: %w", s.Name, err)
 	}
 	l.at("put-ticket")
-	if err := l.Store.SetRelease(ctx, s.Name, s.Epoch, strconv.FormatUint(l.Release.Statement.Version, 10)); err != nil {
+	if err := l.Store.SetRelease(ctx, s.Name, s.Epoch, strconv.FormatUint(rel.Statement.Version, 10)); err != nil {
 		return err
 	}
 	if err := l.Store.PutTicket(ctx, s.Name, s.Epoch, ticket.Hash(data), t.NotAfter); err != nil {
 		return err
 	}
 	l.at("ticket-put")
+	if err := l.hold.sure(); err != nil {
+		return err
+	}
 	ctx, cancel = context.WithTimeout(ctx, onLimit)
 	defer cancel()
-	signed := l.Release.Statement
+	signed := rel.Statement
 	boot := power.Boot{Epoch: s.Epoch, Trust: l.Trust, Ticket: data, TicketSig: sig, Cmdline: signed.Cmdline, NotAfter: t.NotAfter,
-		Kernel: power.File{Path: l.Release.Kernel, Signed: signed.Kernel}, Stub: power.File{Path: l.Release.Stub, Signed: signed.Stub},
-		Root: power.File{Path: l.Release.Root, Signed: signed.Root}, Statement: l.Release.Data}
+		Kernel: power.File{Path: rel.Kernel, Signed: signed.Kernel}, Stub: power.File{Path: rel.Stub, Signed: signed.Stub},
+		Root: power.File{Path: rel.Root, Signed: signed.Root}, Statement: rel.Data}
 	if signed.UKI != nil {
-		boot.UKI = power.File{Path: l.Release.UKI, Signed: *signed.UKI}
+		boot.UKI = power.File{Path: rel.UKI, Signed: *signed.UKI}
 	}
 	if err := l.machine.SetBoot(ctx, boot); err != nil {
 		return powerFailure("power_boot", err)
@@ -126,20 +137,25 @@ func (l *life) on(ctx context.Context, s store.Server) error {
 // attest waits until the server says that everything in it runs, and then asks it from outside.
 func (l *life) attest(ctx context.Context, s store.Server) error {
 	end := l.bootEnd()
-	why := "is not ready"
+	why, at := "is not ready", CheckServices
+	if err := l.restarted(ctx, s); err != nil {
+		return err
+	}
 	_, err := l.wait(ctx, s, func(s store.Server) (bool, error) {
 		if h, ok := health(s); ok && !h.Ready {
 			why = "is not ready: " + services(h.Services)
 		}
 		if !l.fresh(s) {
-			return false, l.sick(ctx, s, end, why)
+			return false, l.sick(ctx, s, at, end, why)
 		}
+		l.known.ready, at = true, CheckProbe
 		asking, cancel := context.WithTimeout(ctx, probeLimit)
 		defer cancel()
 		if err := l.Prober.Probe(asking, l.server); err != nil {
 			why = "does not take users: " + err.Error()
-			return false, l.sick(ctx, s, end, why)
+			return false, l.sick(ctx, s, at, end, why)
 		}
+		l.known.probed = true
 		return true, nil
 	})
 	if err != nil {
@@ -151,15 +167,16 @@ func (l *life) attest(ctx context.Context, s store.Server) error {
 // bake watches a healthy server before users come.
 func (l *life) bake(ctx context.Context, s store.Server) error {
 	end := s.Since.Add(l.rules.Bake)
+	l.known = facts{on: true, joined: true, evidence: s.Evidence, ready: true, probed: true}
 	heard := time.Now().Add(plan.FreshFor) // a controller that comes back gives the server this long to be heard
 	_, err := l.wait(ctx, s, func(s store.Server) (bool, error) {
 		if h, ok := health(s); ok && !h.Ready && time.Since(s.HealthAt) < plan.FreshFor {
-			return false, &failure{"bake", "was ready and is not: " + services(h.Services)}
+			return false, &failure{CheckTraffic, "bake", "was ready and is not: " + services(h.Services)}
 		}
 		if !l.fresh(s) {
-			return false, l.sick(ctx, s, heard, "was ready and has gone silent")
+			return false, l.sick(ctx, s, CheckTraffic, heard, "was ready and has gone silent")
 		}
-		return !time.Now().Before(end), l.sick(ctx, s, end.Add(l.rules.BootLimit), "")
+		return !time.Now().Before(end), l.sick(ctx, s, CheckTraffic, end.Add(l.rules.BootLimit), "")
 	})
 	if err != nil {
 		return err
@@ -179,24 +196,16 @@ func (l *life) bootEnd() time.Time {
 	return l.booted.Add(l.rules.BootLimit)
 }
 
-// sick says why a boot has failed, or nil while there is hope.
-func (l *life) sick(ctx context.Context, s store.Server, end time.Time, late string) error {
-	revoked, err := l.Store.Revoked(ctx, s.Name, s.Epoch)
-	if err != nil {
-		return err
+// sick says why a boot has failed, or nil while there is hope. at is the check that it waits for.
+func (l *life) sick(ctx context.Context, s store.Server, at Check, end time.Time, late string) error {
+	if s.Revoked {
+		return &failure{CheckJoin, "ticket_used_twice", "two machines came with its ticket, both are refused"}
 	}
-	if revoked {
-		return &failure{"ticket_used_twice", "two machines came with its ticket, both are refused"}
-	}
-	reason, detail, ok, err := l.Store.LastFailure(ctx, s.Name, s.Epoch)
-	if err != nil {
-		return err
-	}
-	if ok {
-		return &failure{reason, detail}
-	}
-	if time.Since(l.looked) >= readBackEvery {
+	if over := late != "" && !time.Now().Before(end); over || time.Since(l.looked) >= l.lookEvery() {
 		l.looked = time.Now()
+		if f, err := l.reported(ctx, s); f != nil || err != nil {
+			return errors.Join(err, asError(f))
+		}
 		got, err := l.status(ctx)
 		if err != nil {
 			return err
@@ -204,23 +213,44 @@ func (l *life) sick(ctx context.Context, s store.Server, end time.Time, late str
 		if !got.On || got.Epoch != s.Epoch {
 			return l.ended(ctx, s)
 		}
-	}
-	if late != "" && !time.Now().Before(end) {
-		return &failure{"boot_limit", fmt.Sprintf("%s within %v", late, l.rules.BootLimit)}
+		if over {
+			return &failure{at, "boot_limit", fmt.Sprintf("%s within %v", late, l.rules.BootLimit)}
+		}
 	}
 	return nil
 }
 
+// lookEvery is how often a machine is asked whether it runs, and the store whether it said why it does not come: the more this process carries, the more seldom.
+func (l *life) lookEvery() time.Duration {
+	return max(min(readBackEvery, lookPolls*l.Poll), time.Duration(l.lives.Load())*lookEach)
+}
+
+// reported is what the machine said of a boot that failed.
+func (l *life) reported(ctx context.Context, s store.Server) (*failure, error) {
+	reason, detail, ok, err := l.Store.LastFailure(ctx, s.Name, s.Epoch)
+	if err != nil || !ok {
+		return nil, err
+	}
+	return &failure{checkOf(reason, s.BootID != ""), reason, detail}, nil
+}
+
+func asError(f *failure) error {
+	if f == nil {
+		return nil
+	}
+	return f
+}
+
 // ended is the failure of a machine that switched itself off.
 func (l *life) ended(ctx context.Context, s store.Server) error {
-	reason, detail, ok, err := l.Store.LastFailure(ctx, s.Name, s.Epoch)
-	switch {
-	case err != nil:
-		return err
-	case ok:
-		return &failure{reason, detail}
+	if f, err := l.reported(ctx, s); f != nil || err != nil {
+		return errors.Join(err, asError(f))
 	}
-	return &failure{"machine_ended", "the machine is off"}
+	at := CheckBoot
+	if s.BootID != "" {
+		at = CheckServices
+	}
+	return &failure{at, "machine_ended", "the machine is off"}
 }
 
 func services(m map[string]string) string {

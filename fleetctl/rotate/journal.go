@@ -14,26 +14,51 @@ const (
 	Failed = "failed"
 )
 
-// effect does something to the world, between its intent and its outcome. It is not cut short by Ctrl-C: the next safe
-// point is after it.
+// Steps of the journal that are no effect on a machine.
+const (
+	stepEnd     = "end"     // done, before a life ends: the ID of its boot
+	stepStandby = "standby" // intent, before a spare leaves: it is not booted again until it is needed
+)
+
+// readBackOff is what the record of an "off" says that was read back.
+const readBackOff = "read back as off"
+
+// effect does something to the world, between its intent and its outcome. It is not cut short by Ctrl-C, for the next safe
+// point is after it, but by the end of the claim. The intent is written through the claim's fence, and right before the effect the claim has to
+// last for a while: a process that was stopped in between finds it over.
 func (l *life) effect(ctx context.Context, s store.Server, step string, do func(context.Context) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	ctx = context.WithoutCancel(ctx)
+	ctx = l.hold.ctx
 	if err := l.journal(ctx, s, step, Intent, ""); err != nil {
 		return err
 	}
 	l.at(step + " effect")
+	if err := l.hold.sure(); err != nil {
+		return err
+	}
+	l.said = ""
 	err := do(ctx)
 	l.at(step + " effect over")
+	if l.hold.lost() {
+		return errLost
+	}
 	if err != nil {
 		if e := l.journal(ctx, s, step, Failed, err.Error()); e != nil {
 			return e
 		}
 		return err
 	}
-	return l.journal(ctx, s, step, Done, "")
+	return l.journal(ctx, s, step, Done, l.said)
+}
+
+// ends notes which boot a life was, so that the next one has to be another.
+func (l *life) ends(ctx context.Context, s store.Server) error {
+	if s.BootID == "" {
+		return nil
+	}
+	return l.journal(ctx, s, stepEnd, Done, s.BootID)
 }
 
 func (l *life) journal(ctx context.Context, s store.Server, step, outcome, detail string) error {

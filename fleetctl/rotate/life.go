@@ -27,6 +27,9 @@ const (
 // life carries one server from where it is to serving or quarantined. One goroutine owns it.
 type life struct {
 	*Runner
+	Store   store.Store // fenced by the claim
+	hold    *hold
+	watch   *watch // nil before it is carried
 	server  inventory.Server
 	machine Machine
 	rules   plan.Rules
@@ -34,6 +37,8 @@ type life struct {
 	booted  time.Time // when this process saw the present boot begin
 	joined  time.Duration
 	looked  time.Time // when the machine was last asked
+	known   facts     // of the present life
+	said    string    // by the effect that runs, for its record
 
 	unproved bool // nobody can read back whether the machine is off
 }
@@ -41,10 +46,11 @@ type life struct {
 // outcome is how a life ended; err only when the store, not the server, failed, or ctx ended.
 type outcome struct {
 	Rebuilt
-	err error
+	err  error
+	lost bool // the claim is over: another process carries the server on
 }
 
-func (r *Runner) life(name string, rules plan.Rules) (*life, error) {
+func (r *Runner) life(name string, rules plan.Rules, h *hold) (*life, error) {
 	s, ok := r.Bundle.Inventory.RebuiltServer(name)
 	if !ok {
 		return nil, fmt.Errorf("server %q is in the store but not in the signed inventory", name)
@@ -53,22 +59,28 @@ func (r *Runner) life(name string, rules plan.Rules) (*life, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the power driver of %s: %w", name, err)
 	}
-	return &life{Runner: r, server: s, machine: m, rules: rules, began: time.Now()}, nil
+	return &life{Runner: r, Store: h.fenced(), hold: h, server: s, machine: m, rules: rules, began: time.Now()}, nil
 }
 
 // leave makes the first move, if the fleet still allows it.
-func (l *life) leave(ctx context.Context, step plan.Step, check func([]store.Server) error) (bool, error) {
+func (l *life) leave(ctx context.Context, step plan.Step, b *batch) (bool, error) {
 	to := inventory.Wiping
 	if step.State == inventory.Serving {
 		to = inventory.Draining
 	}
 	cause := fmt.Sprintf("run %d: %s", l.run, step.Reason)
+	s := store.Server{Name: step.Server, Epoch: step.Epoch}
+	if standsBy(step) {
+		if err := l.journal(ctx, s, stepStandby, Intent, ""); err != nil {
+			return false, err
+		}
+	}
 	l.at("leave")
 	var err error
 	if to == inventory.Draining {
-		err = l.Store.MoveChecked(ctx, step.Server, step.Epoch, step.State, to, cause, time.Now(), check)
+		err = l.Store.MoveChecked(ctx, step.Server, step.Epoch, step.State, to, cause, time.Now(), b.check(step))
 	} else {
-		_, err = l.Store.BeginLife(ctx, step.Server, step.Epoch, step.State, cause, time.Now(), check)
+		_, err = l.Store.BeginLife(ctx, step.Server, step.Epoch, step.State, cause, time.Now(), b.check(step))
 	}
 	if errors.Is(err, errNotNow) {
 		return false, nil
@@ -86,7 +98,7 @@ func (l *life) live(ctx context.Context) outcome {
 	for {
 		s, err := l.Store.Server(ctx, l.server.Name)
 		if err != nil {
-			return outcome{Rebuilt{Name: l.server.Name}, err}
+			return outcome{Rebuilt: Rebuilt{Name: l.server.Name}, err: err}
 		}
 		switch s.State {
 		case inventory.Draining:
@@ -100,8 +112,7 @@ func (l *life) live(ctx context.Context) outcome {
 		case inventory.Baking:
 			err = l.bake(ctx, s)
 		default:
-			return outcome{Rebuilt{Name: s.Name, State: s.State, Epoch: s.Epoch, Release: s.Release,
-				Seconds: time.Since(l.began).Seconds(), Boot: l.joined.Seconds(), Cause: s.Cause}, nil}
+			return l.arrived(ctx, s)
 		}
 		if f := (*failure)(nil); errors.As(err, &f) {
 			err = l.fail(ctx, s, f)
@@ -112,13 +123,31 @@ func (l *life) live(ctx context.Context) outcome {
 			}
 		}
 		if err != nil {
-			return outcome{Rebuilt{Name: l.server.Name}, err}
+			return outcome{Rebuilt: Rebuilt{Name: l.server.Name}, err: err}
 		}
 	}
 }
 
+// arrived ends the rotation of a server that serves, is quarantined or stands by.
+func (l *life) arrived(ctx context.Context, s store.Server) outcome {
+	o := store.Outcome{Server: s.Name, Epoch: s.Epoch, Release: s.Release}
+	if s.State == inventory.Serving || s.State == inventory.Quarantined {
+		var err error
+		if o, err = l.endRotation(context.WithoutCancel(ctx), l.Store, s); err != nil {
+			return outcome{Rebuilt: Rebuilt{Name: s.Name}, err: err}
+		}
+	}
+	b := rebuilt(s, o)
+	b.Seconds, b.Boot = time.Since(l.began).Seconds(), l.joined.Seconds()
+	return outcome{Rebuilt: b}
+}
+
 // failure is the server's fault: it is tried again or quarantined.
-type failure struct{ reason, detail string }
+type failure struct {
+	check  Check // at which it failed
+	reason string
+	detail string
+}
 
 func (f *failure) Error() string { return f.reason + ": " + f.detail }
 
@@ -158,13 +187,16 @@ func (l *life) next(ctx context.Context, s store.Server, cause string) error {
 	if err := l.tellToLeave(ctx, s); err != nil {
 		return err
 	}
+	if err := l.ends(ctx, s); err != nil {
+		return err
+	}
 	l.at("next")
 	epoch, err := l.Store.BeginLife(ctx, s.Name, s.Epoch, s.State, cause, time.Now(), nil)
 	if err != nil {
 		return err
 	}
 	l.at("next-begun")
-	l.booted = time.Time{}
+	l.booted, l.known = time.Time{}, facts{}
 	l.sayf("%s: wiping (%s), life %d begins", s.Name, cause, epoch)
 	return nil
 }
@@ -181,6 +213,13 @@ func (l *life) wipe(ctx context.Context, s store.Server) error {
 	if err := l.over(ctx, s, s.Epoch-1); err != nil {
 		return err
 	}
+	last := s
+	last.Epoch--
+	if standby, _, err := l.begun(ctx, last, stepStandby); err != nil {
+		return err
+	} else if standby {
+		return l.move(ctx, s, inventory.Standby, "off, read back: a spare that is not needed")
+	}
 	return l.move(ctx, s, inventory.Booting, "off, read back")
 }
 
@@ -196,7 +235,10 @@ func (l *life) off(ctx context.Context) error {
 	}
 	l.unproved = got.Unknown
 	if got.On && !got.Unknown {
-		return &failure{"power_off", fmt.Sprintf("read back as on, in epoch %d", got.Epoch)}
+		return &failure{CheckPower, "power_off", fmt.Sprintf("read back as on, in epoch %d", got.Epoch)}
+	}
+	if !got.Unknown {
+		l.said = readBackOff
 	}
 	return nil
 }
@@ -215,15 +257,15 @@ func (l *life) status(ctx context.Context) (power.Status, error) {
 func powerFailure(reason string, err error) *failure {
 	f, ok := errors.AsType[*power.Failure](err)
 	if !ok {
-		return &failure{reason, err.Error()}
+		return &failure{CheckPower, reason, err.Error()}
 	}
-	return &failure{f.Reason, strings.Replace(err.Error(), f.Reason+": ", "", 1)}
+	return &failure{CheckPower, f.Reason, strings.Replace(err.Error(), f.Reason+": ", "", 1)}
 }
 
 // fail tries again with the next life, or quarantines.
 func (l *life) fail(ctx context.Context, s store.Server, f *failure) error {
-	if ctx.Err() != nil {
-		return ctx.Err() // the effect was cut short by our own end, not by the server
+	if ctx.Err() != nil || l.hold.lost() {
+		return errors.Join(ctx.Err(), l.hold.ctx.Err()) // the effect was cut short by our own end, not by the server
 	}
 	// The state may have moved while the failure was found, by a join that came just then.
 	s, err := l.Store.Server(ctx, s.Name)
@@ -236,12 +278,13 @@ func (l *life) fail(ctx context.Context, s store.Server, f *failure) error {
 	}
 	// A process that died after this record finds the same failure again: one attempt counts once.
 	if n.ofLife == 0 || s.State == inventory.Wiping {
-		if err := l.journal(ctx, s, "attempt", Failed, f.Error()); err != nil {
+		why := l.judged(f)
+		if err := l.journal(ctx, s, "attempt", Failed, why); err != nil {
 			return err
 		}
 		n.all++
 		if first == "" {
-			first = f.Error()
+			first = why
 		}
 	}
 	if n.all <= l.rules.Retries {
@@ -279,12 +322,14 @@ func (l *life) move(ctx context.Context, s store.Server, to inventory.State, cau
 	return nil
 }
 
-// wait reads the store until ok says so, or an error.
+// judged is a failure as the health gate sees it: the first cause, and what was not reached for it.
+func (l *life) judged(f *failure) string { return judge(l.known, f.check, f.Error()).String() }
+
+// wait looks at the server, now and with each reading of the store that begins later, until ok says so, or an error.
 func (l *life) wait(ctx context.Context, s store.Server, ok func(store.Server) (bool, error)) (store.Server, error) {
-	tick := time.NewTicker(l.Poll)
-	defer tick.Stop()
+	number := l.watch.number()
+	now, err := l.Store.Server(ctx, s.Name)
 	for {
-		now, err := l.Store.Server(ctx, s.Name)
 		if err != nil {
 			return now, err
 		}
@@ -294,10 +339,17 @@ func (l *life) wait(ctx context.Context, s store.Server, ok func(store.Server) (
 		if good, err := ok(now); good || err != nil {
 			return now, err
 		}
-		select {
-		case <-ctx.Done():
-			return now, ctx.Err()
-		case <-tick.C:
+		for {
+			next, read, changed, e := l.watch.after(number, s.Name)
+			if read || e != nil {
+				number, now, err = l.watch.readNumber(), next, e
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return now, context.Cause(ctx)
+			case <-changed:
+			}
 		}
 	}
 }

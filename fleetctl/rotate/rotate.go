@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"mayfly/fleetctl/plan"
@@ -25,46 +27,65 @@ const (
 	stuckLimit = time.Minute
 )
 
-// Runner carries a run to its end. All fields but Poll and Stuck are needed.
+// Runner carries a run to its end, with every other process that does. Fields are needed unless they say otherwise.
 type Runner struct {
 	Store    store.Store
 	Bundle   *bundle.Bundle
-	Release  Release
-	Trust    []byte // trust.json
-	CA       []byte // PEM of the fleet's TLS CA
+	Release  Release                               // the release in use
+	Releases func(version uint64) (Release, error) // any other, verified; nil: there is none but Release
+	Trust    []byte                                // trust.json
+	CA       []byte                                // PEM of the fleet's TLS CA
 	Machines Machines
 	Tickets  Tickets
 	Ledger   Ledger // nil tells nobody when a life is over
 	Prober   Prober
-	Talk     io.Writer // one line a step
+	Talk     io.Writer                 // one line a step
+	Show     func(Progress)            // how far it is, once a poll; may be nil
+	Zones    map[string]*time.Location // of the rules' windows
+	Holder   string                    // who claims; Holder makes one for this process if it is empty
+	// Overrides is asked before a run begins that breaks what the fleet promises (plan.Emergency). nil refuses.
+	Overrides func(ctx context.Context, p plan.Plan) error
+	// Inputs, if not empty, is the plan that was looked at: a run on other grounds is refused (inputs.go).
+	Inputs *Grounds
 
+	TTL   time.Duration // of claims; ClaimTTL when zero
 	Poll  time.Duration // how often the store is read
 	Stuck time.Duration // how long to wait when nothing may start; stuckLimit when zero
 
 	point func(name string) // set by tests: called around every effect and every write
 
-	talk sync.Mutex // guards Talk
-	run  int64      // the open run; set before the first life begins
+	talk   sync.Mutex // guards Talk
+	run    int64      // the open run; set before the first life begins
+	trials trials
+	lives  atomic.Int64 // how many this process carries
+
+	chosen sync.Mutex         // guards the next two
+	boots  map[string]uint64  // which release each server is to boot, by the newest plan
+	loaded map[uint64]Release // releases that were verified
 }
 
 // Result is what a run did.
 type Result struct {
 	Run     int64     `json:"run"`
 	Resumed bool      `json:"resumed"`
-	Result  string    `json:"result"` // "done", "nothing due", "quarantined", "stuck", "interrupted"
+	Result  string    `json:"result"` // "done", "nothing due", "quarantined", "stuck", "interrupted", "paused", "cancelled", "stopped"
 	Servers []Rebuilt `json:"servers"`
 	Waiting []string  `json:"waiting,omitempty"` // due, not begun, and why
+	Why     string    `json:"why,omitempty"`     // of "paused", "cancelled" and "stopped"
 }
 
 // Rebuilt is one server that the run brought to an end, good or bad.
 type Rebuilt struct {
-	Name    string          `json:"name"`
-	State   inventory.State `json:"state"`
-	Epoch   uint64          `json:"epoch"`
-	Release string          `json:"release"`
-	Seconds float64         `json:"seconds"`      // since it left, as far as this process saw
-	Boot    float64         `json:"boot_seconds"` // from power on to joined; 0: not seen
-	Cause   string          `json:"cause,omitempty"`
+	Name      string          `json:"name"`
+	State     inventory.State `json:"state"`
+	Epoch     uint64          `json:"epoch"`
+	Release   string          `json:"release"`
+	Seconds   float64         `json:"seconds"`      // since it left, as far as this process saw
+	Boot      float64         `json:"boot_seconds"` // from power on to joined; 0: not seen
+	Restarted string          `json:"restarted"`    // how the machine proved that it was started anew; "": it did not
+	Attempts  int             `json:"attempts"`     // lives that it took
+	Outcome   string          `json:"outcome"`      // "served", "quarantined" or "stands by"
+	Cause     string          `json:"cause,omitempty"`
 }
 
 // ErrInterrupted ends a run that was asked to stop. Everything it began is in the store.
@@ -76,12 +97,26 @@ func (r *Runner) Plan(ctx context.Context, rules plan.Rules, now time.Time) (pla
 	if err != nil {
 		return plan.Plan{}, err
 	}
-	return MakePlan(r.Bundle, r.Release.Statement.Version, servers, rules, now)
+	known, err := r.trials.read(ctx, r.Store)
+	if err != nil {
+		return plan.Plan{}, err
+	}
+	return r.planOf(servers, known, rules, now)
+}
+
+func (r *Runner) planOf(servers []store.Server, known Known, rules plan.Rules, now time.Time) (plan.Plan, error) {
+	return PlanOf(r.Bundle, r.Release.Statement.Version, servers, known, r.Zones, rules, now)
 }
 
 // MakePlan is the plan for servers as the store knows them. One that the store does not know yet is new.
 func MakePlan(b *bundle.Bundle, release uint64, servers []store.Server, rules plan.Rules, now time.Time) (plan.Plan, error) {
+	return PlanOf(b, release, servers, Known{}, nil, rules, now)
+}
+
+// PlanOf is the plan for servers as the store knows them, with what else it knows.
+func PlanOf(b *bundle.Bundle, release uint64, servers []store.Server, known Known, zones map[string]*time.Location, rules plan.Rules, now time.Time) (plan.Plan, error) {
 	s, h := Snapshot(b, release, servers)
+	known.Into(&s, servers, zones, now)
 	p, refused := plan.Make(s, rules, h, now)
 	if len(refused) > 0 {
 		return p, &Refused{refused}
@@ -95,59 +130,84 @@ type Refused struct{ Why plan.Refusals }
 func (r *Refused) Error() string { return r.Why.Error() }
 func (r *Refused) Refused() bool { return true }
 
+// refusef is a refusal with one reason.
+func refusef(code, format string, args ...any) *Refused {
+	return &Refused{plan.Refusals{{Code: code, Detail: fmt.Sprintf(format, args...)}}}
+}
+
+// Codes of refusals that are rotate's own.
+const (
+	Unapproved     = "emergency_unapproved" // an emergency takes two people
+	InputsChanged  = "plan_changed"         // what the plan was made from is not as it was
+	ReleaseBad     = "release_bad"          // it is marked bad, and there is no good one
+	ReleaseUnknown = "release_unknown"      // nothing says which release to boot
+)
+
 // record is what BeginRun keeps: what the run is for.
 type record struct {
 	Plan  plan.Plan  `json:"plan"`
 	Rules plan.Rules `json:"rules"`
 }
 
-// Run finishes the open run, if there is one, and otherwise plans and begins one. A run that was interrupted goes on with the
-// servers that it began with.
+// Run joins the open run, if there is one, and otherwise plans and begins one. Any number of processes may do so at once: each carries the servers that it
+// has claimed. One that was interrupted goes on with the servers that it began with. When a run ends because its release turned out to be bad,
+// the servers that have it are brought back in a run of their own.
 func (r *Runner) Run(ctx context.Context, rules plan.Rules) (Result, error) {
+	r.defaults()
+	result, err := r.once(ctx, rules)
+	for range maxRollbacks {
+		if result.Result != "stopped" || err != nil {
+			break
+		}
+		rules.Mode, rules.All, rules.Only, rules.Targets = plan.Scheduled, false, nil, nil
+		back, e := r.once(ctx, rules)
+		if back.Result == "nothing due" {
+			break
+		}
+		back.Why, back.Servers = result.Why, append(result.Servers, back.Servers...)
+		result, err = back, e
+	}
+	if err == nil {
+		err = verdict(result)
+	}
+	return result, err
+}
+
+// maxRollbacks bounds the runs that one call begins by itself.
+const maxRollbacks = 2
+
+func (r *Runner) defaults() {
 	if r.Poll == 0 {
 		r.Poll = defaultPoll
 	}
 	if r.Stuck == 0 {
 		r.Stuck = stuckLimit
 	}
-	if err := r.Store.Sync(ctx, r.Bundle.Inventory, time.Now()); err != nil {
-		return Result{}, err
+	if r.TTL == 0 {
+		r.TTL = ClaimTTL
 	}
+	if r.Holder == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			name = "controller"
+		}
+		r.Holder = Holder(name)
+	}
+}
+
+// once carries one run to its end.
+func (r *Runner) once(ctx context.Context, rules plan.Rules) (Result, error) {
 	var result Result
-	open, found, err := r.Store.OpenRun(ctx)
-	if err != nil {
+	if err := r.Store.Sync(ctx, r.Bundle.Inventory, time.Now()); err != nil {
 		return result, err
 	}
-	var rec record
-	if found {
-		if err := json.Unmarshal(open.Plan, &rec); err != nil {
-			return result, fmt.Errorf("reading the plan of run %d: %w", open.ID, err)
-		}
-		result.Run, result.Resumed = open.ID, true
-		r.sayf("run %d goes on: it finishes what it began; what else is due waits for the next rotate", open.ID)
-	} else {
-		p, err := r.Plan(ctx, rules, time.Now())
-		if err != nil {
-			return result, err
-		}
-		if len(p.Targets()) == 0 && !anyInFlight(p) {
-			result.Result = "nothing due"
-			return result, nil
-		}
-		rec = record{p, rules}
-		data, err := json.Marshal(rec)
-		if err != nil {
-			return result, fmt.Errorf("encoding the plan: %w", err)
-		}
-		r.at("begin-run")
-		if result.Run, err = r.Store.BeginRun(ctx, data, time.Now()); err != nil {
-			return result, err
-		}
-		r.at("run-begun")
-		r.sayf("run %d: %d servers to rebuild, plan %.12s", result.Run, len(p.Targets()), p.Inputs)
+	rec, over, err := r.open(ctx, rules, &result)
+	if err != nil || over {
+		return result, err
 	}
 	r.run = result.Run
 	rules.Targets = rec.Plan.Targets()
+	rules.Mode, rules.Only, rules.All = rec.Rules.Mode, rec.Rules.Only, rec.Rules.All
 	rules.Retry = rules.Retry || rec.Rules.Retry
 	for _, l := range rec.Rules.Lost {
 		if !slices.Contains(rules.Lost, l) {
@@ -161,11 +221,95 @@ func (r *Runner) Run(ctx context.Context, rules plan.Rules) (Result, error) {
 	if err != nil {
 		return result, fmt.Errorf("run %d is not finished, the next rotate goes on with it: %w", result.Run, err)
 	}
-	r.at("end-run")
-	if err := r.Store.EndRun(context.WithoutCancel(ctx), result.Run, result.Result, time.Now()); err != nil {
-		return result, err
+	if result.Result == "paused" {
+		return result, nil // it stays open
 	}
-	return result, verdict(result)
+	return result, r.close(ctx, &result)
+}
+
+// open joins the open run or begins one; over says that there is nothing to do.
+func (r *Runner) open(ctx context.Context, rules plan.Rules, result *Result) (rec record, over bool, err error) {
+	for {
+		open, found, err := r.Store.OpenRun(ctx)
+		if err != nil {
+			return rec, false, err
+		}
+		if found {
+			if err := json.Unmarshal(open.Plan, &rec); err != nil {
+				return rec, false, hint.New(fmt.Errorf("reading the plan of run %d, which began at %s: %w", open.ID, open.Began.Format(time.RFC3339), err),
+					"nothing is guessed: `fleetctl status` shows the servers; `fleetctl cancel --why TEXT` has this run begin nothing more")
+			}
+			result.Run, result.Resumed = open.ID, true
+			r.sayf("run %d goes on: it finishes what it began; what else is due waits for the next rotate", open.ID)
+			return rec, false, nil
+		}
+		now := time.Now()
+		p, err := r.Plan(ctx, rules, now)
+		if err != nil {
+			return rec, false, err
+		}
+		if r.Inputs != nil {
+			if err := r.unchanged(ctx, rules, now); err != nil {
+				return rec, false, err
+			}
+		}
+		if len(p.Targets()) == 0 && !anyInFlight(p) {
+			result.Result = "nothing due"
+			return rec, true, nil
+		}
+		if pause, err := r.Store.Paused(ctx); err != nil || pause.On && !anyInFlight(p) {
+			result.Result, result.Why = "paused", pauseText(pause)
+			return rec, true, err
+		}
+		if rules.Mode == plan.Emergency {
+			if err := r.overrides(ctx, p); err != nil {
+				return rec, false, err
+			}
+		}
+		rec = record{p, rules}
+		data, err := json.Marshal(rec)
+		if err != nil {
+			return rec, false, fmt.Errorf("encoding the plan: %w", err)
+		}
+		r.at("begin-run")
+		result.Run, err = r.Store.BeginRun(ctx, data, now)
+		if errors.Is(err, store.ErrRunOpen) {
+			continue // somebody was faster: join theirs
+		}
+		if err != nil {
+			return rec, false, err
+		}
+		r.at("run-begun")
+		r.sayf("run %d: %d servers to rebuild, plan %.12s", result.Run, len(p.Targets()), p.Inputs)
+		return rec, false, nil
+	}
+}
+
+// overrides asks by whose leave an emergency breaks promises.
+func (r *Runner) overrides(ctx context.Context, p plan.Plan) error {
+	if r.Overrides == nil {
+		return hint.New(refusef(Unapproved, "an emergency goes over floors, windows, caps and rates: nobody has said that two people want it"),
+			"`fleetctl request make rotate-emergency`, signed by two people, and `fleetctl rotate --emergency --request FILE`")
+	}
+	return r.Overrides(ctx, p)
+}
+
+// close ends the run in the store, unless another process has.
+func (r *Runner) close(ctx context.Context, result *Result) error {
+	if result.Result == "" {
+		result.finish()
+	}
+	r.at("end-run")
+	err := r.Store.EndRun(context.WithoutCancel(ctx), result.Run, result.Result, time.Now())
+	if errors.Is(err, store.ErrStale) {
+		return nil // it has ended, which is all that was wanted
+	}
+	r.at("run-ended")
+	return err
+}
+
+func pauseText(p store.Pause) string {
+	return fmt.Sprintf("paused by %s at %s: %s", p.By, p.At.Format(time.RFC3339), p.Why)
 }
 
 // verdict turns an ended run that did not do all of its work into an error.
@@ -180,145 +324,14 @@ func verdict(result Result) error {
 	case len(bad) > 0:
 		return hint.New(fmt.Errorf("run %d: %d servers are quarantined: %s", result.Run, len(bad), strings.Join(bad, "; ")),
 			"mend the cause, then `fleetctl rotate --retry`")
-	case len(result.Waiting) > 0:
+	case result.Result == "stopped":
+		return hint.New(fmt.Errorf("run %d: %s", result.Run, result.Why), "build, sign and `fleetctl image use` another release; this one is bad for good")
+	case result.Result == "stuck":
 		return hint.New(fmt.Errorf("run %d: nothing may start any more: %s", result.Run, strings.Join(result.Waiting, "; ")),
 			"bring the region's other servers back first; a dead one is named with `fleetctl rotate --lost NAME`")
 	}
 	return nil
 }
-
-// loop starts a life for every server in flight and for every one that may go, until none is left.
-func (r *Runner) loop(ctx context.Context, rules plan.Rules, result *Result) error {
-	work, cancel := context.WithCancel(ctx)
-	defer cancel()
-	lives := map[string]bool{}
-	ended := make(chan outcome)
-	tick := time.NewTicker(r.Poll)
-	defer tick.Stop()
-	quiet := time.Now() // since when nothing has been in flight
-	var failed error
-	for {
-		var p plan.Plan
-		if failed == nil && ctx.Err() == nil {
-			if failed = r.resume(work, rules, lives, ended); failed == nil {
-				p, failed = r.Plan(work, rules, time.Now()) // refused or not, what is in flight still ends
-			}
-			if failed == nil {
-				failed = r.start(work, p, rules, lives, ended)
-			}
-			if failed != nil && ctx.Err() == nil {
-				if refused := (*Refused)(nil); !errors.As(failed, &refused) {
-					cancel()
-				}
-			}
-		}
-		if len(lives) == 0 {
-			switch {
-			case ctx.Err() != nil:
-				return r.interrupted(result)
-			case failed != nil:
-				return failed
-			case len(p.Targets()) == 0:
-				result.finish()
-				return nil
-			case time.Since(quiet) > r.Stuck:
-				for _, s := range p.Steps {
-					if s.Due {
-						result.Waiting = append(result.Waiting, s.Server+": "+s.Why)
-					}
-				}
-				result.Result = "stuck"
-				return nil
-			}
-		} else {
-			quiet = time.Now()
-		}
-		select {
-		case o := <-ended:
-			delete(lives, o.Name)
-			if o.err != nil {
-				if failed == nil && ctx.Err() == nil {
-					failed = o.err
-				}
-				continue
-			}
-			result.Servers = append(result.Servers, o.Rebuilt)
-		case <-tick.C:
-		case <-done(ctx, lives):
-		}
-	}
-}
-
-// done is ctx's end when no life is left to report it.
-func done(ctx context.Context, lives map[string]bool) <-chan struct{} {
-	if len(lives) > 0 {
-		return nil
-	}
-	return ctx.Done()
-}
-
-// resume begins a life for each server that is in flight without one: an earlier process began it.
-func (r *Runner) resume(ctx context.Context, rules plan.Rules, lives map[string]bool, ended chan<- outcome) error {
-	servers, err := r.Store.Servers(ctx)
-	if err != nil {
-		return err
-	}
-	for _, s := range servers {
-		if lives[s.Name] || !s.State.InFlight() || s.Tainted && time.Now().Before(s.HeldUntil) {
-			continue
-		}
-		l, err := r.life(s.Name, rules)
-		if err != nil {
-			return err
-		}
-		r.sayf("%s: goes on, %s in life %d", s.Name, s.State, s.Epoch)
-		lives[s.Name] = true
-		go func() { ended <- l.live(ctx) }()
-	}
-	return nil
-}
-
-// start takes away the servers that the plan lets go, and begins their next life.
-func (r *Runner) start(ctx context.Context, p plan.Plan, rules plan.Rules, lives map[string]bool, ended chan<- outcome) error {
-	for _, s := range p.Now() {
-		if lives[s.Server] {
-			continue // its last life has just ended; the next plan knows
-		}
-		l, err := r.life(s.Server, rules)
-		if err != nil {
-			return err
-		}
-		left, err := l.leave(ctx, s, r.floor(s, rules))
-		if err != nil {
-			return err
-		}
-		if left {
-			lives[s.Server] = true
-			go func() { ended <- l.live(ctx) }()
-		}
-	}
-	return nil
-}
-
-// floor is asked inside the transaction that takes a server away: would the planner still let it go?
-func (r *Runner) floor(step plan.Step, rules plan.Rules) func([]store.Server) error {
-	return func(servers []store.Server) error {
-		s, h := Snapshot(r.Bundle, r.Release.Statement.Version, servers)
-		p, refused := plan.Make(s, rules, h, time.Now())
-		if len(refused) > 0 {
-			return &Refused{refused}
-		}
-		for _, x := range p.Now() {
-			if x.Server == step.Server && x.Epoch == step.Epoch {
-				return nil
-			}
-		}
-		return errNotNow
-	}
-}
-
-// errNotNow says that the fleet changed between the plan and the transaction.
-var errNotNow = errors.New("may not leave any more")
 
 func (r *Runner) interrupted(result *Result) error {
 	result.Result = "interrupted"
@@ -347,7 +360,6 @@ func (r *Result) finish() {
 			r.Result = "quarantined"
 		}
 	}
-	slices.SortFunc(r.Servers, func(a, b Rebuilt) int { return strings.Compare(a.Name, b.Name) })
 }
 
 func anyInFlight(p plan.Plan) bool {

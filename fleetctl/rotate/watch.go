@@ -1,0 +1,115 @@
+package rotate
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"mayfly/inventory/store"
+)
+
+// readingShare is how much of the time at most is spent on reading the store: 1/readingShare.
+const readingShare = 10
+
+// watch reads the servers for all lives of the process: one reading a poll, however many lives wait for it.
+type watch struct {
+	r    *Runner
+	done chan struct{}
+
+	mu      sync.Mutex // guards the rest
+	begun   uint64     // number of the newest reading that was begun
+	read    uint64     // number of the newest reading that ended
+	list    []store.Server
+	servers map[string]store.Server
+	claims  map[string]bool // servers that somebody holds
+	err     error
+	changed chan struct{} // closed with each reading
+}
+
+func (r *Runner) watch(ctx context.Context) *watch {
+	w := &watch{r: r, done: make(chan struct{}), changed: make(chan struct{})}
+	go w.loop(ctx)
+	return w
+}
+
+func (w *watch) loop(ctx context.Context) {
+	defer close(w.done)
+	for ctx.Err() == nil {
+		began := time.Now()
+		w.look(ctx)
+		pause := time.NewTimer(max(w.r.Poll, readingShare*time.Since(began)))
+		select {
+		case <-ctx.Done():
+		case <-pause.C:
+		}
+		pause.Stop()
+	}
+}
+
+// look reads the store once.
+func (w *watch) look(ctx context.Context) {
+	w.mu.Lock()
+	w.begun++
+	number := w.begun
+	w.mu.Unlock()
+	list, err := w.r.Store.Servers(ctx)
+	claimed := map[string]bool{}
+	if err == nil {
+		var claims []store.Claim
+		claims, err = w.r.Store.Claims(ctx, time.Now())
+		for _, c := range claims {
+			claimed[c.Server] = true
+		}
+	}
+	servers := make(map[string]store.Server, len(list))
+	for _, s := range list {
+		servers[s.Name] = s
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.read, w.err = number, err
+	if err == nil {
+		w.list, w.servers, w.claims = list, servers, claimed
+	}
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+// reading is what one look found.
+type reading struct {
+	number  uint64 // they rise; 0: nothing was read yet
+	servers []store.Server
+	claimed map[string]bool
+}
+
+// now returns the newest reading, and a channel that is closed with the next one.
+func (w *watch) now() (reading, <-chan struct{}, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return reading{w.read, w.list, w.claims}, w.changed, w.err
+}
+
+// after returns a server as a reading that began after the one with this number found it; ok is false until there is one.
+func (w *watch) after(number uint64, server string) (s store.Server, ok bool, changed <-chan struct{}, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.read <= number || w.servers == nil {
+		return s, false, w.changed, nil
+	}
+	s, ok = w.servers[server]
+	return s, ok, w.changed, w.err
+}
+
+// readNumber is that of the newest reading that ended.
+func (w *watch) readNumber() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.read
+}
+
+// number is that of the newest reading that was begun.
+func (w *watch) number() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.begun
+}
