@@ -31,7 +31,7 @@ Never more at once than max_parallel, and never so many that a region falls unde
 Every step is in the journal before it happens. After Ctrl-C, a kill or a power cut, the next rotate goes on where this one
 was. A server that does not come up is tried again, then quarantined with the cause (exit code 1); --retry tries it again.
 
-` + "`fleetctl signer` and `fleetctl serve`" + ` have to run. One rotate runs at a time.
+` + "`fleetctl signer` and `fleetctl serve`" + ` have to run. Started twice, the second one joins the first.
 
 Example:
 
@@ -57,12 +57,7 @@ Example:
 		if err := os.MkdirAll(d.machines(), 0o700); err != nil {
 			return fmt.Errorf("making the directory of machines: %w", err)
 		}
-		lock, err := rotate.TakeLock(d.lockFile())
-		if err != nil {
-			return err
-		}
 		result, err := d.rotate(ctx, r, rules)
-		err = errors.Join(err, lock.Release())
 		if result.Result == "" {
 			return refusedPlan(err)
 		}

@@ -21,7 +21,6 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/crypto/ssh"
 
-	"mayfly/fleetctl/rotate"
 	"mayfly/fleetctl/signer"
 	"mayfly/internal/audit"
 	"mayfly/internal/command"
@@ -58,7 +57,6 @@ func TestMain(m *testing.M) {
 //	listens HOST:PORT           wait until somebody listens there
 //	occupy HOST:PORT            listen there until the script ends
 //	exists-soon FILE            wait until a file is there
-//	hold FILE                   hold the rotate lock until the script ends
 //	fetch-list DIR              ask check-in for the list as an app does, and print its servers
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -92,7 +90,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code": scriptCode, "cards": scriptCards, "agent": scriptAgent, "lab": scriptLab, "key": scriptKey, "release": scriptRelease, "logged": scriptLogged, "built": scriptSigned("built", release.BuildNamespace), "approved": scriptSigned("approved", release.Namespace), "uki": scriptUKI, "flip": scriptFlip, "pipe": scriptPipe, "listens": scriptListens,
 			"card": scriptCard, "answer": scriptAnswer, "fingerprint": scriptFingerprint,
-			"occupy": scriptOccupy, "exists-soon": scriptExistsSoon, "hold": scriptHold, "fetch-list": scriptFetchList,
+			"occupy": scriptOccupy, "exists-soon": scriptExistsSoon, "fetch-list": scriptFetchList,
 		},
 	})
 }
@@ -304,12 +302,6 @@ func scriptExistsSoon(ts *testscript.TestScript, neg bool, args []string) {
 		_, err := os.Stat(ts.MkAbs(args[0]))
 		return err == nil
 	})
-}
-
-func scriptHold(ts *testscript.TestScript, neg bool, args []string) {
-	l, err := rotate.TakeLock(ts.MkAbs(args[0]))
-	ts.Check(err)
-	ts.Defer(func() { l.Release() })
 }
 
 func scriptFetchList(ts *testscript.TestScript, neg bool, args []string) {

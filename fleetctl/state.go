@@ -40,7 +40,6 @@ func (d state) trustFile() string      { return d.path("trust.json") }
 func (d state) bundleFile() string     { return d.path("bundle.json") }
 func (d state) nextFile() string       { return d.path("bundle-next.json") }
 func (d state) storeFile() string      { return d.path("store.db") }
-func (d state) lockFile() string       { return d.path("rotate.lock") }
 func (d state) auditLogs() string      { return d.path("audit") } // of rebuilt bastions
 func (d state) machines() string       { return d.path("machines") }
 func (d state) offers() offer.Dir      { return offer.Dir(d.path("offers")) } // what machines elsewhere boot from: not in public, for it holds tickets

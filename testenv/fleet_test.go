@@ -313,30 +313,18 @@ func badInput(t *testing.T, d *demo) {
 	}
 	tests := []struct {
 		name string
-		hold string // a file to lock meanwhile
 		args []string
 		code int
 		want string
 	}{
-		{"a second rotate while one runs", "rotate.lock", []string{"rotate", "--all"}, command.Failed, "hint:"},
-		{"a port in use", "", []string{"serve"}, command.Failed, "hint:"},
-		{"a second signer", "", []string{"signer"}, command.Failed, "signer"},
-		{"the same approver twice", "", []string{"image", "sign", "--release", releaseVersion, "--key", d.e.approverKey("ana")}, command.Refused, "ana"},
-		{"no such release", "", []string{"image", "use", "7"}, command.Failed, "7"},
-		{"an unreadable key", "", []string{"policy", "sign", "--key", d.e.path("keys", "nobody")}, command.Failed, "nobody"},
+		{"a port in use", []string{"serve"}, command.Failed, "hint:"},
+		{"a second signer", []string{"signer"}, command.Failed, "signer"},
+		{"the same approver twice", []string{"image", "sign", "--release", releaseVersion, "--key", d.e.approverKey("ana")}, command.Refused, "ana"},
+		{"no such release", []string{"image", "use", "7"}, command.Failed, "7"},
+		{"an unreadable key", []string{"policy", "sign", "--key", d.e.path("keys", "nobody")}, command.Failed, "nobody"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			if test.hold != "" {
-				f, err := os.OpenFile(d.e.fleet(test.hold), os.O_RDWR|os.O_CREATE, 0o600)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer f.Close()
-				if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-					t.Fatal(err)
-				}
-			}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			_, err := d.fleetctl(ctx, test.args...)

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"mayfly/inventory"
 )
@@ -40,6 +41,9 @@ func child(dir, killAt string) int {
 	}
 	b := testBundle("se-1", "se-2")
 	r := testRunner(childFatal{}, dir, b)
+	if killAt != "0" {
+		r.TTL = 300 * time.Millisecond // so long the next one waits
+	}
 	var count atomic.Int64
 	r.point = func(name string) {
 		if count.Add(1) == n || name == killAt {

@@ -304,7 +304,6 @@ func (r *Runner) close(ctx context.Context, result *Result) error {
 	if errors.Is(err, store.ErrStale) {
 		return nil // it has ended, which is all that was wanted
 	}
-	r.at("run-ended")
 	return err
 }
 
