@@ -44,7 +44,7 @@ func TestRotation(t *testing.T) {
 		}
 		r.Poll = 5 * time.Millisecond
 		rules := Rules(b)
-			result, err := r.Run(ctx, rules)
+		result, err := r.Run(ctx, rules)
 		if err != nil || result.Result != "done" || len(result.Servers) != 12 {
 			t.Errorf("remote %v: got %s of %d, %v, want 12 done", remote, result.Result, len(result.Servers), err)
 		}
