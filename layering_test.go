@@ -29,7 +29,7 @@ var purePackages = []string{
 	"inventory", "policies", "policies/trust", "policies/bundle", "policies/witness", "bastion/hardkey", "policies/enrolment",
 	"policies/krl", "policies/ledger",
 	"policies/statement", "policies/request",
-	"fleetctl/plan", "fleetctl/plan/simulate", "rebuild/attest", "rebuild/attest/register", "rebuild/release", "rebuild/ticket", "rebuild/ticket/issue", "rebuild/ledger",
+	"fleetctl/plan", "fleetctl/alarm", "fleetctl/plan/simulate", "rebuild/attest", "rebuild/attest/register", "rebuild/release", "rebuild/ticket", "rebuild/ticket/issue", "rebuild/ledger",
 	"rebuild/extension", "rebuild/order", "rebuild/cpio", "rebuild/erofs", "rebuild/uki", "rebuild/medium", "tunnel/dns",
 }
 
