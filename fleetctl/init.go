@@ -209,6 +209,9 @@ func (d state) genesis(c *command.Call, g genesis, f inventory.Fleet, now time.T
 	if err := durable.WriteFile(d.caFile(), keys.TLSCA, 0o644); err != nil {
 		return err
 	}
+	if err := durable.WriteFile(d.operatorsCAFile(), keys.Operators, 0o644); err != nil {
+		return err
+	}
 	t.TicketKeys, t.ListKeys, t.LedgerKeys = []string{keys.TicketKey}, []string{keys.ListKey}, []string{keys.LedgerKey}
 	data, err := t.Marshal()
 	if err != nil {

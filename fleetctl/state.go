@@ -45,6 +45,7 @@ func (d state) machines() string       { return d.path("machines") }
 func (d state) offers() offer.Dir      { return offer.Dir(d.path("offers")) } // what machines elsewhere boot from: not in public, for it holds tickets
 func (d state) powerPlugins() string   { return d.path("power-plugins") }
 func (d state) caFile() string         { return d.path("tls-ca.pem") }        // not in signer, which only the signer reads
+func (d state) operatorsCAFile() string { return signer.OperatorsCA(string(d)) } // whose certificates open the page
 func (d state) hostCAsFile() string    { return d.path("ssh-host-cas.json") } // as tls-ca.pem
 func (d state) currentFile() string    { return d.path("release") }           // not in public: who writes there must not choose
 func (d state) public() string         { return d.path("public") }

@@ -97,6 +97,12 @@ func (c *Client) RenewHost(ctx context.Context, r renewal.Request) (renewal.Answ
 	return ask[renewal.Answer](ctx, c, pathRenewal, r)
 }
 
+// Page certifies an engineer's key for the page, by people's leave. without says that nobody had to be asked, in a test fleet.
+func (c *Client) Page(ctx context.Context, engineer string, csr []byte, length time.Duration, leave *request.Signed) (chainPEM []byte, without bool, err error) {
+	a, err := ask[pageAnswer](ctx, c, pathPage, pageRequest{Engineer: engineer, CSR: csr, For: length, Request: leave})
+	return a.Chain, a.Without, err
+}
+
 // LogRelease puts a release into the fleet's public ledger, once, and returns its record's number with the proof that it is there. The proof's
 // checkpoint is the signer's own; audit.Prove in LedgerDir gives one that witnesses cosigned, as soon as they have.
 func (c *Client) LogRelease(ctx context.Context, statement, signatures []byte) (index uint64, proof []byte, err error) {

@@ -43,6 +43,7 @@ func caFile(dir string) string { return filepath.Join(dir, keyDir, tlsCertFile) 
 // Public is what the rest of the fleet needs of the signer's keys.
 type Public struct {
 	TLSCA     []byte // PEM
+	Operators []byte // PEM
 	HostCA    string // authorized_keys form, as are the next three
 	TicketKey string
 	ListKey   string
@@ -75,6 +76,9 @@ func Init(dir, domain string, now time.Time) (Public, error) {
 		if *k.public, err = newSSHKey(filepath.Join(d, k.file), k.file+"@"+domain); err != nil {
 			return Public{}, err
 		}
+	}
+	if p.Operators, err = newOperatorsCA(dir, domain, now); err != nil {
+		return Public{}, err
 	}
 	if err := os.Mkdir(filepath.Join(d, livesDir), 0o700); err != nil {
 		return Public{}, fmt.Errorf("making the signer's state: %w", err)

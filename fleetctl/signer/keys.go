@@ -15,6 +15,7 @@ import (
 type keys struct {
 	caPEM  []byte
 	ca     *pki.CA
+	people *pki.Operators // nil in a directory without an operators' CA
 	host   hostCA
 	ticket ssh.Signer
 	list   ssh.Signer
@@ -34,6 +35,9 @@ func loadKeys(dir string) (*keys, error) {
 	}
 	if k.ca, err = pki.LoadCA(k.caPEM, caKey); err != nil {
 		return nil, fmt.Errorf("loading the TLS CA: %w", err)
+	}
+	if k.people, err = loadOperators(dir); err != nil {
+		return nil, err
 	}
 	for _, s := range []struct {
 		file   string

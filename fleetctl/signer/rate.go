@@ -16,6 +16,7 @@ const (
 	quotesPerHour  = 60 // challenges, and as many answers
 	renewsPerHour  = 60
 	serviceHour    = 60
+	pagesPerHour  = 12 // of one engineer
 	hostsPerHour   = 30
 	listsPerHour   = 3600
 	drainsPerHour  = 12

@@ -47,6 +47,7 @@ const (
 	pathRenewal   = "/v1/host/renew"
 	pathRelease   = "/v1/release"
 	pathEnd       = "/v1/end"
+	pathPage      = "/v1/page"
 )
 
 type server struct {
@@ -164,6 +165,7 @@ func (s *server) handler(log *slog.Logger) http.Handler {
 	mux.Handle("POST "+pathRenewal, handle(log, s.now, s.renewHost))
 	mux.Handle("POST "+pathRelease, handle(log, s.now, s.logRelease))
 	mux.Handle("POST "+pathEnd, handle(log, s.now, s.end))
+	mux.Handle("POST "+pathPage, handle(log, s.now, s.page))
 	mux.Handle("POST "+pathTwice, handle(log, s.now, s.usedTwice))
 	places := make(chan struct{}, maxInFlight)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
