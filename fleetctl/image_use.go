@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,17 +13,20 @@ import (
 	"mayfly/internal/durable"
 	"mayfly/internal/hint"
 	"mayfly/policies/bundle"
+	"mayfly/policies/request"
 	"mayfly/policies/trust"
 	"mayfly/rebuild/release"
 )
 
 var imageUseVerb = command.Verb{
 	Name:    "image use",
-	Args:    "--dir DIR VERSION",
+	Args:    "--dir DIR [--sign FILE --reason TEXT | --request FILE] VERSION",
 	Summary: "make a signed release the one that rebuilt servers boot",
 	Help: `Verifies DIR/public/releases/VERSION like ` + "`fleetctl image verify`" + ` and makes it current. An older one than the current is
 refused: to go back, sign the older image again under a higher version. So is one below the min_version of the policy in force, and one that
 the fleet's public ledger does not hold: ` + "`fleetctl image publish`" + ` comes first.
+
+It takes a signed request, which binds version and digest ("fleetctl request make image-use use --release 7"; --sign where one person is enough).
 
 Example:
 
@@ -30,6 +34,7 @@ Example:
 	Run: func(ctx context.Context, c *command.Call) error {
 		fs := c.Flags()
 		dir := dirFlag(fs)
+		leave := leaveFlagsOf(fs)
 		if err := c.Parse(fs); err != nil {
 			return err
 		}
@@ -39,6 +44,9 @@ Example:
 		v, err := strconv.ParseUint(fs.Arg(0), 10, 64)
 		if err != nil || v == 0 {
 			return command.Usagef("%q is no version", fs.Arg(0))
+		}
+		if err := leave.check(); err != nil {
+			return err
 		}
 		d := state(*dir)
 		t, trustPolicy, err := d.trust()
@@ -71,6 +79,9 @@ Example:
 			return err
 		}
 		if _, err := checkLogged(t, data, where); err != nil {
+			return err
+		}
+		if _, err := d.authorise(ctx, c, nil, leave, request.ImageUse(v, fmt.Sprintf("%x", sha256.Sum256(data)))); err != nil {
 			return err
 		}
 		if err := durable.WriteFile(d.currentFile(), []byte(strconv.FormatUint(v, 10)+"\n"), 0o644); err != nil {

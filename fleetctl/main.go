@@ -45,5 +45,10 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	return program.Main(ctx, args, stdin, stdout, stderr)
+	p := program
+	p.Verbs = nil
+	for _, v := range program.Verbs {
+		p.Verbs = append(p.Verbs, classified(v))
+	}
+	return p.Main(ctx, args, stdin, stdout, stderr)
 }

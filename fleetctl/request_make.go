@@ -39,6 +39,13 @@ Actions, and the verb that carries each out:
   ca-retire FINGERPRINT               ca retire FINGERPRINT
   ca-override --overlap 1h            ca rotate --overlap 1h
   ca-override FINGERPRINT             ca retire --compromised FINGERPRINT
+  rotate MODE [--servers se-1,se-2]   rotate in that mode: repave (--all), upgrade, single, retry, lost
+  rotate-emergency [--servers …]      rotate in emergency, over floors and windows; two people
+  pause pause|resume|cancel           pause, resume, cancel (--run N)
+  image-use use|bad --release 7       image use 7, image bad 7
+  restore --backup FILE               restore FILE; two people
+  page ENGINEER --csr FILE --for 12h  page-certificate ENGINEER --csr FILE --for 12h
+  secret NAME                         secret seal NAME
 
 Example:
 
@@ -50,8 +57,9 @@ func runRequestMake(ctx context.Context, c *command.Call) error {
 	fs := c.Flags()
 	dir := dirFlag(fs)
 	reason := reasonFlag(fs)
-	length := fs.Duration("for", time.Hour, "drain: how `long` the engineer has, at most 1h")
+	length := fs.Duration("for", time.Hour, "drain: how `long` the engineer has, at most 1h; page: how long the certificate lasts, at most 12h")
 	hostKey := fs.String("host-key", "", "certify: `file` of the bastion's public host key")
+	more := controllerFlagsOf(fs)
 	overlap := fs.Duration("overlap", 0, "ca-override: least `time` that the next CA was public")
 	within := fs.Duration("within", requestLife, "how `long` the request is in force, at most 8h")
 	key := fs.String("key", "", "`file` of your own public key in the agent, to sign it at once")
@@ -94,6 +102,16 @@ func runRequestMake(ctx context.Context, c *command.Call) error {
 			break
 		}
 		if o, err = d.rotateOrder(action, *overlap); err != nil {
+			return err
+		}
+	case policies.ActionPage:
+		if o, err = pageOrder(fs, subject, *more.csr, *length); err != nil {
+			return err
+		}
+	case policies.ActionSecret:
+		o = request.Secret(subject)
+	case policies.ActionRotate, policies.ActionEmergency, policies.ActionPause, policies.ActionImageUse, policies.ActionRestore:
+		if o, err = d.controllerOrder(ctx, c, action, subject, more, b); err != nil {
 			return err
 		}
 	default:

@@ -22,7 +22,7 @@ import (
 
 var rotateVerb = command.Verb{
 	Name:    "rotate",
-	Args:    "--dir DIR [--all]",
+	Args:    "--dir DIR [--all | --retry | --lost SERVER...] [--sign FILE --reason TEXT | --request FILE]",
 	Summary: "drain, wipe, rebuild, check and return servers",
 	Help: `Rebuilds every server that is due, and with --all every server: it drains (bounded), is switched off and read back as off,
 boots the release in use with a one-time ticket, joins, is checked from inside and outside, is watched, and serves again.
@@ -30,6 +30,9 @@ Never more at once than max_parallel, and never so many that a region falls unde
 
 Every step is in the journal before it happens. After Ctrl-C, a kill or a power cut, the next rotate goes on where this one
 was. A server that does not come up is tried again, then quarantined with the cause (exit code 1); --retry tries it again.
+
+What is due by the signed policy takes nobody's leave. --all, --retry and --lost take a signed request, which binds the mode, the servers with their lives, the
+release and the policy ("fleetctl request make rotate"; --sign where one person is enough).
 
 ` + "`fleetctl signer` and `fleetctl serve`" + ` have to run. Started twice, the second one joins the first.
 
@@ -40,12 +43,20 @@ Example:
 		fs := c.Flags()
 		dir := dirFlag(fs)
 		asked := askedFlags(fs)
+		leave := leaveFlagsOf(fs)
 		output := outputFlag(fs)
 		if err := c.Parse(fs); err != nil {
 			return err
 		}
 		if err := errors.Join(noArguments(fs), checkFormat(*output)); err != nil {
 			return err
+		}
+		mode, err := asked.mode()
+		if err := errors.Join(err, leave.check()); err != nil {
+			return err
+		}
+		if mode == "" && (*leave.file != "" || *leave.key != "") {
+			return command.Usagef("what is due takes no request: --all, --retry or --lost does")
 		}
 		d := state(*dir)
 		r, rules, closeStore, err := d.runner(ctx, c)
@@ -57,7 +68,17 @@ Example:
 		if err := os.MkdirAll(d.machines(), 0o700); err != nil {
 			return fmt.Errorf("making the directory of machines: %w", err)
 		}
-		result, err := d.rotate(ctx, r, rules)
+		result, err := d.rotate(ctx, r, rules, func() error {
+			if mode == "" {
+				return nil
+			}
+			known, err := r.Store.Servers(ctx)
+			if err != nil {
+				return err
+			}
+			_, err = d.authorise(ctx, c, r.Store, leave, rotation(mode, asked.lost, r.Bundle, r.Release, known))
+			return err
+		})
 		if result.Result == "" {
 			return refusedPlan(err)
 		}
@@ -74,8 +95,8 @@ Example:
 	},
 }
 
-// rotate looks whether servers could join at all before it touches any.
-func (d state) rotate(ctx context.Context, r *rotate.Runner, rules plan.Rules) (rotate.Result, error) {
+// rotate looks whether servers could join at all before it touches any. leave is asked for last, when nothing else can refuse any more.
+func (d state) rotate(ctx context.Context, r *rotate.Runner, rules plan.Rules, leave func() error) (rotate.Result, error) {
 	for _, name := range rules.Lost {
 		if _, ok := r.Bundle.Inventory.RebuiltServer(name); !ok {
 			return rotate.Result{}, command.Usagef("--lost %s: no such server in the signed inventory", name)
@@ -102,6 +123,9 @@ func (d state) rotate(ctx context.Context, r *rotate.Runner, rules plan.Rules) (
 		return rotate.Result{}, hint.New(fmt.Errorf("no tickets without the signer: %w", err), "start `fleetctl signer` first; nothing was touched")
 	}
 	if err := conn.Close(); err != nil {
+		return rotate.Result{}, err
+	}
+	if err := leave(); err != nil {
 		return rotate.Result{}, err
 	}
 	return r.Run(ctx, rules)

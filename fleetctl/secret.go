@@ -17,6 +17,7 @@ import (
 	"mayfly/internal/command"
 	"mayfly/internal/hint"
 	"mayfly/internal/sealed"
+	"mayfly/policies/request"
 )
 
 const secretStory = `Passwords of BMCs are in no file that people read: fleet.toml says password = "sealed:NAME", DIR/secrets/NAME.age holds the password,
@@ -24,19 +25,22 @@ encrypted, and DIR/secrets.key, which only the user who runs "fleetctl rotate" c
 
 var secretSealVerb = command.Verb{
 	Name:    "secret seal",
-	Args:    "--dir DIR NAME",
+	Args:    "--dir DIR [--sign FILE --reason TEXT | --request FILE] NAME",
 	Summary: "keep the password of a BMC, encrypted",
 	Help: `Reads the password from standard input: one line, or without echo from a terminal. A secret of that name is replaced. The first time it
 makes DIR/secrets.key.
+
+It takes a signed request ("fleetctl request make secret NAME"; --sign where one person is enough), which says nothing of the password.
 
 ` + secretStory + `
 
 Example:
 
   fleetctl secret seal --dir lab se-1-bmc < password`,
-	Run: func(_ context.Context, c *command.Call) error {
+	Run: func(ctx context.Context, c *command.Call) error {
 		fs := c.Flags()
 		dir := dirFlag(fs)
+		leave := leaveFlagsOf(fs)
 		if err := c.Parse(fs); err != nil {
 			return err
 		}
@@ -50,6 +54,9 @@ Example:
 		if _, err := os.Stat(*dir); err != nil {
 			return hint.New(fmt.Errorf("opening the state directory: %w", err), "--dir names it")
 		}
+		if err := leave.check(); err != nil {
+			return err
+		}
 		if changed, err := account.ActAsOwner(*dir); err != nil {
 			return err
 		} else if changed {
@@ -60,6 +67,9 @@ Example:
 			return err
 		}
 		defer clear(secret)
+		if _, err := state(*dir).authorise(ctx, c, nil, leave, request.Secret(name)); err != nil {
+			return err
+		}
 		if err := state(*dir).secrets().Seal(name, secret); err != nil {
 			return err
 		}
