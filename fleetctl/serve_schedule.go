@@ -34,5 +34,5 @@ func (d state) scheduled(ctx context.Context, c *command.Call) (rotate.Result, e
 	if err := os.MkdirAll(d.machines(), 0o700); err != nil {
 		return rotate.Result{}, fmt.Errorf("making the directory of machines: %w", err)
 	}
-	return d.rotate(ctx, r, rules)
+	return d.rotate(ctx, r, rules, func() error { return nil }) // what is due follows from the signed policy: nobody is asked
 }
