@@ -2,11 +2,9 @@ package plan
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"mayfly/inventory"
@@ -118,77 +116,261 @@ func (p Plan) Targets() map[string]uint64 {
 
 // Make plans. With refusals, no step is due.
 func Make(s Snapshot, r Rules, h Health, now time.Time) (Plan, Refusals) {
-	p := Plan{Made: now, Inputs: inputs(s, r, h, now), Release: s.Release}
-	all, refused := regions(s, r)
-	if len(refused) > 0 {
-		return p, refused
-	}
-	free := r.MaxParallel
-	for _, x := range s.Servers {
-		g := all[x.Region]
-		switch {
-		case x.held(now): // out for as long as people need it, and in nobody's way but the floor's
-			g.missing += x.Capacity
-			g.failures = append(g.failures, x.Name)
-		case x.State.InFlight():
-			g.back += x.Capacity
-			free--
-		case counts(x, r, h, now):
-			g.serving += x.Capacity
-		default:
-			g.missing += x.Capacity
-			g.failures = append(g.failures, x.Name)
-		}
-	}
-	for _, x := range s.Regions {
-		g := all[x.Name]
-		p.Regions = append(p.Regions, RegionTotals{Name: g.Name, Capacity: g.total, Serving: g.serving, Floor: g.Floor, AtOnce: g.width, Lead: int64(g.lead / time.Second), Open: true})
-	}
-	out := bastionsOut(s, r, h, now)
-	for _, x := range order(s.Servers) {
-		p.Steps = append(p.Steps, decide(x, all[x.Region], r, h, now, &free, &out))
-	}
-	return p, nil
+	p, _, refused := makePlan(s, r, h, now)
+	return p, refused
 }
 
-// bastionsOut names the bastions of the fleet through which nobody comes now.
-func bastionsOut(s Snapshot, r Rules, h Health, now time.Time) []string {
-	var out []string
-	for _, x := range s.Servers {
-		if x.Bastion && !counts(x, r, h, now) {
-			out = append(out, x.Name)
+func makePlan(s Snapshot, r Rules, h Health, now time.Time) (Plan, *engine, Refusals) {
+	p := Plan{Made: now, Inputs: inputs(s, r, h, now), Release: s.boots(), Paused: s.Paused, Mode: r.Mode}
+	e, refused := newEngine(s, r, h, now, now)
+	if len(refused) > 0 {
+		return p, e, refused
+	}
+	m := &making{engine: e, now: now, at: now.UnixNano(), steps: make([]Step, len(s.Servers))}
+	for g, x := range s.Regions {
+		q, z := e.pools[g], e.places[g]
+		t := RegionTotals{Name: x.Name, Capacity: int(q.total), Serving: int(q.serving), Floor: int(q.floor), AtOnce: z.width,
+			Lead: max(z.lead, z.early) / int64(time.Second), Open: z.calendar.open(m.at), Spares: z.spares}
+		if !t.Open {
+			t.Opens = time.Unix(0, z.calendar.opens(m.at)).UTC()
+		}
+		p.Regions = append(p.Regions, t)
+	}
+	if e.train != nil {
+		t := e.train.state()
+		p.Train = &t
+	}
+	order := m.order()
+	for _, i := range order {
+		m.classify(i)
+	}
+	for _, i := range order {
+		if m.steps[i].Due {
+			m.decide(i)
 		}
 	}
-	return out
+	for _, i := range order {
+		m.surgeOver(i)
+	}
+	p.Steps = make([]Step, len(order))
+	for at, i := range order {
+		p.Steps[at] = m.steps[i]
+	}
+	for g := range p.Regions {
+		p.Regions[g].Due = e.places[g].waiting
+	}
+	return p, e, nil
+}
+
+// making is a plan on its way.
+type making struct {
+	*engine
+	now   time.Time
+	at    int64
+	steps []Step              // by node
+	out   map[string][]string // by region: who neither serves nor is in flight; filled when first asked for
 }
 
 // order puts servers that serve nobody for certain (new and revoked ones) first, then the earliest deadline.
-func order(servers []Server) []Server {
-	servers = slices.Clone(servers)
-	slices.SortFunc(servers, func(a, b Server) int {
-		return cmp.Or(
-			-cmp.Compare(rank(a), rank(b)),
-			a.Deadline.Compare(b.Deadline),
-			cmp.Compare(a.Name, b.Name))
-	})
-	return servers
-}
-
-func rank(s Server) int {
-	if s.State == inventory.New || s.Revoked {
-		return 1
+func (m *making) order() []int32 {
+	type key struct {
+		rank     int8
+		deadline int64
+		node     int32
 	}
-	return 0
+	keys := make([]key, len(m.nodes))
+	for i := range keys {
+		n := &m.nodes[i]
+		keys[i] = key{1, n.deadline, int32(i)}
+		if n.state == isNew || n.is(cutOff) {
+			keys[i].rank = 0
+		}
+	}
+	slices.SortFunc(keys, func(a, b key) int {
+		if a.rank != b.rank {
+			return int(a.rank) - int(b.rank)
+		}
+		if a.deadline != b.deadline {
+			return cmp.Compare(a.deadline, b.deadline)
+		}
+		return strings.Compare(m.s.Servers[a.node].Name, m.s.Servers[b.node].Name)
+	})
+	order := make([]int32, len(keys))
+	for i, k := range keys {
+		order[i] = k.node
+	}
+	return order
 }
 
-// counts reports whether a server is capacity that its region has now, as far as the operator knows too.
-func counts(x Server, r Rules, h Health, now time.Time) bool {
-	return x.Serves(h, now) && !dead(x, r, now)
+// classify says whether a server is to be rebuilt, and why or why not.
+func (m *making) classify(i int32) {
+	x, n, s := &m.s.Servers[i], &m.nodes[i], &m.steps[i]
+	*s = Step{Server: x.Name, Region: x.Region, State: x.State, Epoch: x.Epoch, Capacity: x.Capacity, Deadline: x.Deadline}
+	var wait Reason
+	s.Reason, wait, s.Why = m.due(x, n)
+	if wait != undecided {
+		s.Reason = wait
+		if n.state == isFlight {
+			m.places[n.pool].waiting++
+		}
+		return
+	}
+	s.Due, s.Release, s.Standby = true, m.release(n), n.is(spare) && n.state == isServing
+	m.places[n.pool].waiting++
+}
+
+// decide says whether a due server goes now.
+func (m *making) decide(i int32) {
+	s, n := &m.steps[i], &m.nodes[i]
+	h := m.verdict(i, m.at)
+	if h.reason != undecided {
+		s.Reason, s.Why = h.reason, m.why(i, h)
+		if h.waits && m.pools[h.pool].blocked < 0 && !n.gone() && !n.is(solo) {
+			m.pools[h.pool].blocked = i
+		}
+		if h.reason == Floor || h.reason == RoleHeld {
+			m.summon(n)
+		}
+		return
+	}
+	if h.forced {
+		s.Why = fmt.Sprintf("%s, %s of open time are left before its deadline", s.Why, inWords(m.openLeft(n, m.at)))
+		s.Reason = Forced
+	}
+	s.Now = true
+	m.take(i, m.at, s.Standby)
+}
+
+// summon begins a spare of the region in which a floor holds a due server.
+func (m *making) summon(held *node) {
+	i := m.spareFor(held, m.at)
+	if i < 0 {
+		return
+	}
+	s := &m.steps[i]
+	s.Due, s.Now, s.Reason, s.Release = true, true, Surge, m.release(&m.nodes[i])
+	s.Why = "a floor of the region holds a server that is due"
+	m.take(i, m.at, false)
+}
+
+// spareFor is the spare that comes for a server that a floor holds, or -1.
+func (e *engine) spareFor(held *node, now int64) int32 {
+	g := &e.places[held.pool]
+	if g.spares >= e.r.MaxSpares && !guardOff("spares") || e.s.Paused || !g.calendar.open(now) && !e.forced(held, now) {
+		return -1
+	}
+	for _, i := range g.standby {
+		if h := e.verdict(i, now); h.reason == undecided {
+			return i
+		}
+	}
+	return -1
+}
+
+// surgeOver lets a spare leave when nothing of its region is due any more.
+func (m *making) surgeOver(i int32) {
+	s, n := &m.steps[i], &m.nodes[i]
+	if !n.is(spare) || n.state != isServing || s.Due || s.Reason != Young || m.places[n.pool].waiting > 0 {
+		return
+	}
+	s.Due, s.Standby, s.Reason, s.Why = true, true, SurgeOver, "nothing of its region is due any more"
+	m.decide(i)
+}
+
+// due says why a server is to be rebuilt, or in wait why it is not.
+func (m *making) due(x *Server, n *node) (why, wait Reason, text string) {
+	r := &m.r
+	switch {
+	case n.is(withdrawn):
+		return undecided, Held, "drained for an engineer until " + x.HeldUntil.UTC().Format(time.TimeOnly) + " UTC, then rebuilt"
+	case x.State == inventory.Draining && x.Tainted:
+		return undecided, Tainted, "an engineer was on it: it is wiped next"
+	case n.state == isFlight:
+		return undecided, InFlight, "begun, is carried on"
+	case n.state == isQuarantined && !r.Retry:
+		return undecided, Withheld, "kept out until `fleetctl rotate --retry`"
+	case n.state == isStandby:
+		return undecided, StandsBy, "off, until a floor holds a server of its region that is due"
+	case r.Mode == Single && !n.is(asked):
+		return undecided, NotAsked, "only servers that are named"
+	}
+	if r.Targets != nil {
+		epoch, ok := r.Targets[x.Name]
+		if !ok {
+			return undecided, NotAsked, "the run began without it"
+		}
+		if x.Epoch > epoch {
+			return undecided, Done, fmt.Sprintf("rebuilt: life %d, was %d", x.Epoch, epoch)
+		}
+	}
+	left := func() string { return x.Deadline.Sub(m.now).Round(time.Second).String() + " before its deadline" }
+	switch {
+	case n.state == isNew:
+		return First, undecided, "never booted by this controller"
+	case n.state == isQuarantined:
+		return Retried, undecided, "quarantined, another try was asked for"
+	case slices.Contains(r.Lost, x.Name):
+		return Lost, undecided, "the operator says it is dead"
+	case x.Revoked:
+		return Revoked, undecided, "its ticket came twice: its life is revoked, nothing of it is believed"
+	case n.deadline == unknown:
+		return Unknown, undecided, "its deadline is not known"
+	case Passed(x.Deadline, m.now):
+		ago := m.now.Sub(x.Deadline).Round(time.Second).String()
+		if n.is(live) {
+			return Expired, undecided, "its deadline passed " + ago + " ago, and it was heard of since: a clock is wrong, it leaves as one that serves"
+		}
+		return Expired, undecided, "its deadline passed " + ago + " ago: it has ended itself"
+	case r.Mode == Emergency:
+		return Urgent, undecided, "asked for, over all limits, " + left()
+	case r.Mode == Single:
+		return Asked, undecided, "asked for by name, " + left()
+	case m.runsBad(n):
+		return RolledBack, undecided, fmt.Sprintf("release %d is bad, %d is what it boots", x.Release, m.release(n))
+	case r.All || r.Mode == Everyone:
+		return Repave, undecided, "asked for, " + left()
+	}
+	starts := m.starts(n)
+	switch {
+	case m.at >= starts:
+		return Due, undecided, left()
+	case m.upgrades(n):
+		return Upgraded, undecided, fmt.Sprintf("release %d has reached it, it runs %d", m.s.Release, x.Release)
+	case r.Targets != nil && r.Mode == Scheduled:
+		return Repave, undecided, "asked for, " + left()
+	case n.is(onTarget) && r.Mode == Upgrade:
+		return undecided, Current, fmt.Sprintf("runs release %d already", x.Release)
+	}
+	return undecided, Young, "due in " + time.Duration(starts-m.at).Round(time.Second).String()
+}
+
+// runsBad reports whether a server runs a release that is bad, and there is another one to boot.
+func (e *engine) runsBad(n *node) bool {
+	if n.is(onBad) {
+		return !n.is(onTarget) || e.s.boots() != e.s.Release
+	}
+	return e.train != nil && e.train.stopped && n.is(onTarget)
+}
+
+// upgrades reports whether a release comes to a server before its age makes it due.
+func (e *engine) upgrades(n *node) bool {
+	if n.is(onTarget) || n.is(spare) {
+		return false
+	}
+	if e.train != nil {
+		return e.train.reaches(n) && (e.r.Mode == Scheduled || e.r.Mode == Upgrade)
+	}
+	return e.r.Mode == Upgrade && e.s.boots() == e.s.Release
 }
 
 // dead reports whether a server is gone for certain, whatever state the store has it in.
 func dead(x Server, r Rules, now time.Time) bool {
 	return x.over(now) || slices.Contains(r.Lost, x.Name)
+}
+
+// counts reports whether a server is capacity that its region has now, as far as the operator knows too.
+func counts(x Server, r Rules, h Health, now time.Time) bool {
+	return x.Serves(h, now) && !dead(x, r, now)
 }
 
 // Serves reports whether a server takes users now: its state says so, its life is not over, and it was heard of as ready
@@ -207,129 +389,3 @@ func (x Server) over(now time.Time) bool { return x.Revoked || Passed(x.Deadline
 
 // Passed reports whether a life with this deadline is over. A deadline that is not known has not passed.
 func Passed(deadline, now time.Time) bool { return !deadline.IsZero() && !now.Before(deadline) }
-
-// decide says what happens to one server and takes its place in the region's and the fleet's count.
-func decide(x Server, g *region, r Rules, h Health, now time.Time, free *int, out *[]string) Step {
-	s := Step{Server: x.Name, Region: x.Region, State: x.State, Epoch: x.Epoch, Capacity: x.Capacity, Deadline: x.Deadline}
-	var wait Reason
-	s.Reason, wait, s.Why = due(x, g, r, now)
-	if wait != undecided {
-		s.Reason = wait
-		return s
-	}
-	s.Due = true
-	loses := 0
-	if counts(x, r, h, now) {
-		loses = x.Capacity
-	}
-	// A server that is gone for certain takes nothing away. One that is only silent may still serve: it leaves only while
-	// the rest keeps the floor.
-	gone := x.State != inventory.Serving || dead(x, r, now)
-	left := g.serving - loses
-	others := slices.DeleteFunc(slices.Clone(*out), func(name string) bool { return name == x.Name })
-	switch {
-	case x.Bastion && !gone && len(others) > 0:
-		s.Reason, s.Why = Bastion, fmt.Sprintf("one bastion at a time (out: %s)", list(others))
-	case !gone && !x.Bastion && left < g.Floor && left+g.back < g.Floor:
-		s.Reason = Floor
-		s.Why = fmt.Sprintf("serving %d - %d = %d, under the floor of %d, and nothing in flight mends it (out: %s)",
-			g.serving, loses, left, g.Floor, list(g.failures))
-	case *free <= 0:
-		s.Reason, s.Why = Parallel, fmt.Sprintf("max_parallel %d servers are out", r.MaxParallel)
-		g.head(x.Name, gone || x.Bastion)
-	case !gone && !x.Bastion && g.blocked != "":
-		s.Reason, s.Why = Behind, fmt.Sprintf("%s of region %s goes first", g.blocked, g.Name)
-	case !gone && !x.Bastion && left < g.Floor:
-		s.Reason = Behind
-		s.Why = fmt.Sprintf("serving %d - %d = %d, under the floor of %d until %d in flight are back", g.serving, loses, left, g.Floor, g.back)
-		g.head(x.Name, gone)
-	default:
-		s.Now = true
-		*free--
-		g.serving = left
-		g.back += x.Capacity
-		if x.Bastion {
-			*out = append(others, x.Name)
-		}
-	}
-	return s
-}
-
-// head makes the rest of a region wait for a server that waits itself.
-func (g *region) head(name string, gone bool) {
-	if g.blocked == "" && !gone {
-		g.blocked = name
-	}
-}
-
-// due says why a server is to be rebuilt, or in wait why it is not.
-func due(x Server, g *region, r Rules, now time.Time) (why, wait Reason, text string) {
-	if x.held(now) {
-		return undecided, Held, "drained for an engineer until " + x.HeldUntil.UTC().Format(time.TimeOnly) + " UTC, then rebuilt"
-	}
-	if x.State == inventory.Draining && x.Tainted {
-		return undecided, Tainted, "an engineer was on it: it is wiped next"
-	}
-	if x.State.InFlight() {
-		return undecided, InFlight, "begun, is carried on"
-	}
-	if x.State == inventory.Quarantined && !r.Retry {
-		return undecided, Withheld, "kept out until `fleetctl rotate --retry`"
-	}
-	if r.Targets != nil {
-		epoch, asked := r.Targets[x.Name]
-		if !asked {
-			return undecided, NotAsked, "the run began without it"
-		}
-		if x.Epoch > epoch {
-			return undecided, Done, fmt.Sprintf("rebuilt: life %d, was %d", x.Epoch, epoch)
-		}
-	}
-	starts := x.Deadline.Add(-g.lead)
-	switch {
-	case x.State == inventory.New:
-		return First, undecided, "never booted by this controller"
-	case x.State == inventory.Quarantined:
-		return Retried, undecided, "quarantined, another try was asked for"
-	case slices.Contains(r.Lost, x.Name):
-		return Lost, undecided, "the operator says it is dead"
-	case x.Revoked:
-		return Revoked, undecided, "its ticket came twice: its life is revoked, nothing of it is believed"
-	case x.Deadline.IsZero():
-		return Unknown, undecided, "its deadline is not known"
-	case Passed(x.Deadline, now):
-		return Expired, undecided, "its deadline passed " + now.Sub(x.Deadline).Round(time.Second).String() + " ago: it has ended itself"
-	case r.All || r.Targets != nil:
-		return Repave, undecided, "asked for, " + x.Deadline.Sub(now).Round(time.Second).String() + " before its deadline"
-	case !now.Before(starts):
-		return Due, undecided, x.Deadline.Sub(now).Round(time.Second).String() + " before its deadline"
-	}
-	return undecided, Young, "due in " + starts.Sub(now).Round(time.Second).String()
-}
-
-func list(names []string) string {
-	if len(names) == 0 {
-		return "none"
-	}
-	const most = 5
-	names = slices.Sorted(slices.Values(names))
-	if len(names) > most {
-		return fmt.Sprintf("%v and %d more", names[:most], len(names)-most)
-	}
-	return fmt.Sprint(names)
-}
-
-// inputs names what a plan was made from.
-func inputs(s Snapshot, r Rules, h Health, now time.Time) string {
-	data, err := json.Marshal(struct {
-		Snapshot Snapshot
-		Rules    Rules
-		Health   Health
-		Now      time.Time
-	}{s, r, h, now.UTC()})
-	if err != nil {
-		panic("plan: internal error: " + err.Error())
-	}
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:])
-}

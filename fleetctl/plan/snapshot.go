@@ -162,6 +162,8 @@ const (
 	WipeLimit = time.Minute
 	// EarlyPercent of max_age before its deadline a server becomes due at the latest, however quick the fleet is.
 	EarlyPercent = 15
+	// JitterPercent of max_age is over how much a fleet that was booted together spreads.
+	JitterPercent = 10
 )
 
 // Turn is the longest that one server is out: drain, every boot that the rules allow, bake.
