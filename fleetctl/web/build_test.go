@@ -79,7 +79,9 @@ func TestAlerts(t *testing.T) {
 	}{
 		{"under_floor", Danger, func(in *Input) { in.Snapshot.Regions[0].Floor = 1 << 30 }},
 		{"under_floor", Danger, func(in *Input) { in.Rules.Floors = []plan.RoleFloor{{Region: "arn", Role: "vpn", Mbps: 1 << 30}} }},
-		{"floor_impossible", Danger, func(in *Input) { in.Refusals = plan.Refusals{{Code: plan.FloorImpossible, Region: "arn", Detail: "one could never leave"}} }},
+		{"floor_impossible", Danger, func(in *Input) {
+			in.Refusals = plan.Refusals{{Code: plan.FloorImpossible, Region: "arn", Detail: "one could never leave"}}
+		}},
 		{"deadline_passed", Danger, func(in *Input) { in.Snapshot.Servers[3].Deadline = noon }},
 		{"deadline_in_danger", Danger, func(in *Input) { in.Alerts = []Alert{{Danger, "deadline_in_danger", "arn-0001", "arn", "soon"}} }},
 		{"quarantined", Attention, func(in *Input) { in.Snapshot.Servers[3].State = inventory.Quarantined }},
