@@ -92,10 +92,10 @@ type Step struct {
 	Deadline time.Time       `json:"deadline"`
 	Due      bool            `json:"due"` // it is to be rebuilt: now, or as soon as there is room
 	Now      bool            `json:"now"`
-	Release  uint64          `json:"release,omitempty"` // that it boots
-	Standby  bool            `json:"standby,omitempty"` // a spare: it is wiped and stays off
 	Reason   Reason          `json:"reason"`
 	Why      string          `json:"why"`
+	Release  uint64          `json:"release,omitempty"` // that it boots
+	Standby  bool            `json:"standby,omitempty"` // a spare: it is wiped and stays off
 }
 
 // Now are the servers that go now.
