@@ -20,10 +20,10 @@ import (
 var policyCheckVerb = command.Verb{
 	Name:    "policy check",
 	Args:    "--dir DIR",
-	Summary: "check fleet.toml and policy.toml",
-	Help: `Reads DIR/fleet.toml and DIR/policy.toml as strictly as everything else does, and does the planner's arithmetic: rules
-that cannot keep both max_age and a region's floor are refused. Where the release in use ends lives sooner than max_age, it says
-so. The evidence of every enrolled key is verified: one that is rejected would keep its owner out, and is refused here with its reason. It
+	Summary: "check fleet.toml and policy.toml, and prove that the rotation rules can be kept",
+	Help: `Reads DIR/fleet.toml and DIR/policy.toml as strictly as everything else does, and proves that the rotation rules can be kept by this fleet: the
+arithmetic is shown for each region, cap, window and rate. Rules that cannot keep both max_age and every floor are refused (exit code 3), with the
+region, the arithmetic, and the smallest single change that would mend it. Where the release in use ends lives sooner than max_age, it says so. The evidence of every enrolled key is verified: one that is rejected would keep its owner out, and is refused here with its reason. It
 changes nothing.
 
 Example:
@@ -32,14 +32,18 @@ Example:
 	Run: func(ctx context.Context, c *command.Call) error {
 		fs := c.Flags()
 		dir := dirFlag(fs)
+		output := outputFlag(fs)
 		if err := c.Parse(fs); err != nil {
 			return err
 		}
-		if err := noArguments(fs); err != nil {
+		if err := errors.Join(noArguments(fs), checkFormat(*output)); err != nil {
 			return err
 		}
 		d, now := state(*dir), time.Now()
 		f, p, err := d.checked(now)
+		if refused := (*rotate.Refused)(nil); errors.As(err, &refused) && *output == "json" {
+			return errors.Join(err, show(c.Stdout, *output, checkedPolicy{Fleet: f.Name, Policy: p.Version, Refused: refused.Why}, nil, nil))
+		}
 		if err != nil {
 			return err
 		}
@@ -56,10 +60,40 @@ Example:
 		if err := noRejected(c, p); err != nil {
 			return err
 		}
+		proof, _ := prove(f, p, now) // not refused: checked has looked
+		if *output == "json" {
+			return show(c.Stdout, *output, checkedPolicy{Fleet: f.Name, Policy: p.Version, Proof: proof}, nil, nil)
+		}
 		fmt.Fprintf(c.Stdout, "fleet %s: %d regions, %d servers; policy %d: %d engineers, %d grants, until %s\n",
 			f.Name, len(f.Regions), len(f.Servers), p.Version, len(p.Engineers), len(p.Grants), p.Expires.Format(time.RFC3339))
-		return nil
+		if len(proof) == 0 {
+			return nil
+		}
+		var rows [][]string
+		for _, l := range proof {
+			rows = append(rows, []string{l.Scope, l.Name, l.Sum})
+		}
+		fmt.Fprintln(c.Stdout)
+		return show(c.Stdout, *output, nil, []string{"RULE", "OF", "ARITHMETIC"}, rows)
 	},
+}
+
+// checkedPolicy is the result in JSON: the arithmetic by which the rules hold, or why they cannot.
+type checkedPolicy struct {
+	Fleet   string        `json:"fleet"`
+	Policy  uint64        `json:"policy"`
+	Proof   plan.Proof    `json:"proof,omitempty"`
+	Refused plan.Refusals `json:"refused,omitempty"`
+}
+
+// prove does the arithmetic for a fleet in which every server serves.
+func prove(f inventory.Fleet, p policies.Policy, now time.Time) (plan.Proof, plan.Refusals) {
+	if f.BastionsOnly() {
+		return nil, nil // nothing to plan
+	}
+	s := rotate.Whole(f, p.Rotation)
+	s.Zones = zones(p.Rotation)
+	return plan.Check(s, rotate.Rules(f, p.Rotation, nil), now)
 }
 
 // noteOutside names who has addresses of their own that the bastion never admits.
@@ -155,10 +189,10 @@ func (d state) checked(now time.Time) (inventory.Fleet, policies.Policy, error) 
 			"set expires to a day to come, and raise version")
 	}
 	if f.BastionsOnly() {
-		return f, p, nil // nothing to plan
+		return f, p, nil
 	}
-	if _, refused := plan.Check(rotate.Whole(f, p.Rotation), rotate.Rules(f, p.Rotation, nil), now); len(refused) > 0 {
-		return f, p, hint.New(command.Refuse(fmt.Errorf("%s: %w", d.policyFile(), refused)), "%s", mend(refused))
+	if _, refused := prove(f, p, now); len(refused) > 0 {
+		return f, p, hint.New(fmt.Errorf("%s: %w", d.policyFile(), &rotate.Refused{Why: refused}), "%s", mend(refused))
 	}
 	return f, p, d.bastionsCanServe(f)
 }
@@ -184,6 +218,12 @@ func (d state) bastionsCanServe(f inventory.Fleet) error {
 
 // mend names what to change so that the planner can keep the rules.
 func mend(refused plan.Refusals) string {
+	if len(refused) == 0 {
+		return "correct the policy's [rotation]"
+	}
+	if change := refused[0].Change; change != "" {
+		return change
+	}
 	switch refused[0].Code {
 	case plan.FloorImpossible:
 		return "lower the region's floor or give it another server"

@@ -74,7 +74,7 @@ func (d state) policy(f inventory.Fleet) (policies.Policy, error) {
 	if err != nil {
 		return policies.Policy{}, err
 	}
-	p, err := policies.Parse(d.policyFile(), data, f)
+	p, err := policies.Parse(d.policyFile(), data, f, zonesExist)
 	if err != nil {
 		return p, err
 	}
@@ -171,18 +171,26 @@ func (d state) openStore(ctx context.Context) (store.Store, error) {
 	return sqlite.Open(ctx, d.storeFile())
 }
 
-// servers are what the store knows, read without changing it. A store that is not there knows nothing, and the talk says so.
-func (d state) servers(ctx context.Context, c *command.Call) ([]store.Server, error) {
+// servers are what the store knows, read without changing it.
+func (d state) servers(ctx context.Context, c *command.Call) (servers []store.Server, err error) {
+	err = d.reading(ctx, c, func(s store.Store) error {
+		servers, err = s.Servers(ctx)
+		return err
+	})
+	return servers, err
+}
+
+// reading reads from the store without changing it. A store that is not there knows nothing, and the talk says so.
+func (d state) reading(ctx context.Context, c *command.Call, read func(store.Store) error) error {
 	s, err := sqlite.OpenReadOnly(ctx, d.storeFile())
 	if errors.Is(err, fs.ErrNotExist) {
 		fmt.Fprintf(c.Stderr, "fleetctl: %s is not there yet: no server was ever booted from here; `fleetctl serve` makes it\n", d.storeFile())
-		return nil, nil
+		return nil
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	servers, err := s.Servers(ctx)
-	return servers, errors.Join(err, s.Close())
+	return errors.Join(read(s), s.Close())
 }
 
 // read reads a bounded file; how says what makes it, when it is not there.

@@ -7,14 +7,20 @@ import (
 	"mayfly/inventory"
 )
 
-// Parse reads policy.toml strictly, for the fleet of fleet.toml. Errors begin with "NAME:LINE: " and carry a hint (internal/hint).
-func Parse(name string, data []byte, f inventory.Fleet) (Policy, error) {
+// Parse reads policy.toml strictly, for the fleet of fleet.toml. Errors begin with "NAME:LINE: " and carry a hint (internal/hint). Checks of what this
+// package does not know come after its own; their errors name places as Check's do.
+func Parse(name string, data []byte, f inventory.Fleet, checks ...func(Policy) error) (Policy, error) {
 	p, doc, err := decode(name, data)
 	if err != nil {
 		return Policy{}, err
 	}
 	if err := Check(p, f); err != nil {
 		return Policy{}, doc.Place(err)
+	}
+	for _, check := range checks {
+		if err := check(p); err != nil {
+			return Policy{}, doc.Place(err)
+		}
 	}
 	return p, nil
 }
