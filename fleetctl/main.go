@@ -18,7 +18,7 @@ var program = command.Program{
 	Summary: "make, run and rebuild a fleet of servers that live in RAM for a day",
 	Verbs: []command.Verb{
 		initVerb, signerVerb, serveVerb, checkinVerb, witnessVerb,
-		statusVerb, diffVerb, importVerb, completionVerb, loginsVerb, planVerb, rotateVerb,
+		statusVerb, diffVerb, importVerb, completionVerb, loginsVerb, planVerb, simulateVerb, rotateVerb,
 		imageLockVerb, imageFetchVerb, imageBuildVerb, imageUpdateVerb, imageDiffVerb, imageSBOMVerb,
 		imageSignVerb, imageRebuildVerb, imageVerifyVerb, imagePublishVerb, imageUseVerb,
 		imageSecureBootKeysVerb, imageSecureBootVarsVerb, imageSignEFIVerb, imageMediumVerb,

@@ -4,6 +4,8 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"mayfly/fleetctl/rotate"
 	"mayfly/internal/command"
 	"mayfly/internal/hint"
+	"mayfly/inventory"
 	"mayfly/inventory/store"
 )
 
@@ -31,17 +34,37 @@ func (d state) planning(ctx context.Context, c *command.Call, now time.Time) (pl
 	}
 	rotation := g.bundle.Policy.Rotation
 	var servers []store.Server
+	var known rotate.Known
 	p := planning{rules: g.rules(), alert: rotation.Schedule.Alert.Std()}
 	err = d.reading(ctx, c, func(s store.Store) error {
-		servers, err = s.Servers(ctx)
+		if servers, err = s.Servers(ctx); err != nil {
+			return err
+		}
+		known, err = rotate.ReadKnown(ctx, s)
 		return err
 	})
 	if err != nil {
 		return planning{}, err
 	}
+	known.Here = here(g.bundle.Inventory)
 	p.snapshot, p.health = rotate.Snapshot(g.bundle, g.release.Statement.Version, servers)
-	p.snapshot.Zones = zones(rotation)
+	known.Into(&p.snapshot, servers, zones(rotation), now)
 	return p, nil
+}
+
+// here is the server of the fleet that this process runs on, "" for none.
+func here(f inventory.Fleet) string {
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		return "" // nobody could tell; then it is another bound of one controller at a time that holds
+	}
+	var own []netip.Addr
+	for _, a := range addresses {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			own = append(own, p.Addr().Unmap())
+		}
+	}
+	return rotate.Here(f, own)
 }
 
 // at lets time pass as if nothing happened meanwhile: who is heard of now is heard of then.

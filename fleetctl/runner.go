@@ -84,6 +84,8 @@ func (d state) runner(ctx context.Context, c *command.Call) (*rotate.Runner, pla
 		Tickets:  keys,
 		Ledger:   keys,
 		Prober:   rotate.TLSProbe{Config: func(name string) *tls.Config { return pki.VerifyName(ca, name) }, FQDN: g.bundle.Inventory.FQDN},
+		Zones:    zones(g.bundle.Policy.Rotation),
+		Here:     here(g.bundle.Inventory),
 		Talk:     c.Stderr,
 	}, g.rules(), closeStore, nil
 }

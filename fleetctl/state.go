@@ -34,27 +34,27 @@ func (d state) path(names ...string) string {
 	return filepath.Join(append([]string{string(d)}, names...)...)
 }
 
-func (d state) fleetFile() string      { return d.path("fleet.toml") }
-func (d state) policyFile() string     { return d.path("policy.toml") }
-func (d state) trustFile() string      { return d.path("trust.json") }
-func (d state) bundleFile() string     { return d.path("bundle.json") }
-func (d state) nextFile() string       { return d.path("bundle-next.json") }
-func (d state) storeFile() string      { return d.path("store.db") }
-func (d state) auditLogs() string      { return d.path("audit") } // of rebuilt bastions
-func (d state) machines() string       { return d.path("machines") }
-func (d state) offers() offer.Dir      { return offer.Dir(d.path("offers")) } // what machines elsewhere boot from: not in public, for it holds tickets
-func (d state) powerPlugins() string   { return d.path("power-plugins") }
-func (d state) caFile() string         { return d.path("tls-ca.pem") }        // not in signer, which only the signer reads
+func (d state) fleetFile() string       { return d.path("fleet.toml") }
+func (d state) policyFile() string      { return d.path("policy.toml") }
+func (d state) trustFile() string       { return d.path("trust.json") }
+func (d state) bundleFile() string      { return d.path("bundle.json") }
+func (d state) nextFile() string        { return d.path("bundle-next.json") }
+func (d state) storeFile() string       { return d.path("store.db") }
+func (d state) auditLogs() string       { return d.path("audit") } // of rebuilt bastions
+func (d state) machines() string        { return d.path("machines") }
+func (d state) offers() offer.Dir       { return offer.Dir(d.path("offers")) } // what machines elsewhere boot from: not in public, for it holds tickets
+func (d state) powerPlugins() string    { return d.path("power-plugins") }
+func (d state) caFile() string          { return d.path("tls-ca.pem") }          // not in signer, which only the signer reads
 func (d state) operatorsCAFile() string { return signer.OperatorsCA(string(d)) } // whose certificates open the page
-func (d state) hostCAsFile() string    { return d.path("ssh-host-cas.json") } // as tls-ca.pem
-func (d state) currentFile() string    { return d.path("release") }           // not in public: who writes there must not choose
-func (d state) public() string         { return d.path("public") }
-func (d state) clientFile() string     { return filepath.Join(d.public(), "client.json") }
-func (d state) knownHostsFile() string { return filepath.Join(d.public(), "known_hosts") }
-func (d state) listFile() string       { return filepath.Join(d.public(), "list.json") }
-func (d state) chainDir() string       { return filepath.Join(d.public(), "trust") } // trust policies that follow one another
-func (d state) ledger() string         { return signer.LedgerDir(string(d)) }
-func (d state) releases() string       { return filepath.Join(d.public(), "releases") }
+func (d state) hostCAsFile() string     { return d.path("ssh-host-cas.json") }   // as tls-ca.pem
+func (d state) currentFile() string     { return d.path("release") }             // not in public: who writes there must not choose
+func (d state) public() string          { return d.path("public") }
+func (d state) clientFile() string      { return filepath.Join(d.public(), "client.json") }
+func (d state) knownHostsFile() string  { return filepath.Join(d.public(), "known_hosts") }
+func (d state) listFile() string        { return filepath.Join(d.public(), "list.json") }
+func (d state) chainDir() string        { return filepath.Join(d.public(), "trust") } // trust policies that follow one another
+func (d state) ledger() string          { return signer.LedgerDir(string(d)) }
+func (d state) releases() string        { return filepath.Join(d.public(), "releases") }
 
 // signatures is the file of a file's detached signatures.
 func signatures(path string) string { return path + ".sig" }

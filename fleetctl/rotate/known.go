@@ -17,6 +17,7 @@ type Known struct {
 	Marks    []store.Mark
 	Outcomes []store.Outcome // of the release in use, since it is
 	Pause    store.Pause
+	Here     string // the server that this controller runs on, "" for none of the fleet
 }
 
 // ReadKnown reads it. A store in which no release was ever chosen knows none.
@@ -45,7 +46,7 @@ func (k Known) Good() uint64 {
 
 // Into puts it into a snapshot.
 func (k Known) Into(s *plan.Snapshot, servers []store.Server, zones map[string]*time.Location, now time.Time) {
-	s.Good, s.Since, s.Paused, s.Zones = k.Good(), k.Use.At, k.Pause.On, zones
+	s.Good, s.Since, s.Paused, s.Here, s.Zones = k.Good(), k.Use.At, k.Pause.On, k.Here, zones
 	s.Bad, s.Trials, s.Left = nil, nil, nil
 	for _, m := range k.Marks {
 		if m.Mark == store.Bad {

@@ -42,6 +42,7 @@ type Runner struct {
 	Talk     io.Writer                 // one line a step
 	Show     func(Progress)            // how far it is, once a poll; may be nil
 	Zones    map[string]*time.Location // of the rules' windows
+	Here     string                    // the server that this controller runs on, which it never takes out: Here
 	Holder   string                    // who claims; Holder makes one for this process if it is empty
 	// Overrides is asked before a run begins that breaks what the fleet promises (plan.Emergency). nil refuses.
 	Overrides func(ctx context.Context, p plan.Plan) error
@@ -105,6 +106,7 @@ func (r *Runner) Plan(ctx context.Context, rules plan.Rules, now time.Time) (pla
 }
 
 func (r *Runner) planOf(servers []store.Server, known Known, rules plan.Rules, now time.Time) (plan.Plan, error) {
+	known.Here = r.Here
 	return PlanOf(r.Bundle, r.Release.Statement.Version, servers, known, r.Zones, rules, now)
 }
 
