@@ -222,7 +222,7 @@ func mend(refused plan.Refusals) string {
 		return "correct the policy's [rotation]"
 	}
 	if change := refused[0].Change; change != "" {
-		return change
+		return "the smallest change that mends it: " + change
 	}
 	switch refused[0].Code {
 	case plan.FloorImpossible:
