@@ -38,6 +38,24 @@ func gates() []machine {
 	return []machine{gate}
 }
 
+// five machines of the test of a rotation with failures: three in region se, whose floor is one, and two in nl.
+var five = []machine{
+	machines[0], machines[1],
+	{"se-3", "se-rack-3", "se", "10.77.0.15/24", "10.64.5.0/24", "tap-se-3", "52:54:00:4d:46:15"},
+	machines[2],
+	{"nl-2", "nl-rack-2", "nl", "10.77.0.16/24", "10.64.6.0/24", "tap-nl-2", "52:54:00:4d:46:16"},
+}
+
+// envTestFive makes a test's environment have the five, and rules under which a failure is seen at once: no second try, a bake longer than a
+// server's silence is suffered.
+const envTestFive = "MAYFLY_TEST_FIVE"
+
+func init() {
+	if os.Getenv(envTestFive) != "" {
+		machines = five
+	}
+}
+
 const (
 	fleetName    = "lab"
 	fleetDomain  = "lab.mayfly.internal"
@@ -182,12 +200,17 @@ ports = [22]
 
 [rotation]
 max_age = "24h"
-max_parallel = 2
+{{if .Five}}max_parallel = 3
+drain_limit = "20s"
+boot_limit = "90s"
+bake = "18s"
+retries = 0
+{{else}}max_parallel = 2
 drain_limit = "20s"
 boot_limit = "3m"
 bake = "2s"
 retries = 1
-
+{{end}}
 [image]
 min_version = 1
 tpm = "{{if .TPM}}required{{else}}off{{end}}"
@@ -201,7 +224,7 @@ func (e *environment) policyText(people []person, issuers []pivcard.DeviceIssuer
 	return render(policyTemplate, map[string]any{
 		"Expires": now.Add(7 * 24 * time.Hour).UTC().Format(time.RFC3339), "Allowed": netlab.Engineer,
 		"Engineers": people, "Issuers": issuers, "Evidence": testEvidence, "Engineer": engineer, "Colleague": colleague,
-		"TPM": e.tpm,
+		"TPM": e.tpm, "Five": len(machines) == len(five),
 	})
 }
 
