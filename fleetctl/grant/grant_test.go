@@ -79,7 +79,7 @@ func TestRules(t *testing.T) {
 		{"nobody is out", func(*world) {}, nil, "box-0", ""},
 		{"another is out, and nothing forbids it", func(*world) {}, []string{"box-1"}, "box-0", ""},
 		{"floor of role host", func(w *world) { w.Rules.Floors = []plan.RoleFloor{{Region: "se", Role: "host", Mbps: 1500}} }, nil, "box-0", ""},
-		{"floor of role host, reached", func(w *world) { w.Rules.Floors = []plan.RoleFloor{{Region: "se", Role: "host", Mbps: 1500}} }, []string{"box-1"}, "box-0", plan.RoleHeld},
+		{"floor of role host, reached", func(w *world) { w.Rules.Floors = []plan.RoleFloor{{Region: "se", Role: "host", Mbps: 1500}} }, []string{"box-1"}, "box-0", plan.Behind},
 		{"floor of others", func(w *world) { w.Rules.Floors = []plan.RoleFloor{{Region: "se", Role: "vpn", Mbps: 1000}} }, []string{"box-1"}, "box-0", ""},
 		{"a floor that no host could leave", func(w *world) { w.Rules.Floors = []plan.RoleFloor{{Region: "se", Role: "host", Mbps: 2000}} }, nil, "box-0", plan.FloorImpossible},
 		{"cap by rack", func(w *world) { w.Rules.Caps = []plan.Cap{{Domain: "rack", Max: 1}} }, []string{"box-1"}, "box-0", plan.Capped},

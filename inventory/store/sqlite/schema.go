@@ -165,7 +165,7 @@ CREATE TABLE restarts (
 // schema8 is what version 8 adds: claims, cancelled runs, ends of rotations, pauses, and what is known of releases.
 const schema8 = `
 CREATE TABLE claims (
-  server  TEXT PRIMARY KEY REFERENCES servers(name),
+  server  TEXT PRIMARY KEY, -- or a name that begins with store.Shared, and is no server's
   token   INTEGER NOT NULL,
   holder  TEXT NOT NULL,
   expires INTEGER NOT NULL
