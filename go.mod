@@ -5,6 +5,8 @@ go 1.26.0
 require (
 	filippo.io/age v1.3.2 // encrypts recordings of sessions
 	github.com/bougou/go-ipmi v0.9.1 // IPMI 2.0, of the power driver of that name
+	github.com/chromedp/cdproto v0.0.0-20260714215040-dc233986426f // what chromedp says to a browser; tests alone
+	github.com/chromedp/chromedp v0.16.0 // drives Chromium in the tests of the status page
 	github.com/fxamacker/cbor/v2 v2.9.6 // strict CBOR: what FIDO2 authenticators say
 	github.com/go-piv/piv-go/v2 v2.6.0 // PIV cards through PC/SC, in bastion-agent alone (cgo)
 	github.com/godbus/dbus/v5 v5.2.4 // desktop notifications of bastion-agent
@@ -27,7 +29,7 @@ require (
 	go.yaml.in/yaml/v3 v3.0.4 // Ansible inventories, for fleetctl import
 	golang.org/x/crypto v0.58.0 // SSH; v0.56.0 mended the last known flaws of its server
 	golang.org/x/mod v0.41.0 // Merkle tree, tiles, proofs and signed notes of the audit log
-	golang.org/x/net v0.60.0 // classic BPF
+	golang.org/x/net v0.60.0 // classic BPF; bounded listeners; HTML that tests read
 	golang.org/x/sync v0.24.0 // errgroup
 	golang.org/x/sys v0.49.0 // system calls
 	golang.org/x/term v0.47.0 // reads a secret without echo
@@ -43,9 +45,14 @@ require (
 	github.com/BurntSushi/toml v1.4.1-0.20240526193622-a339e1f7089c // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
+	github.com/chromedp/sysutil v1.1.0 // indirect
 	github.com/dustin/go-humanize v1.0.1 // indirect
 	github.com/fatih/color v1.15.0 // indirect
+	github.com/go-json-experiment/json v0.0.0-20260623181947-01eb4420fa68 // indirect
 	github.com/go-ole/go-ole v1.3.0 // indirect
+	github.com/gobwas/httphead v0.1.0 // indirect
+	github.com/gobwas/pool v0.2.1 // indirect
+	github.com/gobwas/ws v1.4.0 // indirect
 	github.com/golang/protobuf v1.5.4 // indirect
 	github.com/google/go-cmp v0.7.0 // indirect
 	github.com/google/uuid v1.6.0 // indirect

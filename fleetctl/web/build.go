@@ -201,11 +201,6 @@ func (v *View) regions(in Input) {
 	for i := range v.Regions {
 		r := &v.Regions[i]
 		r.Mood = moodOf(r.Serving, r.Floor, r.Kinds[Quarantine]+r.Kinds[Silent])
-		for _, k := range Kinds {
-			for range r.Kinds[k] {
-				r.cells = append(r.cells, k)
-			}
-		}
 	}
 }
 
@@ -296,12 +291,12 @@ func (v *View) alerts(in Input, now time.Time) {
 	}
 	for _, r := range v.Regions {
 		if r.Serving < r.Floor {
-			add(Danger, "under_floor", "", r.Name, "%s serves %d Mbit/s, under its floor of %d.", r.Name, r.Serving, r.Floor)
+			add(Danger, "under_floor", "", r.Name, "%s serves %s, under its floor of %s.", r.Name, mbps(r.Serving), mbps(r.Floor))
 		}
 	}
 	for _, f := range v.Floors {
 		if f.Mood == Danger {
-			add(Danger, "under_floor", "", f.Region, "Role %s serves %d Mbit/s in %s, under its floor of %d.", f.Role, f.Serving, f.Region, f.Floor)
+			add(Danger, "under_floor", "", f.Region, "Role %s serves %s in %s, under its floor of %s.", f.Role, mbps(f.Serving), f.Region, mbps(f.Floor))
 		}
 	}
 	v.Alerts = append(v.Alerts, in.Alerts...)

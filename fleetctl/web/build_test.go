@@ -123,6 +123,19 @@ func TestClean(t *testing.T) {
 	}
 }
 
+func TestCauseOf(t *testing.T) {
+	for _, tt := range []struct {
+		text, cause string
+		lines       int
+	}{
+		{"join: lost", "join: lost", 0}, {"boot: fetch_failed (console: one | two | three)", "boot: fetch_failed", 3}, {"odd (console: cut", "odd (console: cut", 0}, {"", "", 0},
+	} {
+		if cause, lines := causeOf(tt.text); cause != tt.cause || len(lines) != tt.lines {
+			t.Errorf("%q: got %q and %q", tt.text, cause, lines)
+		}
+	}
+}
+
 func FuzzClean(f *testing.F) {
 	f.Add(hostile)
 	f.Add("\xff\u202e\u2066\ufeff")

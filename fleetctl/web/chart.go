@@ -13,7 +13,7 @@ const (
 	cellSize    = 8
 	cellPitch   = 10
 	cellsAcross = 24
-	maxCells    = 480 // of one region; beyond, a cell stands for several servers
+	maxCells    = 192 // of one region, about; beyond, a cell stands for several servers
 	ageHeight   = 60
 )
 
@@ -30,32 +30,25 @@ type Cells struct {
 	Shapes        []Shape
 }
 
-// Cells draws the region's servers.
+// Cells draws the region's servers. Of a kind that is there at all at least one cell is.
 func (r Region) Cells() Cells {
-	each := max(1, (len(r.cells)+maxCells-1)/maxCells)
+	each := max(1, (r.Servers+maxCells-1)/maxCells)
 	c := Cells{Width: cellsAcross*cellPitch - 2, Each: each}
-	n := (len(r.cells) + each - 1) / each
-	c.Height = max(1, (n+cellsAcross-1)/cellsAcross)*cellPitch - 2
-	var path strings.Builder
-	var kind Kind
-	end := func() {
+	i := 0
+	for _, kind := range Kinds {
+		var path strings.Builder
+		for range (r.Kinds[kind] + each - 1) / each {
+			fmt.Fprintf(&path, "M%d %dh%dv%dh-%dz", i%cellsAcross*cellPitch, i/cellsAcross*cellPitch, cellSize, cellSize, cellSize)
+			if kind == Quarantine { // a cross, for whom colours are no help
+				fmt.Fprintf(&path, "m1 1l%d %dm0 -%dl-%d %d", cellSize-2, cellSize-2, cellSize-2, cellSize-2, cellSize-2)
+			}
+			i++
+		}
 		if path.Len() > 0 {
 			c.Shapes = append(c.Shapes, Shape{"k-" + string(kind), path.String()})
-			path.Reset()
 		}
 	}
-	for i := 0; i < n; i++ {
-		if k := r.cells[i*each]; k != kind {
-			end()
-			kind = k
-		}
-		x, y := i%cellsAcross*cellPitch, i/cellsAcross*cellPitch
-		fmt.Fprintf(&path, "M%d %dh%dv%dh-%dz", x, y, cellSize, cellSize, cellSize)
-		if kind == Quarantine { // a cross, for whom colours are no help
-			fmt.Fprintf(&path, "m1 1l%d %dm0 -%dl-%d %d", cellSize-2, cellSize-2, cellSize-2, cellSize-2, cellSize-2)
-		}
-	}
-	end()
+	c.Height = max(1, (i+cellsAcross-1)/cellsAcross)*cellPitch - 2
 	return c
 }
 

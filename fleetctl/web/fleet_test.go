@@ -45,9 +45,9 @@ func fleet(n int) Input {
 	in.Plan = plan.Plan{Made: noon, Inputs: "4be1c0ffee5d1a7ad0cafe15ab1ec0de4be1c0ffee5d1a7ad0cafe15ab1ec0de", Release: 118}
 	capacity := map[string]int{}
 	for i := range n {
-		place := places[i*i%len(places)]
-		if i%5 == 0 {
-			place = places[i/5%len(places)]
+		place := places[(i*7+i/11)%len(places)]
+		if i%6 == 0 {
+			place = places[i/6%3]
 		}
 		name := fmt.Sprintf("%s-%04d", place, i)
 		age := time.Duration(i*7919%6400) * 88 * time.Second

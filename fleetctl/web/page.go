@@ -66,6 +66,12 @@ var templates = template.Must(template.New("").Funcs(template.FuncMap{
 		}
 		return s
 	},
+	"sentence": func(s string) string {
+		if s == "" {
+			return ""
+		}
+		return strings.ToUpper(s[:1]) + strings.TrimSuffix(s[1:], ".") + "."
+	},
 	"steps": func(name string, list []Step, held bool) any {
 		return struct {
 			Name  string

@@ -68,8 +68,17 @@ func console(text string) []string {
 	return lines
 }
 
+// causeOf takes a cause apart, as fleetctl/rotate puts it together: "WORDS (console: LINE | LINE)".
+func causeOf(text string) (cause string, lines []string) {
+	cause, rest, ok := strings.Cut(text, " (console: ")
+	if !ok || !strings.HasSuffix(rest, ")") {
+		return text, []string{}
+	}
+	return cause, console(strings.ReplaceAll(strings.TrimSuffix(rest, ")"), " | ", "\n"))
+}
+
 func refusalOf(r plan.Refusal) Refusal {
-	return Refusal{Code: r.Code, Region: r.Region, Detail: r.Detail}
+	return Refusal{Code: r.Code, Region: r.Region, Detail: r.Detail, Change: r.Change}
 }
 
 func pauseOf(p store.Pause) Pause {
@@ -131,8 +140,12 @@ func (v *View) quarantine(in Input, known map[string]store.Server) {
 		if f.Reason != "" {
 			detail = strings.TrimSuffix(f.Reason+": "+f.Detail, ": ")
 		}
+		cause, lines := causeOf(known[s.Name].Cause)
+		if f.Console != "" {
+			lines = console(f.Console)
+		}
 		v.Quarantine = append(v.Quarantine, Quarantined{Server: s.Name, Region: s.Region, Epoch: s.Epoch, Since: when(known[s.Name].Since),
-			Cause: s.Cause, Detail: clean(detail, maxText), Console: console(f.Console)})
+			Cause: clean(cause, maxText), Detail: clean(detail, maxText), Console: lines})
 	}
 }
 

@@ -87,7 +87,6 @@ type Region struct {
 	Lead     int64        `json:"lead_seconds"` // how long before its deadline a server becomes due
 	Due      int          `json:"due"`          // servers that are to be rebuilt: now, or as soon as there is room
 	First    *time.Time   `json:"first"`        // its next deadline
-	cells    []Kind       // of its servers, in the order of Kinds
 }
 
 // RoleFloor is what the servers of a region and role keep.
