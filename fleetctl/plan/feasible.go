@@ -54,31 +54,40 @@ func (sh *shape) checkRegion(g int, now time.Time, ahead time.Duration) (Proof, 
 	name := sh.s.Regions[g].Name
 	for _, p := range append([]int32{int32(g)}, sh.regions[g].roles...) {
 		q, z := sh.pools[p], sh.sizes[p]
-		if z.servers == 0 {
-			if q.role != "" && q.floor > 0 {
-				refused = append(refused, Refusal{Code: FloorImpossible, Region: name, Detail: fmt.Sprintf(
-					"region %s, role %s: no server has the role, and its floor is %d", name, q.role, q.floor)})
-			}
+		of := "region " + name
+		if q.role != "" {
+			of += ", role " + q.role
+		}
+		if z.servers == 0 && q.role == "" {
+			continue // nothing to take out; the inventory refuses a floor that nobody keeps
+		}
+		if q.total < q.floor { // spares come only while others are out
+			refused = append(refused, Refusal{Code: FloorImpossible, Region: name, Detail: fmt.Sprintf(
+				"%s: its servers have %d in all, under the floor of %d", of, q.total, q.floor)})
 			continue
 		}
-		where, surge, with := "region "+name, int64(0), ""
-		if q.role != "" {
-			where += ", role " + q.role
-		} else if surge = sh.surge(g); surge > 0 {
+		if z.servers == 0 {
+			continue
+		}
+		surge, with := int64(0), ""
+		if q.role == "" {
+			surge = sh.surge(g)
+		}
+		if surge > 0 {
 			with = fmt.Sprintf(" + %d of spares", surge)
 		}
 		left := q.total + surge - z.biggest
 		if left < q.floor {
 			refused = append(refused, Refusal{Code: FloorImpossible, Region: name, Detail: fmt.Sprintf(
 				"%s: capacity %d%s - %d (%s) = %d, under the floor of %d: %s could never be rebuilt",
-				where, q.total, with, z.biggest, z.name, left, q.floor, z.name)})
+				of, q.total, with, z.biggest, z.name, left, q.floor, z.name)})
 			continue
 		}
 		scope := "region"
 		if q.role != "" {
 			scope = "role"
 		}
-		proof = append(proof, Line{scope, name, fmt.Sprintf("%s: capacity %d%s - %d (%s) = %d, floor %d", where, q.total, with, z.biggest, z.name, left, q.floor)})
+		proof = append(proof, Line{scope, name, fmt.Sprintf("%s: capacity %d%s - %d (%s) = %d, floor %d", of, q.total, with, z.biggest, z.name, left, q.floor)})
 	}
 	if len(refused) > 0 {
 		return proof, refused
