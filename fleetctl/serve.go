@@ -74,6 +74,10 @@ func serve(ctx context.Context, c *command.Call, d state, s store.Store, t *trus
 		return err
 	}
 	keys := signer.Dial(string(d))
+	look, err := d.lookout(s, p, log)
+	if err != nil {
+		return err
+	}
 	ready := make(chan struct{})
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -90,10 +94,15 @@ func serve(ctx context.Context, c *command.Call, d state, s store.Store, t *trus
 		publish(ctx, d, s, keys, p.current, log)
 		return nil
 	})
+	g.Go(func() error { return look.publish(ctx) })
+	g.Go(func() error { look.loop(ctx); return nil })
+	g.Go(func() error { return d.serveHosts(ctx, p, look.desk, look.metrics, log) })
 	g.Go(func() error {
 		select {
 		case <-ready: // servers that boot have to find it
-			d.scheduler(c, s, p, log).loop(ctx)
+			schedule := d.scheduler(c, s, p, log)
+			schedule.ended = look.scheduled
+			schedule.loop(ctx)
 		case <-ctx.Done():
 		}
 		return nil

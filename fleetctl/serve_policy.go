@@ -161,3 +161,10 @@ func (p *policy) lastSteps() []join.Trust {
 	p.steps, p.stepsTo = steps, p.trust.Version
 	return steps
 }
+
+// inForce are the trust policy and the bundle in force.
+func (p *policy) inForce() (*trust.Trust, *bundle.Bundle) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.trust, p.bundle
+}
