@@ -26,6 +26,7 @@ const (
 	ticketSlack   = time.Minute     // a ticket lives this much longer than boot_limit: never longer than ticket.MaxWindow
 	readBackEvery = 2 * time.Second // how often a booting machine is asked whether it still runs
 	tidyLimit     = time.Minute
+	maxWatchers   = 3                     // processes that give one boot the whole boot_limit
 	lookPolls     = 4                     // a machine is not asked more often than every so many polls
 	lookEach      = 10 * time.Millisecond // nor more often than this for each server that is carried
 )
@@ -56,8 +57,11 @@ func (l *life) boot(ctx context.Context, s store.Server) error {
 		l.sayf("%s: booting life %d", s.Name, s.Epoch)
 	}
 	l.booted, l.looked = time.Now(), time.Now()
+	end, err := l.bootEnd(ctx, s)
+	if err != nil {
+		return err
+	}
 	l.known.on, l.known.power = true, fmt.Sprintf("on in life %d", s.Epoch)
-	end := l.booted.Add(l.rules.BootLimit)
 	_, err = l.wait(ctx, s, func(s store.Server) (bool, error) {
 		if s.State != inventory.Booting {
 			l.joined = time.Since(l.booted)
@@ -136,12 +140,15 @@ func (l *life) on(ctx context.Context, s store.Server) error {
 
 // attest waits until the server says that everything in it runs, and then asks it from outside.
 func (l *life) attest(ctx context.Context, s store.Server) error {
-	end := l.bootEnd()
+	end, err := l.bootEnd(ctx, s)
+	if err != nil {
+		return err
+	}
 	why, at := "is not ready", CheckServices
 	if err := l.restarted(ctx, s); err != nil {
 		return err
 	}
-	_, err := l.wait(ctx, s, func(s store.Server) (bool, error) {
+	_, err = l.wait(ctx, s, func(s store.Server) (bool, error) {
 		if h, ok := health(s); ok && !h.Ready {
 			why = "is not ready: " + services(h.Services)
 		}
@@ -188,12 +195,34 @@ func (l *life) fresh(s store.Server) bool {
 	return ready(s) && time.Since(s.HealthAt) <= plan.FreshFor
 }
 
-// bootEnd is when a boot has to be ready. A controller that comes back gives it the whole time again.
-func (l *life) bootEnd() time.Time {
-	if l.booted.IsZero() {
-		l.booted = time.Now()
+// bootEnd is when a boot has to be ready. A process that takes over gives it the whole time again, for the controller may have been away; but not
+// one after the other for ever.
+func (l *life) bootEnd(ctx context.Context, s store.Server) (time.Time, error) {
+	if !l.end.IsZero() {
+		return l.end, nil
 	}
-	return l.booted.Add(l.rules.BootLimit)
+	entries, err := l.Store.Journal(ctx, s.Name)
+	if err != nil {
+		return l.end, err
+	}
+	watchers := 0
+	for _, e := range entries {
+		if e.Epoch == s.Epoch && e.Step == stepWatch {
+			watchers++
+		}
+	}
+	if err := l.journal(ctx, s, stepWatch, Intent, ""); err != nil {
+		return l.end, err
+	}
+	now := time.Now()
+	l.end = now.Add(l.rules.BootLimit)
+	if watchers >= maxWatchers {
+		l.end = now.Add(plan.FreshFor)
+		if whole := s.BootedAt.Add(l.rules.BootLimit); whole.After(l.end) {
+			l.end = whole
+		}
+	}
+	return l.end, nil
 }
 
 // sick says why a boot has failed, or nil while there is hope. at is the check that it waits for.

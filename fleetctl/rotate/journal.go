@@ -17,6 +17,7 @@ const (
 // Steps of the journal that are no effect on a machine.
 const (
 	stepEnd     = "end"     // done, before a life ends: the ID of its boot
+	stepWatch   = "watch"   // intent: a process begins to wait for a boot
 	stepStandby = "standby" // intent, before a spare leaves: it is not booted again until it is needed
 )
 

@@ -36,6 +36,7 @@ type life struct {
 	began   time.Time
 	booted  time.Time // when this process saw the present boot begin
 	joined  time.Duration
+	end     time.Time // when the present boot has to be ready
 	looked  time.Time // when the machine was last asked
 	known   facts     // of the present life
 	said    string    // by the effect that runs, for its record
@@ -196,7 +197,7 @@ func (l *life) next(ctx context.Context, s store.Server, cause string) error {
 		return err
 	}
 	l.at("next-begun")
-	l.booted, l.known = time.Time{}, facts{}
+	l.booted, l.end, l.known = time.Time{}, time.Time{}, facts{}
 	l.sayf("%s: wiping (%s), life %d begins", s.Name, cause, epoch)
 	return nil
 }
