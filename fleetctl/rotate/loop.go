@@ -14,6 +14,13 @@ import (
 	"mayfly/inventory/store"
 )
 
+// Why nothing more begins: results of a run.
+const (
+	paused    = "paused"    // until somebody resumes; the run stays open
+	cancelled = "cancelled" // for good
+	stopped   = "stopped"   // the release turned out to be bad
+)
+
 // Implementation constants of a run.
 const (
 	// batchLimit is how long the decisions of one plan are acted on before the next one is made.
@@ -34,6 +41,7 @@ type work struct {
 
 	away    int       // servers in flight that others carry
 	open    bool      // the run is still open
+	beganAt time.Time // the run
 	halted  string    // why nothing more begins, as a Result: "", "paused", "cancelled" or "stopped"
 	why     string    // of halted
 	quiet   time.Time // since when nothing has been in flight
@@ -131,18 +139,19 @@ func (w *work) asked(ctx context.Context) error {
 	if w.open = found && open.ID == w.result.Run; !w.open {
 		return nil
 	}
+	w.beganAt = open.Began
 	pause, err := w.Store.Paused(ctx)
 	if err != nil {
 		return err
 	}
 	was := w.halted
 	switch {
-	case w.halted == "stopped":
+	case w.halted == stopped:
 		return nil
 	case !open.Cancelled.IsZero():
-		w.halted, w.why = "cancelled", "cancelled by "+open.By+" at "+open.Cancelled.Format(time.RFC3339)
+		w.halted, w.why = cancelled, "cancelled by "+open.By+" at "+open.Cancelled.Format(time.RFC3339)
 	case pause.On:
-		w.halted, w.why = "paused", pauseText(pause)
+		w.halted, w.why = paused, pauseText(pause)
 	default:
 		w.halted, w.why = "", ""
 	}
@@ -177,23 +186,44 @@ func (w *work) over(ctx context.Context) (bool, error) {
 		return true, w.settle(ctx)
 	case len(w.plan.Targets()) == 0:
 		return true, w.settle(ctx)
-	case time.Since(w.quiet) > w.Stuck:
-		w.result.Result = "waiting"
-		for _, s := range w.plan.Steps {
-			if s.Due {
-				w.result.Waiting = append(w.result.Waiting, s.Server+": "+s.Why)
-				if !patient[s.Reason] {
-					w.result.Result = "stuck"
-				}
-			}
-		}
-		return true, w.settle(ctx)
 	}
-	return false, nil
+	reason := w.waitsFor()
+	if reason == plan.RateLimit { // it will be let go within the hour
+		w.quiet = time.Now()
+		return false, nil
+	}
+	if reason != plan.Closed && time.Since(w.quiet) <= w.Stuck {
+		return false, nil
+	}
+	w.result.Result = "stuck"
+	if reason == plan.Closed {
+		w.result.Result = "waiting"
+	}
+	for _, s := range w.plan.Steps {
+		if s.Due {
+			w.result.Waiting = append(w.result.Waiting, s.Server+": "+s.Why)
+		}
+	}
+	return true, w.settle(ctx)
 }
 
-// patient are the reasons for which a server waits by the rules, and not because something is broken.
-var patient = map[plan.Reason]bool{}
+// waitsFor is what everything that is due waits for when nothing is under way: a rate, a window or a blackout (Closed), or else anything.
+func (w *work) waitsFor() plan.Reason {
+	closed := true
+	for _, s := range w.plan.Steps {
+		switch {
+		case !s.Due || s.Reason == plan.Closed || s.Reason == plan.Blacked:
+		case s.Reason == plan.RateLimit:
+			return plan.RateLimit
+		default:
+			closed = false
+		}
+	}
+	if closed {
+		return plan.Closed
+	}
+	return ""
+}
 
 // done is ctx's end when no life is left to report it.
 func done(ctx context.Context, lives map[string]bool) <-chan struct{} {
@@ -444,10 +474,8 @@ func (w *work) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if ok && last.ID == w.result.Run {
+	if w.result.Result = "done"; ok && last.ID == w.result.Run {
 		w.result.Result = last.Result
-	} else {
-		w.result.Result = "done"
 	}
 	return nil
 }

@@ -7,6 +7,6 @@ const killStride = 1
 
 // takeoverStride is how far apart the points of TestAnotherHolder are, and manyRunnersSeeds how many runs TestManyRunners plays.
 const (
-	takeoverStride   = 5
-	manyRunnersSeeds = 12
+	takeoverStride   = 9
+	manyRunnersSeeds = 8
 )

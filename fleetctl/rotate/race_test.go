@@ -8,6 +8,6 @@ const killStride = 9
 
 // takeoverStride and manyRunnersSeeds, likewise.
 const (
-	takeoverStride   = 11
+	takeoverStride   = 31
 	manyRunnersSeeds = 2
 )

@@ -69,10 +69,10 @@ type Runner struct {
 type Result struct {
 	Run     int64     `json:"run"`
 	Resumed bool      `json:"resumed"`
-	Result  string    `json:"result"` // "done", "nothing due", "quarantined", "stuck", "interrupted", "paused", "cancelled", "stopped"
+	Result  string    `json:"result"` // "done", "nothing due", "quarantined", "stuck", "waiting", "interrupted", "paused", "cancelled", "stopped", "rolled back"
 	Servers []Rebuilt `json:"servers"`
 	Waiting []string  `json:"waiting,omitempty"` // due, not begun, and why
-	Why     string    `json:"why,omitempty"`     // of "paused", "cancelled" and "stopped"
+	Why     string    `json:"why,omitempty"`     // of the last five
 }
 
 // Rebuilt is one server that the run brought to an end, good or bad.
@@ -158,7 +158,7 @@ func (r *Runner) Run(ctx context.Context, rules plan.Rules) (Result, error) {
 	r.defaults()
 	result, err := r.once(ctx, rules)
 	for range maxRollbacks {
-		if result.Result != "stopped" || err != nil {
+		if result.Result != stopped || err != nil {
 			break
 		}
 		rules.Mode, rules.All, rules.Only, rules.Targets = plan.Scheduled, false, nil, nil
@@ -166,8 +166,19 @@ func (r *Runner) Run(ctx context.Context, rules plan.Rules) (Result, error) {
 		if back.Result == "nothing due" {
 			break
 		}
+		if back.Result == "done" {
+			back.Result = "rolled back"
+		}
 		back.Why, back.Servers = result.Why, append(result.Servers, back.Servers...)
 		result, err = back, e
+	}
+	for rules.Mode == plan.Upgrade && result.Result == "done" && err == nil && ctx.Err() == nil { // the next stage of the train, if it may begin already
+		more, e := r.once(ctx, rules)
+		if e == nil && more.Result == "nothing due" {
+			break
+		}
+		more.Servers = append(result.Servers, more.Servers...)
+		result, err = more, e
 	}
 	if err == nil {
 		err = verdict(result)
@@ -223,7 +234,7 @@ func (r *Runner) once(ctx context.Context, rules plan.Rules) (Result, error) {
 	if err != nil {
 		return result, fmt.Errorf("run %d is not finished, the next rotate goes on with it: %w", result.Run, err)
 	}
-	if result.Result == "paused" {
+	if result.Result == paused {
 		return result, nil // it stays open
 	}
 	return result, r.close(ctx, &result)
@@ -260,7 +271,7 @@ func (r *Runner) open(ctx context.Context, rules plan.Rules, result *Result) (re
 			return rec, true, nil
 		}
 		if pause, err := r.Store.Paused(ctx); err != nil || pause.On && !anyInFlight(p) {
-			result.Result, result.Why = "paused", pauseText(pause)
+			result.Result, result.Why = paused, pauseText(pause)
 			return rec, true, err
 		}
 		if rules.Mode == plan.Emergency {
@@ -325,7 +336,7 @@ func verdict(result Result) error {
 	case len(bad) > 0:
 		return hint.New(fmt.Errorf("run %d: %d servers are quarantined: %s", result.Run, len(bad), strings.Join(bad, "; ")),
 			"mend the cause, then `fleetctl rotate --retry`")
-	case result.Result == "stopped":
+	case result.Result == stopped || result.Result == "rolled back":
 		return hint.New(fmt.Errorf("run %d: %s", result.Run, result.Why), "build, sign and `fleetctl image use` another release; this one is bad for good")
 	case result.Result == "stuck":
 		return hint.New(fmt.Errorf("run %d: nothing may start any more: %s", result.Run, strings.Join(result.Waiting, "; ")),

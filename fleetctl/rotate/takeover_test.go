@@ -52,7 +52,7 @@ func TestAnotherHolder(t *testing.T) {
 				}
 				points++
 			}
-			if points < 20/takeoverStride {
+			if points < 60/takeoverStride {
 				t.Errorf("got %d points", points)
 			}
 			t.Logf("%s at %d points, every %d", how, points, takeoverStride)
