@@ -21,7 +21,7 @@ const (
 )
 
 // mark is something about a server that is true or not.
-type mark uint16
+type mark uint32
 
 const (
 	bastionHost mark = 1 << iota
@@ -38,7 +38,9 @@ const (
 	onBad     // runs a release that is marked bad
 	returning // in flight, and serves again at its end
 	cutOff
-	solo // a bastion or a controller's host: goes one at a time
+	solo  // a bastion or a controller's host: goes one at a time
+	boots // in flight, to the release of the train (simulation)
+	fails // in flight, to quarantine (simulation)
 )
 
 // unknown is the deadline of a server whose deadline is not known.
@@ -57,6 +59,8 @@ type node struct {
 	timer    uint32 // of the simulation: seconds since its start
 	marks    mark
 	state    phase
+	attempts uint8 // of the boot under way (simulation)
+	failed   uint8
 }
 
 // pool is capacity with a floor: a region's, or a role's within a region.

@@ -40,7 +40,8 @@ type TrainState struct {
 	Until time.Time `json:"until,omitzero"` // when the stage has baked, if nothing is pending
 }
 
-// train is a release on its way. Its order is a hash of server and release, so that no release meets the same servers first.
+// train is a release on its way. Its order is a hash of server and release, so that no release meets the same servers first, dealt over
+// the regions, so that no stage waits long for the floor of one.
 type train struct {
 	release, from uint64
 	rules         Train
@@ -59,6 +60,9 @@ type train struct {
 	why           string
 	lower, upper  float64
 	history       []TrainState // stages that are over
+
+	began, told bool  // simulation: those reached first, and at the end, are due
+	waked       int64 // simulation: when it looks next
 }
 
 // stage ends at a rank.
@@ -103,7 +107,7 @@ func (e *engine) newTrain(rules Train) *train {
 	t := &train{release: e.s.Release, from: e.s.Good, rules: rules, verdict: Bakes}
 	type place struct {
 		ring, hash uint64
-		node       int32
+		node, pool int32
 	}
 	line := make([]place, 0, len(e.nodes))
 	rings, seed := 0, mix(e.s.Release)
@@ -113,7 +117,7 @@ func (e *engine) newTrain(rules Train) *train {
 		if n.is(spare) {
 			continue // off most of the time: it has what the others have when the train is through
 		}
-		p := place{1, mix(n.hash ^ seed), int32(i)}
+		p := place{1, mix(n.hash ^ seed), int32(i), n.pool}
 		if n.is(internal) {
 			p.ring = 0
 			rings++
@@ -121,10 +125,21 @@ func (e *engine) newTrain(rules Train) *train {
 		line = append(line, p)
 	}
 	slices.SortFunc(line, func(a, b place) int {
-		if a.ring != b.ring {
-			return cmp.Compare(a.ring, b.ring)
+		return cmp.Or(cmp.Compare(a.ring, b.ring), cmp.Compare(a.pool, b.pool), cmp.Compare(a.hash, b.hash), cmp.Compare(a.node, b.node))
+	})
+	for i := 0; i < len(line); { // within a region the order is that of the hash; the k-th of n comes at about k/n of the whole
+		n := 1
+		for i+n < len(line) && line[i+n].ring == line[i].ring && line[i+n].pool == line[i].pool {
+			n++
 		}
-		return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(a.node, b.node))
+		shift := mix(uint64(line[i].pool)^seed) >> 32
+		for k := range n {
+			line[i+k].hash = (uint64(k)<<32 + shift) / uint64(n)
+		}
+		i += n
+	}
+	slices.SortFunc(line, func(a, b place) int {
+		return cmp.Or(cmp.Compare(a.ring, b.ring), cmp.Compare(a.hash, b.hash), cmp.Compare(a.pool, b.pool), cmp.Compare(a.node, b.node))
 	})
 	t.order = make([]int32, 0, len(line))
 	for _, p := range line[:rings] {

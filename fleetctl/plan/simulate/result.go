@@ -11,18 +11,22 @@ type Result struct {
 	Fleet       string            `json:"fleet"`
 	Servers     int               `json:"servers"`
 	Start       time.Time         `json:"start"`
-	Days        int               `json:"days"`
+	End         time.Time         `json:"end"`
 	Seed        uint64            `json:"seed"`
-	Rotations   int               `json:"rotations"` // begun and ended
+	MaxAge      time.Duration     `json:"max_age"`
+	Rotations   int               `json:"rotations"` // that ended with the server serving
 	Failures    int               `json:"failures"`  // boots that failed
 	Quarantines int               `json:"quarantines"`
+	Forced      int               `json:"forced"`    // left though a window was closed or max_per_hour was reached
 	Broken      int               `json:"broken"`    // planned removals that broke a floor
-	Passed      int               `json:"passed"`    // servers that met their deadline before they were rebuilt
-	WorstAge    time.Duration     `json:"worst_age"` // of a server that left
+	Passed      int               `json:"passed"`    // servers that met their deadline before they could leave
+	WorstAge    time.Duration     `json:"worst_age"` // of a server that left, since its life began
 	MostOut     int               `json:"most_out"`
+	InFlight    int               `json:"in_flight"` // at the end
 	Regions     []Region          `json:"regions"`
 	Samples     []Sample          `json:"samples"`
-	Train       []plan.TrainState `json:"train,omitempty"` // each stage as it ended
+	Train       []plan.TrainState `json:"train,omitempty"` // each stage as it ended, of every release
+	Done        time.Time         `json:"done,omitzero"`   // when the last release had reached everything, and was good
 }
 
 // Region is the least that a region had.
@@ -34,17 +38,11 @@ type Region struct {
 	LeastAt  time.Time `json:"least_at"`
 }
 
-// Sample is the fleet at one moment of the chart, or between it and the one before.
+// Sample is the fleet at one moment of the chart.
 type Sample struct {
 	At       time.Time     `json:"at"`
-	Capacity float64       `json:"capacity"` // least of all regions, as share of its capacity
-	Margin   float64       `json:"margin"`   // least of all regions, over its floor, as share of its capacity
-	Age      time.Duration `json:"age"`      // of the oldest server that served
+	Capacity float64       `json:"capacity"` // that serves, as share of the fleet's
+	Margin   float64       `json:"margin"`   // of the region with the least: what serves over its floor, as share of its capacity
+	Age      time.Duration `json:"age"`      // of the oldest server that serves
 	Out      int           `json:"out"`
 }
-
-// Text draws the result with letters.
-func (r Result) Text() string { return "" }
-
-// SVG draws the result as an image.
-func (r Result) SVG() []byte { return nil }

@@ -1,0 +1,151 @@
+package plan
+
+import "slices"
+
+// item is something that waits in a heap: the smallest key first, then the smallest of of.
+type item struct {
+	key int64
+	of  int32 // a server
+	id  int32 // where it waits: a lane, or a domain
+}
+
+func (a item) before(b item) bool { return a.key < b.key || a.key == b.key && a.of < b.of }
+
+// heap is a binary heap of items.
+type heap []item
+
+func (h *heap) push(x item) {
+	a := append(*h, x)
+	i := len(a) - 1
+	for i > 0 {
+		up := (i - 1) / 2
+		if !x.before(a[up]) {
+			break
+		}
+		a[i] = a[up]
+		i = up
+	}
+	a[i] = x
+	*h = a
+}
+
+func (h *heap) pop() item {
+	a := *h
+	top, x := a[0], a[len(a)-1]
+	a = a[:len(a)-1]
+	if len(a) > 0 {
+		i := 0
+		for {
+			c := 2*i + 1
+			if c >= len(a) {
+				break
+			}
+			if c+1 < len(a) && a[c+1].before(a[c]) {
+				c++
+			}
+			if !a[c].before(x) {
+				break
+			}
+			a[i] = a[c]
+			i = c
+		}
+		a[i] = x
+	}
+	*h = a
+	return top
+}
+
+// agenda is what happens when: a list for each stretch of time, sorted when the clock comes to it. Adding costs an append, so that millions of
+// servers cost no more than their own memory. A second and a number are packed into one word.
+type agenda struct {
+	buckets [][]uint64
+	at      int // the bucket that is being worked on
+	next    int // in it
+	late    heap64
+	spare   [][]uint64 // emptied
+}
+
+// Implementation constants.
+const bucketSeconds = 300
+
+func (a *agenda) add(second uint32, number uint32) {
+	e := uint64(second)<<32 | uint64(number)
+	b := int(second / bucketSeconds)
+	if b <= a.at {
+		a.late.push(e) // the bucket is sorted already
+		return
+	}
+	if b >= len(a.buckets) {
+		return // after the end
+	}
+	if a.buckets[b] == nil && len(a.spare) > 0 {
+		a.buckets[b], a.spare = a.spare[len(a.spare)-1], a.spare[:len(a.spare)-1]
+	}
+	a.buckets[b] = append(a.buckets[b], e)
+}
+
+// peek is the next entry; false at the end.
+func (a *agenda) peek() (uint64, bool) {
+	for {
+		if a.at >= 0 && a.at < len(a.buckets) && a.next < len(a.buckets[a.at]) {
+			e := a.buckets[a.at][a.next]
+			if len(a.late) > 0 && a.late[0] < e {
+				return a.late[0], true
+			}
+			return e, true
+		}
+		if len(a.late) > 0 {
+			return a.late[0], true
+		}
+		if a.at >= 0 && a.at < len(a.buckets) && cap(a.buckets[a.at]) > 0 {
+			a.spare = append(a.spare, a.buckets[a.at][:0])
+			a.buckets[a.at] = nil
+		}
+		if a.at++; a.at >= len(a.buckets) {
+			return 0, false
+		}
+		a.next = 0
+		slices.Sort(a.buckets[a.at])
+	}
+}
+
+func (a *agenda) pop(e uint64) {
+	if len(a.late) > 0 && a.late[0] == e {
+		a.late.pop()
+		return
+	}
+	a.next++
+}
+
+// heap64 is a binary heap of words.
+type heap64 []uint64
+
+func (h *heap64) push(x uint64) {
+	a := append(*h, x)
+	i := len(a) - 1
+	for i > 0 && x < a[(i-1)/2] {
+		a[i] = a[(i-1)/2]
+		i = (i - 1) / 2
+	}
+	a[i] = x
+	*h = a
+}
+
+func (h *heap64) pop() {
+	a := *h
+	x := a[len(a)-1]
+	a = a[:len(a)-1]
+	for i := 0; len(a) > 0; {
+		c := 2*i + 1
+		if c+1 < len(a) && a[c+1] < a[c] {
+			c++
+		}
+		if c >= len(a) || x <= a[c] {
+			a[i] = x
+			break
+		}
+		a[i] = a[c]
+		i = c
+	}
+	*h = a
+}
