@@ -112,8 +112,9 @@ type place struct {
 	lead     int64 // open time that every server of it may have to wait
 	hard     int64 // of that, what does not come from max_per_hour
 	width    int
-	early    int64 // a server is due that long before its deadline at the latest
-	jitter   int64 // and up to so much sooner
+	early    int64   // a server is due that long before its deadline at the latest
+	jitter   int64   // and up to so much sooner
+	roles    []int32 // its pools
 	standby  []int32
 	spares   int // that serve or are on their way to
 	waiting  int // due, and not begun

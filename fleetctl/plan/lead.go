@@ -67,7 +67,7 @@ func (sh *shape) leads() []place {
 	all := make([]place, len(sh.regions))
 	for g := range all {
 		w := sh.work(g)
-		all[g] = place{calendar: sh.calendars[g], lead: int64(w.hard + w.rate), hard: int64(w.hard), width: sh.width(int32(g)),
+		all[g] = place{calendar: sh.calendars[g], roles: sh.regions[g].roles, lead: int64(w.hard + w.rate), hard: int64(w.hard), width: sh.width(int32(g)),
 			early: int64(sh.r.MaxAge * EarlyPercent / 100), jitter: int64(sh.r.MaxAge * JitterPercent / 100)}
 	}
 	return all

@@ -155,6 +155,7 @@ func (p *Player) due(i int32) {
 		return
 	}
 	n.set(due, true)
+	n.timer = 0 // of its age, if a release came before that
 	p.e.places[n.pool].waiting++
 	if p.tell != nil {
 		p.event("due", i)
@@ -191,10 +192,8 @@ func (p *Player) list(l int32) {
 func (p *Player) touch(g int32) {
 	e := p.e
 	e.pools[g].blocked = -1
-	for k := len(e.places); k < len(e.pools); k++ {
-		if e.pools[k].region == g {
-			e.pools[k].blocked = -1
-		}
+	for _, k := range e.places[g].roles {
+		e.pools[k].blocked = -1
 	}
 	for _, l := range [2]int32{g, g + int32(len(e.places))} {
 		for _, i := range p.stuck[l] {

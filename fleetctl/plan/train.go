@@ -57,8 +57,6 @@ type train struct {
 	alpha         float64
 	stopped, done bool
 	verdict       Verdict
-	why           string
-	lower, upper  float64
 	history       []TrainState // stages that are over
 
 	began, told bool  // simulation: those reached first, and at the end, are due
@@ -189,7 +187,6 @@ func (e *engine) newTrain(rules Train) *train {
 	} else {
 		t.done = true
 	}
-	t.judge()
 	return t
 }
 
@@ -232,15 +229,18 @@ func (t *train) record(rank int32, attempts, failed int, at int64) {
 			t.last = max(t.last, t.ended[rank])
 		}
 	}
-	t.judge()
+	if failed > 0 {
+		t.judge()
+	}
 }
 
-// judge works out the bounds, and stops a release that is bad beyond doubt.
+// judge stops a release that is bad beyond doubt: the lower bound of its error rate is over what is allowed.
 func (t *train) judge() {
-	t.lower, t.upper = bounds(t.failed, t.attempts, t.alpha)
-	if t.lower > t.rules.MaxErrors && !t.stopped && !guardOff("gate") {
-		t.stopped = true
+	if t.stopped || t.done || guardOff("gate") || float64(t.failed) <= t.rules.MaxErrors*float64(t.attempts) {
+		return // the lower bound is under the rate
 	}
+	lower, _ := bounds(t.failed, t.attempts, t.alpha)
+	t.stopped = lower > t.rules.MaxErrors
 }
 
 // baked is when the stage is over, if nothing is pending.
@@ -256,15 +256,15 @@ func (t *train) advance(now int64) {
 		}
 		s := t.stages[t.number]
 		// A release that is good beyond doubt does not wait for the last tenth of a stage, which a floor may hold for long.
-		sure := t.attempts > 0 && t.upper <= t.rules.MaxErrors && t.pending*10 <= s.size && now >= t.baked()
+		sure := false
+		if !over && t.attempts > 0 && t.pending*10 <= s.size && now >= t.baked() && t.number < len(t.stages)-1 {
+			_, upper := bounds(t.failed, t.attempts, t.alpha)
+			sure = upper <= t.rules.MaxErrors
+		}
 		switch {
 		case sure || over && rate <= t.rules.MaxErrors || over && guardOff("gate"):
 			t.verdict = Goes
 			if t.number == len(t.stages)-1 {
-				if !over {
-					t.verdict = Bakes
-					return
-				}
 				t.done, t.verdict = true, Ends
 			}
 			t.history = append(t.history, t.state())
@@ -293,7 +293,8 @@ func (t *train) advance(now int64) {
 // state describes the train.
 func (t *train) state() TrainState {
 	x := TrainState{Release: t.release, From: t.from, Stages: len(t.stages), Reach: t.reach, Servers: len(t.ended), Pending: t.pending,
-		Attempts: t.attempts, Failed: t.failed, Lower: t.lower, Upper: t.upper, Verdict: t.verdict}
+		Attempts: t.attempts, Failed: t.failed, Verdict: t.verdict}
+	x.Lower, x.Upper = bounds(t.failed, t.attempts, t.alpha)
 	if len(t.stages) > 0 {
 		x.Stage, x.Number = t.stages[t.number].name, t.number+1
 	}
@@ -301,7 +302,7 @@ func (t *train) state() TrainState {
 		x.Until = time.Unix(0, t.baked()).UTC()
 	}
 	rate := fmt.Sprintf("%d of %d boots failed: between %.2f%% and %.2f%%, each bound wrong with %.2g, where %.4g%% are allowed",
-		t.failed, t.attempts, 100*t.lower, 100*t.upper, t.alpha, 100*t.rules.MaxErrors)
+		t.failed, t.attempts, 100*x.Lower, 100*x.Upper, t.alpha, 100*t.rules.MaxErrors)
 	switch t.verdict {
 	case Bakes:
 		x.Why = fmt.Sprintf("%d of %d servers have not ended, then it bakes %v; %s", t.pending, t.reach, t.rules.Bake, rate)
