@@ -104,6 +104,7 @@ type engine struct {
 	out     [2]int32 // bastions and controllers that are not live
 	train   *train
 	turn    int64
+	heard   bool // every server was just heard of, and health is nil
 }
 
 // place is a region beside its pool.
@@ -121,8 +122,8 @@ type place struct {
 }
 
 // newEngine builds one for a moment; calendars reach to until. With refusals it is not to be used.
-func newEngine(s Snapshot, r Rules, h Health, now, until time.Time) (*engine, Refusals) {
-	e := &engine{s: s, r: r, turn: int64(r.Turn()), free: r.MaxParallel}
+func newEngine(s Snapshot, r Rules, h Health, heard bool, now, until time.Time) (*engine, Refusals) {
+	e := &engine{heard: heard, s: s, r: r, turn: int64(r.Turn()), free: r.MaxParallel}
 	sh, refused := measure(s, r)
 	if len(refused) > 0 {
 		return e, refused
@@ -159,7 +160,6 @@ func (e *engine) fill(h Health, now time.Time, sh *shape) {
 	e.nodes = sh.nodes
 	for i := range e.s.Servers {
 		x, n := &e.s.Servers[i], &e.nodes[i]
-		n.hash = hashName(x.Name)
 		n.epoch = uint32(x.Epoch)
 		n.rank = -1
 		n.deadline = unknown
@@ -172,10 +172,13 @@ func (e *engine) fill(h Health, now time.Time, sh *shape) {
 		n.set(onTarget, x.Release == e.s.Release && x.Release != 0)
 		n.set(withdrawn, x.held(now))
 		n.set(asked, named[x.Name])
-		heard, ok := h[x.Name]
+		heard, ok := now, true
+		if h != nil || !e.heard {
+			heard, ok = h[x.Name]
+		}
 		fresh := ok && now.Sub(heard) <= FreshFor || guardOff("fresh") && x.State == inventory.Serving
 		over := x.over(now)
-		if over && !x.Revoked && fresh && heard.Sub(x.Deadline) > FreshFor {
+		if over && !e.heard && !x.Revoked && fresh && heard.Sub(x.Deadline) > FreshFor {
 			over = false // heard of long after its end: the clock here was set forward, and it does serve
 		}
 		n.set(ended, over || lost[x.Name])

@@ -122,7 +122,7 @@ func Make(s Snapshot, r Rules, h Health, now time.Time) (Plan, Refusals) {
 
 func makePlan(s Snapshot, r Rules, h Health, now time.Time) (Plan, *engine, Refusals) {
 	p := Plan{Made: now, Inputs: inputs(s, r, h, now), Release: s.boots(), Paused: s.Paused, Mode: r.Mode}
-	e, refused := newEngine(s, r, h, now, now)
+	e, refused := newEngine(s, r, h, false, now, now)
 	if len(refused) > 0 {
 		return p, e, refused
 	}

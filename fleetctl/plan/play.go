@@ -68,13 +68,7 @@ const (
 
 // NewPlayer begins at a moment with a fleet; every server that serves was just heard of. tell may be nil.
 func NewPlayer(s Snapshot, r Rules, w World, start time.Time, length time.Duration, tell func(Event)) (*Player, Refusals) {
-	h := Health{}
-	for i := range s.Servers {
-		if x := &s.Servers[i]; !x.over(start) {
-			h[x.Name] = start
-		}
-	}
-	e, refused := newEngine(s, r, h, start, start.Add(length))
+	e, refused := newEngine(s, r, nil, true, start, start.Add(length))
 	if len(refused) > 0 {
 		return nil, refused
 	}

@@ -83,15 +83,15 @@ func measure(s Snapshot, r Rules) (*shape, Refusals) {
 		known[k] = map[string]int32{}
 		capped[k] = slices.ContainsFunc(r.Caps, func(c Cap) bool { return c.Domain == kinds[k] })
 	}
-	seen := make(map[string]struct{}, len(s.Servers))
+	seen := newNames(len(s.Servers))
 	lastRegion, lastAt := "", int32(-1)
 	for i := range s.Servers {
 		x, n := &s.Servers[i], &sh.nodes[i]
-		if _, twice := seen[x.Name]; twice {
+		n.hash = hashName(x.Name)
+		if seen.add(s.Servers, n.hash, int32(i)) {
 			refused = append(refused, Refusal{Code: RulesMalformed, Region: x.Region, Detail: fmt.Sprintf("server %s is there twice", x.Name)})
 			continue
 		}
-		seen[x.Name] = struct{}{}
 		if lastAt < 0 || x.Region != lastRegion {
 			g, ok := at[x.Region]
 			if !ok {
@@ -171,6 +171,30 @@ func measure(s Snapshot, r Rules) (*shape, Refusals) {
 		slices.Reverse(sh.regions[i].spares)
 	}
 	return sh, nil
+}
+
+// names is a set of servers' names by their hashes, smaller and quicker than a map of a million strings.
+type names []int32 // server + 1; 0: free
+
+func newNames(n int) names {
+	size := 16
+	for size < 2*n {
+		size *= 2
+	}
+	return make(names, size)
+}
+
+// add reports whether the name was there already.
+func (t names) add(servers []Server, hash uint64, i int32) bool {
+	for at := mix(hash) & uint64(len(t)-1); ; at = (at + 1) & uint64(len(t)-1) {
+		switch {
+		case t[at] == 0:
+			t[at] = i + 1
+			return false
+		case servers[t[at]-1].Name == servers[i].Name:
+			return true
+		}
+	}
 }
 
 func (sh *shape) add(p int32, capacity int, name string) {

@@ -12,6 +12,7 @@ type Result struct {
 	Servers     int               `json:"servers"`
 	Start       time.Time         `json:"start"`
 	End         time.Time         `json:"end"`
+	Days        int               `json:"days"`
 	Seed        uint64            `json:"seed"`
 	MaxAge      time.Duration     `json:"max_age"`
 	Rotations   int               `json:"rotations"` // that ended with the server serving

@@ -28,7 +28,7 @@ func Run(c Config) (Result, plan.Refusals) {
 	if len(refused) > 0 {
 		return Result{}, refused
 	}
-	r := Result{Fleet: c.Snapshot.Fleet, Servers: len(c.Snapshot.Servers), Start: c.Start.UTC(), End: end.UTC(), Seed: c.Seed, MaxAge: c.Rules.MaxAge}
+	r := Result{Fleet: c.Snapshot.Fleet, Servers: len(c.Snapshot.Servers), Start: c.Start.UTC(), End: end.UTC(), Days: c.Days, Seed: c.Seed, MaxAge: c.Rules.MaxAge}
 	for _, m := range w.moments(c, end) {
 		p.Run(m.at)
 		m.do(p, &r)
