@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"mayfly/fleetctl/authority"
+	"mayfly/fleetctl/users"
 	"mayfly/internal/audit"
 	"mayfly/internal/command"
 	"mayfly/inventory/store"
@@ -40,6 +41,9 @@ func (d state) authorise(ctx context.Context, c *command.Call, s store.Claims, f
 	}
 	signed, err := flags.take(c, b, o, now)
 	if err != nil {
+		return request.Decision{}, err
+	}
+	if err := d.actAs(c, users.Serve); err != nil {
 		return request.Decision{}, err
 	}
 	decision, err := authority.Act(ctx, d.orders(), audit.LogName("mayfly", b.Fleet, "orders"), s, b, o, signed, time.Now())

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"mayfly/fleetctl/signer"
+	"mayfly/fleetctl/users"
 	"mayfly/internal/command"
 	"mayfly/internal/hint"
 	"mayfly/inventory"
@@ -49,6 +50,9 @@ func runCheckin(ctx context.Context, c *command.Call) error {
 		return err
 	}
 	if err := noArguments(fs); err != nil {
+		return err
+	}
+	if _, err := users.Start(*dir, users.Checkin); err != nil {
 		return err
 	}
 	d, log := state(*dir), logger(c.Stderr)

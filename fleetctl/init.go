@@ -29,7 +29,7 @@ import (
 
 var initVerb = command.Verb{
 	Name:    "init",
-	Args:    "--dir DIR --approver NAME=REQUEST... [--threshold N] [--recovery NAME=REQUEST... [--recovery-threshold N]] [--builder NAME=REQUEST... [--builder-threshold N]] [--witness NAME=PUBFILE... [--witness-threshold N]] [--secure-boot FILE...]",
+	Args:    "--dir DIR --approver NAME=REQUEST... [--threshold N] [--recovery NAME=REQUEST... [--recovery-threshold N]] [--builder NAME=REQUEST... [--builder-threshold N]] [--witness NAME=PUBFILE... [--witness-threshold N]] [--secure-boot FILE...] [--users]",
 	Summary: "make a fleet's trust policy and the signer's keys, once",
 	Help: `The ceremony from which all else follows. Makes, from DIR/fleet.toml and the enrolment requests of the approvers and of the recovery people, the
 trust policy (DIR/trust.json: whose signatures count, and how many people it takes), the signer's keys (DIR/signer), the certificate of the
@@ -50,6 +50,9 @@ fewer than --witness-threshold of them confirm. More than half of them where not
 
 --secure-boot names the certificate under which images are signed for Secure Boot (` + "`fleetctl image secureboot-keys`" + ` makes one).
 
+--users, as root, makes signer, serve and checkin users of their own: it gives each what is its own of DIR, and DIR/users.toml names them (mayfly-signer,
+mayfly-serve, mayfly-checkin and the group mayfly, if it is not there yet). Without it they are one user (fleetctl doctor).
+
 Example:
 
   fleetctl init --dir lab --approver ana=ana.json --approver bo=bo.json --approver cy=cy.json --threshold 2 \
@@ -67,6 +70,7 @@ type genesis struct {
 	threshold, recoveryThreshold, builderThreshold, witnessThreshold *int
 	hardware                                                         *string
 	secureBoot                                                       *[]string
+	users                                                            *bool
 }
 
 func genesisFlags(fs *flag.FlagSet) genesis {
@@ -81,6 +85,7 @@ func genesisFlags(fs *flag.FlagSet) genesis {
 		witnesses:         manyFlag(fs, "witness", "`NAME=PUBFILE`: a witness's public key"),
 		witnessThreshold:  fs.Int("witness-threshold", -1, "`witnesses` that must confirm a policy; more than half, if not given"),
 		hardware:          fs.String("hardware", "", "`file` of rules for the keys' hardware, TOML"),
+		users:             fs.Bool("users", false, "as root: signer, serve and checkin are users of their own"),
 		secureBoot:        manyFlag(fs, "secure-boot", "`FILE`: a certificate (PEM) in servers' firmware that images are signed under"),
 	}
 }
@@ -230,6 +235,11 @@ func (d state) genesis(c *command.Call, g genesis, f inventory.Fleet, now time.T
 	}
 	if err := durable.WriteFile(d.trustFile(), data, 0o644); err != nil {
 		return errors.Join(err, undo())
+	}
+	if *g.users {
+		if err := d.separate(); err != nil {
+			return err
+		}
 	}
 	sayTrust(c, t)
 	fmt.Fprintf(c.Stdout, "record for paper: %s\n", record)

@@ -32,7 +32,7 @@ var program = command.Program{
 		keyChallengeVerb, keyAddVerb, keyListVerb, keyShowVerb, keyRevokeVerb,
 		sshConfigVerb, robotKeysVerb, certifyVerb,
 		trustShowVerb, trustProposeVerb, trustSignVerb, trustApplyVerb, trustVerifyVerb,
-		secretSealVerb, secretListVerb, pageCertificateVerb,
+		secretSealVerb, secretListVerb, pageCertificateVerb, doctorVerb,
 		caListVerb, caRotateVerb, caRetireVerb, caPublishVerb,
 	},
 }

@@ -14,6 +14,7 @@ import (
 	"mayfly/fleetctl/plan"
 	"mayfly/fleetctl/rotate"
 	"mayfly/fleetctl/signer"
+	"mayfly/internal/account"
 	"mayfly/internal/command"
 	"mayfly/internal/hint"
 	"mayfly/internal/pki"
@@ -64,6 +65,9 @@ Example:
 			return err
 		}
 		defer closeStore()
+		if err := account.Undumpable(); err != nil { // it opens the passwords of BMCs
+			return err
+		}
 		asked.apply(&rules)
 		if err := os.MkdirAll(d.machines(), 0o700); err != nil {
 			return fmt.Errorf("making the directory of machines: %w", err)

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/term"
 
+	"mayfly/fleetctl/users"
 	"mayfly/internal/account"
 	"mayfly/internal/command"
 	"mayfly/internal/hint"
@@ -57,7 +58,13 @@ Example:
 		if err := leave.check(); err != nil {
 			return err
 		}
-		if changed, err := account.ActAsOwner(*dir); err != nil {
+		if t, err := users.Load(*dir); err != nil {
+			return err
+		} else if t.Separate {
+			if err := state(*dir).actAs(c, users.Serve); err != nil {
+				return err
+			}
+		} else if changed, err := account.ActAsOwner(*dir); err != nil {
 			return err
 		} else if changed {
 			fmt.Fprintf(c.Stderr, "fleetctl: acting as %s, whose %s is\n", account.Name(os.Geteuid()), *dir)

@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"mayfly/fleetctl/signer"
+	"mayfly/fleetctl/users"
+	"mayfly/internal/account"
 	"mayfly/internal/command"
 	"mayfly/inventory/store"
 	"mayfly/policies/bundle"
@@ -41,6 +43,12 @@ func runServe(ctx context.Context, c *command.Call) error {
 		return err
 	}
 	if err := noArguments(fs); err != nil {
+		return err
+	}
+	if _, err := users.Start(*dir, users.Serve); err != nil {
+		return err
+	}
+	if err := account.Undumpable(); err != nil {
 		return err
 	}
 	d, log := state(*dir), logger(c.Stderr)

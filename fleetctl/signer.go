@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"mayfly/fleetctl/signer"
+	"mayfly/fleetctl/users"
+	"mayfly/internal/account"
 	"mayfly/internal/command"
 )
 
@@ -14,8 +16,10 @@ var signerVerb = command.Verb{
 	Help: `Answers on DIR/signer.sock until it is interrupted. It alone reads DIR/signer; it checks evidence, names, lifetimes
 and rates by itself, and records every certificate in DIR/signer/certificates.jsonl before handing it out.
 
-It runs as the same user as the controller's other processes: socket and keys are that user's alone (0600, 0700). Its own process
-keeps the keys out of the memory of those that face servers and apps, not from the user they run as (docs/threat-model.md).
+Where DIR/users.toml names users for signer, serve and checkin ("fleetctl init --users"), it runs as its own, and asks the kernel who is at the other end of its
+socket: serve's user may ask for what serve does, checkin's for its own certificate, everybody else for nothing. It refuses to start where something of the
+directory is not whose it has to be (fleetctl doctor). Without that file all processes are one user: socket and keys are that user's alone (0600, 0700), and
+its own process keeps the keys out of the memory of those that face servers and apps, not from the user they run as (docs/threat-model.md).
 
 Example:
 
@@ -27,6 +31,12 @@ Example:
 			return err
 		}
 		if err := noArguments(fs); err != nil {
+			return err
+		}
+		if _, err := users.Start(*dir, users.Signer); err != nil {
+			return err
+		}
+		if err := account.Undumpable(); err != nil {
 			return err
 		}
 		return signer.Serve(ctx, *dir, logger(c.Stderr))

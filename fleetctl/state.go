@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"mayfly/fleetctl/signer"
+	"mayfly/fleetctl/users"
 	"mayfly/internal/command"
 	"mayfly/internal/hint"
 	"mayfly/inventory"
@@ -135,6 +136,13 @@ const olderHint = "a newer policy was in force: put it back, or sign the older o
 
 // policySeen is the newest policy version that serve or rotate ever acted under, read without changing the store.
 func (d state) policySeen(ctx context.Context) (uint64, error) {
+	t, err := users.Load(string(d))
+	if err != nil {
+		return 0, err
+	}
+	if r := t.RoleOf(os.Geteuid()); t.Separate && (r == users.Signer || r == users.Checkin) {
+		return 0, nil // the store is not theirs to read; the signer remembers a version of its own
+	}
 	s, err := sqlite.OpenReadOnly(ctx, d.storeFile())
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
@@ -167,6 +175,13 @@ func (d state) bundleBytes() (data, sigs []byte, err error) {
 func (d state) openStore(ctx context.Context) (store.Store, error) {
 	if _, err := os.Stat(string(d)); err != nil {
 		return nil, hint.New(fmt.Errorf("opening the state directory: %w", err), "--dir names it")
+	}
+	t, err := users.Load(string(d))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := t.Become(users.Serve); err != nil { // root would leave files that serve cannot write
+		return nil, err
 	}
 	return sqlite.Open(ctx, d.storeFile())
 }

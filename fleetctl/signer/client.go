@@ -33,7 +33,7 @@ func Dial(dir string) *Client {
 		Timeout: requestDeadline,
 		Transport: &http.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return d.DialContext(ctx, "unix", socket)
+				return dialSigner(ctx, d, dir, socket)
 			},
 			MaxIdleConns:    2,
 			IdleConnTimeout: 30 * time.Second,

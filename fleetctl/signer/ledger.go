@@ -67,7 +67,7 @@ func openBook(dir string, t *trust.Trust, k *keys) (*book, error) {
 		return nil, fmt.Errorf("opening the ledger: %w", err)
 	}
 	b := &book{dir: LedgerDir(dir), seen: ledgerSeenPath(dir), byHash: map[string]logged{}, versions: map[uint64]string{}, lives: map[string]*entered{}}
-	if b.log, err = audit.Open(audit.Options{Dir: b.dir, Own: &audit.Own{Signer: signer, Verifier: verifier}}); err != nil {
+	if b.log, err = audit.Open(audit.Options{Dir: b.dir, Shared: true, Own: &audit.Own{Signer: signer, Verifier: verifier}}); err != nil {
 		return nil, fmt.Errorf("opening the ledger: %w", err)
 	}
 	from, err := b.load()

@@ -16,11 +16,14 @@ const (
 	quotesPerHour  = 60 // challenges, and as many answers
 	renewsPerHour  = 60
 	serviceHour    = 60
-	pagesPerHour  = 12 // of one engineer
+	pagesPerHour   = 12 // of one engineer
 	hostsPerHour   = 30
 	listsPerHour   = 3600
 	drainsPerHour  = 12
 )
+
+// callersPerHour is how many refusals of one caller go on record; the talk has them all.
+const callersPerHour = 60
 
 type rateKey struct{ kind, name string }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"mayfly/fleetctl/authority"
+	"mayfly/fleetctl/users"
 	"mayfly/internal/audit"
 	"mayfly/internal/hint"
 	"mayfly/rebuild/join"
@@ -62,16 +63,26 @@ type server struct {
 	log      *audit.Log
 	book     *book // nil where the trust policy, a test fleet's, names no ledger key
 	now      func() time.Time
+	who      users.Table
 }
 
 // Serve answers on DIR/signer.sock until ctx ends. Only one signer serves a directory: the log's lock says so.
 func Serve(ctx context.Context, dir string, log *slog.Logger) (err error) {
+	who, err := users.Start(dir, users.Signer)
+	if err != nil {
+		return err
+	}
 	s, err := open(dir)
 	if err != nil {
 		return err
 	}
+	s.who = who
 	defer func() { err = errors.Join(err, s.log.Close(), s.book.close()) }()
-	listener, err := listen(filepath.Join(dir, SocketName))
+	mode, kept := fs.FileMode(0o600), "one user for all processes: whoever takes one over has the keys; fleetctl init --users"
+	if who.Separate {
+		mode, kept = 0o666, "separate" // who may ask what, callers.go says
+	}
+	listener, err := listen(filepath.Join(dir, SocketName), mode)
 	if err != nil {
 		return err
 	}
@@ -82,6 +93,7 @@ func Serve(ctx context.Context, dir string, log *slog.Logger) (err error) {
 		WriteTimeout:      requestDeadline,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    4 << 10,
+		ConnContext:       s.caller,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 	stopped := make(chan error, 1)
@@ -90,7 +102,7 @@ func Serve(ctx context.Context, dir string, log *slog.Logger) (err error) {
 		defer cancel()
 		stopped <- srv.Shutdown(grace)
 	})
-	log.Info("ready", "socket", filepath.Join(dir, SocketName))
+	log.Info("ready", "socket", filepath.Join(dir, SocketName), "users", kept)
 	err = srv.Serve(listener)
 	if end() {
 		return fmt.Errorf("serving the signer's socket: %w", err)
@@ -130,8 +142,8 @@ func open(dir string) (*server, error) {
 	return s, nil
 }
 
-// listen makes the socket, 0600 from its first moment. The log's lock is held, so a socket that is there is a dead one's.
-func listen(path string) (net.Listener, error) {
+// listen makes the socket, 0600 from its first moment until it has its mode. The log's lock is held, so a socket that is there is a dead one's.
+func listen(path string, mode fs.FileMode) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("removing the old socket: %w", err)
 	}
@@ -140,7 +152,7 @@ func listen(path string) (net.Listener, error) {
 	l, err := net.Listen("unix", path)
 	syscall.Umask(old)
 	if err == nil {
-		if err = os.Chmod(path, 0o600); err != nil {
+		if err = os.Chmod(path, mode); err != nil {
 			err = errors.Join(err, l.Close())
 		}
 	}
@@ -160,7 +172,14 @@ func (s *server) handler(log *slog.Logger) http.Handler {
 	mux.Handle("POST "+pathList, handle(log, s.now, s.list))
 	mux.Handle("POST "+pathDrained, handle(log, s.now, s.drained))
 	mux.Handle("POST "+pathExtend, handle(log, s.now, s.extend))
-	mux.Handle("POST "+pathService, handle(log, s.now, s.service))
+	mux.HandleFunc("POST "+pathService, func(w http.ResponseWriter, r *http.Request) {
+		handle(log, s.now, func(q serviceRequest, now time.Time) (serviceAnswer, error) {
+			if err := s.mayBe(r, q.Name, now); err != nil {
+				return serviceAnswer{}, err
+			}
+			return s.service(q, now)
+		}).ServeHTTP(w, r)
+	})
 	mux.Handle("POST "+pathHost, handle(log, s.now, s.host))
 	mux.Handle("POST "+pathRenewal, handle(log, s.now, s.renewHost))
 	mux.Handle("POST "+pathRelease, handle(log, s.now, s.logRelease))
@@ -174,6 +193,10 @@ func (s *server) handler(log *slog.Logger) http.Handler {
 		select {
 		case places <- struct{}{}:
 			defer func() { <-places }()
+			if err := s.mayAsk(r, s.now()); err != nil {
+				answerRefusal(w, log, r.URL.Path, err)
+				return
+			}
 			mux.ServeHTTP(w, r)
 		case <-wait.Done():
 			answerRefusal(w, log, r.URL.Path, join.Refuse(join.Busy, "%d requests in flight", maxInFlight))

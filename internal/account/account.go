@@ -41,9 +41,20 @@ func ActAsOwner(path string) (bool, error) {
 	case now != 0:
 		return false, hint.New(fmt.Errorf("%s belongs to user %s, not to %s", path, Name(uid), Name(now)), "run this as that user: %s", RunAs(uid))
 	}
-	groups := []int{gid}
+	return true, act(uid, gid, false)
+}
+
+// Act gives up root for good, for the whole process, for this user, with this group before its own ones; -1 is the user's own.
+func Act(uid, gid int) error { return act(uid, gid, gid >= 0) }
+
+// act becomes uid. The group gid is for a user that the machine does not know, or kept in any case.
+func act(uid, gid int, keep bool) error {
+	groups := []int{}
+	if gid >= 0 {
+		groups = append(groups, gid)
+	}
 	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
-		if own, err := strconv.Atoi(u.Gid); err == nil {
+		if own, err := strconv.Atoi(u.Gid); err == nil && !keep {
 			gid, groups = own, []int{own}
 		}
 		if list, err := u.GroupIds(); err == nil {
@@ -54,13 +65,16 @@ func ActAsOwner(path string) (bool, error) {
 			}
 		}
 	}
+	if gid < 0 {
+		gid = uid // as useradd does, for a user that the machine does not know
+	}
 	if err := syscall.Setgroups(groups); err != nil {
-		return false, fmt.Errorf("becoming user %s: setting groups: %w", Name(uid), err)
+		return fmt.Errorf("becoming user %s: setting groups: %w", Name(uid), err)
 	}
 	if err := become(uid, gid); err != nil {
-		return false, fmt.Errorf("becoming user %s: %w", Name(uid), err)
+		return fmt.Errorf("becoming user %s: %w", Name(uid), err)
 	}
-	return true, nil
+	return nil
 }
 
 // Name is what the machine calls a user, or its number.

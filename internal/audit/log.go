@@ -31,6 +31,7 @@ type Options struct {
 	Key     string // file of the log's key; Dir/audit_key if empty, and made if the log is new
 	Own     *Own   // the key itself, which is then in no file here
 	Name    string // origin of a new log
+	Shared  bool   // others may read the directory, and those of its group keep files of their own in it: it is sticky then
 	Reserve uint64 // free bytes that AppendOpening leaves; 0 means Reserve
 
 	Witnesses         []Witness
@@ -53,6 +54,7 @@ type Own struct {
 // Log is an open log. It may be used by several goroutines.
 type Log struct {
 	dir      string
+	shared   bool
 	now      func() time.Time
 	lock     *os.File
 	signer   note.Signer
@@ -96,7 +98,7 @@ func Open(o Options) (*Log, error) {
 	if o.quota == 0 {
 		o.quota = RefusedQuota
 	}
-	l := &Log{dir: o.Dir, now: o.now, space: space{reserve: o.Reserve}}
+	l := &Log{dir: o.Dir, shared: o.Shared, now: o.now, space: space{reserve: o.Reserve}}
 	if err := l.begin(o); err != nil {
 		err = fmt.Errorf("opening audit log %s: %w", o.Dir, err)
 		for _, f := range []*os.File{l.lock, l.file()} {
@@ -181,6 +183,7 @@ func (l *Log) own() error {
 		return err
 	case !info.IsDir():
 		return hint.New(errors.New("not a directory"), "a log is a directory; keep a file of an older version as it is, and name another place")
+	case l.shared && info.Mode().Perm()&0o002 == 0 && (info.Mode().Perm()&0o020 == 0 || info.Mode()&fs.ModeSticky != 0):
 	case info.Mode().Perm()&0o077 != 0:
 		return hint.New(fmt.Errorf("mode %04o lets others at it", info.Mode().Perm()), "chmod 700 %s", l.dir)
 	}

@@ -31,6 +31,7 @@ type Offers struct {
 // cosigned in WitnessedFile, which is the one file in the log's directory that this process writes. A log that is not there yet is waited for.
 func Offer(ctx context.Context, o Offers) {
 	w := newAsking(o.Dir, o.Enough, o.OnRejected)
+	w.mode = 0o644 // its readers are others than who wrote it
 	for _, url := range o.Witnesses {
 		w.add(url, url, o.Keys...)
 	}

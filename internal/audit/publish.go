@@ -3,6 +3,7 @@ package audit
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,14 +30,30 @@ type publisher struct {
 	partials map[string][]int // widths of the partial tiles on disk, by stem
 	wake     chan struct{}
 	stop     chan struct{}
+	shared   bool // others read it
 
 	mu     sync.Mutex
 	last   Checkpoint
 	signed []byte // last, with its signatures
 }
 
+func (p *publisher) fileMode() fs.FileMode {
+	if p.shared {
+		return 0o644
+	}
+	return 0o600
+}
+
+func (p *publisher) dirMode() fs.FileMode {
+	if p.shared {
+		return 0o755
+	}
+	return 0o700
+}
+
 // begin reads the right edge of the log, or signs an empty one.
 func (p *publisher) begin(l *Log, known bool) error {
+	p.shared = l.shared
 	p.writes, p.partials = map[string]tile{}, map[string][]int{}
 	p.wake, p.stop = make(chan struct{}, 1), make(chan struct{})
 	if !known {
@@ -182,10 +199,10 @@ func (p *publisher) writeTiles(dir string) error {
 			}
 			written = written[:0]
 		}
-		err := makeDirs(dir, t.path(), dirs)
+		err := makeDirs(dir, t.path(), p.dirMode(), dirs)
 		var f *os.File
 		if err == nil {
-			f, err = replaceFile(filepath.Join(dir, t.path()), t.data)
+			f, err = replaceFile(filepath.Join(dir, t.path()), t.data, p.fileMode())
 		}
 		if err != nil {
 			return errors.Join(err, syncFiles(written))
@@ -199,8 +216,8 @@ func (p *publisher) writeTiles(dir string) error {
 }
 
 // replaceFile writes a file and leaves it open. Nobody reads it before a checkpoint says that it is there, so it need not be whole before.
-func replaceFile(path string, data []byte) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+func replaceFile(path string, data []byte, perm fs.FileMode) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, perm)
 	if err != nil {
 		return nil, err
 	}
@@ -227,7 +244,7 @@ func (l *Log) sign(c Checkpoint) error {
 	p := &l.pub
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := durable.WriteFile(filepath.Join(l.dir, checkpointFile), signed, 0o600); err != nil {
+	if err := durable.WriteFile(filepath.Join(l.dir, checkpointFile), signed, l.pub.fileMode()); err != nil {
 		return err
 	}
 	p.last, p.signed = c, signed

@@ -158,10 +158,10 @@ func syncDirs(dirs map[string]bool) error {
 }
 
 // makeDirs makes the directories above a file below root, and notes in dirty whose content changed.
-func makeDirs(root, path string, dirty map[string]bool) error {
+func makeDirs(root, path string, perm fs.FileMode, dirty map[string]bool) error {
 	at := root
 	for _, part := range strings.Split(filepath.Dir(path), "/") {
-		err := os.Mkdir(filepath.Join(at, part), 0o700)
+		err := os.Mkdir(filepath.Join(at, part), perm)
 		if err == nil {
 			dirty[at] = true
 		} else if !errors.Is(err, fs.ErrExist) {

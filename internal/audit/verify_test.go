@@ -30,7 +30,7 @@ func resign(t *testing.T, dir string, signer note.Signer, change func(i int, tex
 		t.Fatal(err)
 	}
 	for _, made := range tiles {
-		if err := makeDirs(dir, made.path(), map[string]bool{}); err != nil {
+		if err := makeDirs(dir, made.path(), 0o700, map[string]bool{}); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.WriteFile(filepath.Join(dir, made.path()), made.data, 0o600); err != nil {

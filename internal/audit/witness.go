@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"path/filepath"
@@ -51,6 +52,7 @@ type witnesses struct {
 	dir      string
 	head     func() (Checkpoint, []byte, error) // the newest that the log signed
 	keep     func(Checkpoint, []byte) error     // with cosignatures, if it still is the newest; nil keeps it in witnessedFile alone
+	mode     fs.FileMode                        // of witnessedFile
 	enough   int                                // witnesses that witnessedFile has to have
 	all      []*asked
 	rejected func(Rejection)
@@ -92,7 +94,7 @@ func (l *Log) cosigned(c Checkpoint, cosigned []byte) error {
 	if l.pub.last.Size != c.Size {
 		return nil // a newer one is published
 	}
-	return durable.WriteFile(filepath.Join(l.dir, checkpointFile), cosigned, 0o600)
+	return durable.WriteFile(filepath.Join(l.dir, checkpointFile), cosigned, l.pub.fileMode())
 }
 
 func askWitnesses(dir string, list []Witness, rejected func(Rejection)) (*witnesses, error) {
@@ -111,7 +113,7 @@ func askWitnesses(dir string, list []Witness, rejected func(Rejection)) (*witnes
 }
 
 func newAsking(dir string, enough int, rejected func(Rejection)) *witnesses {
-	w := &witnesses{dir: dir, enough: enough, rejected: rejected, wake: make(chan struct{}, 1)}
+	w := &witnesses{dir: dir, enough: enough, rejected: rejected, mode: 0o600, wake: make(chan struct{}, 1)}
 	w.client = &http.Client{Timeout: witnessTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	w.ctx, w.stop = context.WithCancel(context.Background())
 	return w
@@ -198,7 +200,7 @@ func (w *witnesses) store(c Checkpoint, cosigned []byte, count int) error {
 		return nil
 	}
 	if count >= w.enough {
-		if err := durable.WriteFile(filepath.Join(w.dir, witnessedFile), cosigned, 0o600); err != nil {
+		if err := durable.WriteFile(filepath.Join(w.dir, witnessedFile), cosigned, w.mode); err != nil {
 			return err
 		}
 	}

@@ -29,6 +29,7 @@ const (
 	NameNotAllowed   = "name_not_allowed"  // this name gets no such certificate
 	LifetimeTooLong  = "lifetime_too_long" // longer than policy or signer allows
 	RateLimited      = "rate_limited"      // asked too often
+	CallerRefused    = "caller_refused"    // the signer's socket: another user's to ask
 	Busy             = "busy"              // over a bound of the controller; nothing was used up, ask again
 	StateWrong       = "state_wrong"       // the server is not being booted
 	ControllerFailed = "controller_failed" // the controller could not do its part
