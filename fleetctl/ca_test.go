@@ -27,6 +27,8 @@ import (
 type caFleet struct {
 	t       *testing.T
 	dir     string
+	fleet   string // fleet.toml and policy.toml
+	policy  string
 	host    ssh.Signer
 	address string
 
@@ -102,10 +104,19 @@ func newCAFleet(t *testing.T) *caFleet {
 			t.Error(err)
 		}
 	})
-	f := &caFleet{t: t, dir: dir}
-	f.write("fleet.toml", []byte(caFleetTOML))
-	f.write("policy.toml", []byte(caPolicyTOML))
-	init := []string{"init", "--dir", dir}
+	f := &caFleet{t: t, dir: dir, fleet: caFleetTOML, policy: caPolicyTOML}
+	f.found()
+	f.serveKeys()
+	return f
+}
+
+// found makes the fleet: its trust policy, its keys, its first policy in force.
+func (f *caFleet) found(more ...string) {
+	f.t.Helper()
+	t, dir := f.t, f.dir
+	f.write("fleet.toml", []byte(f.fleet))
+	f.write("policy.toml", []byte(f.policy))
+	init := append([]string{"init", "--dir", dir}, more...)
 	for _, name := range []string{"ana", "bo"} {
 		_, private, err := ed25519.GenerateKey(rand.Reader)
 		if err != nil {
@@ -128,6 +139,12 @@ func newCAFleet(t *testing.T) *caFleet {
 	for _, name := range []string{"ana", "bo"} {
 		f.fleetctl(0, "policy", "sign", "--dir", dir, "--key", filepath.Join(dir, name))
 	}
+}
+
+// serveKeys runs the signer, and the host that answers for the bastion.
+func (f *caFleet) serveKeys() {
+	f.t.Helper()
+	t, dir := f.t, f.dir
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	t.Cleanup(func() { cancel(); wg.Wait() })
@@ -162,7 +179,6 @@ func newCAFleet(t *testing.T) *caFleet {
 		}
 	})
 	t.Cleanup(func() { l.Close() })
-	return f
 }
 
 // answer shows the host key with its certificate, and lets nobody in.
@@ -348,4 +364,8 @@ func TestKnownHostsOfHosts(t *testing.T) {
 	}
 	f.fleetctl(0, "ca", "publish", "--dir", f.dir)
 	f.knownHosts("again")
+}
+
+func pemOf(kind string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }
