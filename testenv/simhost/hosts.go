@@ -24,6 +24,7 @@ type Fault struct {
 	Silent bool   // it never joins
 	Reason string // it reports this and ends: "release_unsigned"
 	Stays  bool   // it is said to be off, and stays on
+	Never  bool   // it shows the boot ID of the life before: it was never off
 }
 
 // Hosts are the machines of a fleet.
@@ -42,8 +43,9 @@ type machine struct {
 	epoch  uint64
 	ticket []byte
 	bootID string
-	up     bool // it has joined in this life
-	drains bool // it was told to
+	last   string // the boot ID before that
+	up     bool   // it has joined in this life
+	drains bool   // it was told to
 	stop   chan struct{}
 	boots  map[uint64]int
 	offs   int
@@ -150,6 +152,7 @@ func (h *Hosts) do(r request) answer {
 		m.offs++
 		if m.on && !h.fault(r.Server, m.epoch).Stays {
 			close(m.stop)
+			m.last = m.bootID
 			m.on, m.up, m.drains, m.epoch, m.bootID = false, false, false, 0, ""
 		}
 	case "on":
@@ -165,6 +168,9 @@ func (h *Hosts) do(r request) answer {
 		m.on, m.epoch, m.ticket, m.bootID, m.stop = true, r.Epoch, r.Ticket, bootID(r.Server, r.Epoch), make(chan struct{})
 		m.boots[r.Epoch]++
 		f := h.fault(r.Server, r.Epoch)
+		if f.Never {
+			m.bootID = m.last
+		}
 		if !f.Silent {
 			go h.later(m.stop, h.work(r.Server, r.Epoch).Boot, event{server: r.Server, bootID: m.bootID, epoch: m.epoch, ticket: m.ticket, refused: f.Reason})
 		}
