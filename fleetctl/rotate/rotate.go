@@ -22,7 +22,7 @@ import (
 
 // Implementation constants.
 const (
-	defaultPoll = 500 * time.Millisecond
+	defaultPoll = 150 * time.Millisecond // a slow store is read less often: watch.go
 	// stuckLimit is how long a run waits when nothing is in flight and nothing may start, for health that comes back.
 	stuckLimit = time.Minute
 )
