@@ -105,6 +105,7 @@ func serve(ctx context.Context, c *command.Call, d state, s store.Store, t *trus
 	g.Go(func() error { return look.publish(ctx) })
 	g.Go(func() error { look.loop(ctx); return nil })
 	g.Go(func() error { return d.serveHosts(ctx, p, look.desk, look.metrics, log) })
+	g.Go(func() error { return d.servePage(ctx, s, p, log) })
 	g.Go(func() error {
 		select {
 		case <-ready: // servers that boot have to find it

@@ -137,6 +137,12 @@ func (c *checker) network() error {
 		}
 		ports[p.port] = p.name
 	}
+	if other, ok := ports[f.Controller.PagePort]; ok {
+		return tomlfile.At("controller.page_port", "give the status page its own port", "%s and page_port are both %d", other, f.Controller.PagePort)
+	}
+	if f.Controller.PagePort != 0 && f.Controller.PagePort == f.Controller.UpdatesPort {
+		return tomlfile.At("controller.page_port", "give the status page its own port", "updates_port and page_port are both %d", f.Controller.PagePort)
+	}
 	return nil
 }
 

@@ -37,6 +37,7 @@ type Controller struct {
 	JoinPort    uint16     `toml:"join_port" json:"join_port"`       // TLS: join, renewal, stream
 	CheckinPort uint16     `toml:"checkin_port" json:"checkin_port"` // TLS: the API that apps ask
 
+	PagePort     uint16         `toml:"page_port" json:"page_port,omitempty"`         // TLS: the status page, for engineers with a certificate of the operators' CA; 0: none is shown
 	UpdatesPort  uint16         `toml:"updates_port" json:"updates_port,omitempty"`   // TLS: hosts ask whether they may restart (FleetLock, Omaha); 0: nobody may
 	Metrics      string         `toml:"metrics" json:"metrics,omitempty"`             // where numbers are published: "127.0.0.1:9123", or a socket's absolute path
 	MetricsAllow []netip.Prefix `toml:"metrics_allow" json:"metrics_allow,omitempty"` // who reads them from elsewhere

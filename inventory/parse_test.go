@@ -219,6 +219,8 @@ func TestParseRefuses(t *testing.T) {
 		{"controller address", `address = "10.77.0.1"`, `address = "0.0.0.0"`, `address = "0.0.0.0"`, "no usable address"},
 		{"port missing", `boot_port = 8080`, ``, `[controller]`, "boot_port is missing"},
 		{"ports equal", `join_port = 8443`, `join_port = 8080`, `join_port`, "both 8080"},
+		{"the page's port is taken", `join_port = 8443`, "join_port = 8443\npage_port = 8080", `page_port`, "both 8080"},
+		{"the page's port is that of updates", `join_port = 8443`, "join_port = 8443\npage_port = 8450\nupdates_port = 8450", `page_port`, "both 8450"},
 		{"root name", `"a.root.lab."`, `"a.root.lab"`, `name = "a.root.lab"`, "ends in a dot"},
 		{"root address", `"203.0.113.53"`, `"::"`, `address = "::"`, "no usable address"},
 		{"trust anchor that is configuration", `". IN DS 20326`, `". IN DS 20326\n  include: x`, `trust_anchors`, "no DS or DNSKEY"},

@@ -60,6 +60,8 @@ var testNeeds = slices.Concat(demoNeeds, engineNeeds[inventory.EngineDocker], en
 	{Name: "swtpm", Package: "swtpm"},          // TPMs
 	{Name: "ipmi_sim", Package: "openipmi"},    // a BMC that drives a machine
 	{Name: efiStub, Package: "systemd-boot-efi"},
+	{Name: "chromium", Package: "chromium"}, // the status page, as people see it
+	{Name: "npm", Package: "npm"},           // fetches axe-core, by hash
 })
 
 // Debian's PKCS #11 libraries that read PIV cards, and systemd-stub. The pattern is for the architecture.

@@ -28,6 +28,7 @@ const (
 	KeyUnknown      = "page_key_unknown"      // the hardware key that asked for it is not enrolled any more, or its evidence is not accepted any more
 	NotOperator     = "page_not_allowed"      // the policy has operators, and none of this name for the page
 	NoPolicy        = "page_no_policy"        // no signed policy is in force
+	NoAudit         = "page_no_audit"         // the visit could not be put on record
 )
 
 // ActionPage is the word of [[operator]] actions for a certificate of the page.
@@ -44,6 +45,7 @@ var sentences = map[string]string{
 	Ended: "This certificate has ended: ask for a new one with fleetctl page-certificate.", NamesNobody: "This certificate names no engineer.",
 	EngineerUnknown: "The signed policy has no engineer of this name any more.", KeyUnknown: "The hardware key that asked for this certificate is not accepted any more: ask for a new one.",
 	NotOperator: "The signed policy does not let you see this page.", NoPolicy: "No signed policy is in force.",
+	NoAudit: "This visit could not be put on record: the controller's disk needs somebody.",
 }
 
 // Visit is an audit record: somebody who was let in, once a connection, or was not.
@@ -63,7 +65,7 @@ type Access struct {
 	CA     *x509.CertPool                                      // the operators' CA alone; nil lets nobody in
 	Policy func() (p policies.Policy, version uint64, ok bool) // the signed one in force, verified
 	Test   bool                                                // a test fleet: one without [[operator]] lets its engineers do what they ask
-	Record func(Visit)                                         // keeps an audit record
+	Record func(Visit) error                                   // keeps an audit record, durably
 	Now    func() time.Time
 }
 
@@ -173,8 +175,7 @@ func (a Access) config(own tls.Certificate) *tls.Config {
 		c.GetConfigForClient = nil
 		c.VerifyConnection = func(state tls.ConnectionState) error {
 			if r := a.Certificate(state.PeerCertificates); r != nil {
-				a.Record(a.visit(state.PeerCertificates, from, "", 0, r))
-				return r
+				return errors.Join(r, a.Record(a.visit(state.PeerCertificates, from, "", 0, r)))
 			}
 			return nil
 		}
@@ -202,16 +203,22 @@ func newConnection() *connection {
 
 // first reports whether this is the first time.
 func (c *connection) first(what string) bool {
+	fresh := false
+	c.once(what, func() error { fresh = true; return nil })
+	return fresh
+}
+
+// once does something the first time, and reports whether it was done; what failed is tried again.
+func (c *connection) once(what string, do func() error) bool {
 	if c == nil {
-		return true
+		return do() == nil
 	}
 	m := <-c.said
 	defer func() { c.said <- m }()
-	if m[what] {
-		return false
+	if !m[what] {
+		m[what] = do() == nil
 	}
-	m[what] = true
-	return true
+	return m[what]
 }
 
 func engineerOf(ctx context.Context) string {
@@ -237,13 +244,14 @@ func (a Access) guard(next http.Handler) http.Handler {
 		c, _ := r.Context().Value(connectionKey).(*connection)
 		if refused != nil {
 			if c.first(refused.Code) {
-				a.Record(a.visit(shown, r.RemoteAddr, name, version, refused))
+				a.Record(a.visit(shown, r.RemoteAddr, name, version, refused)) // whoever keeps records says that they cannot be kept; it is refused either way
 			}
 			refuse(w, r, http.StatusForbidden, refused.Code, sentences[refused.Code])
 			return
 		}
-		if c.first("") {
-			a.Record(a.visit(shown, r.RemoteAddr, name, version, nil))
+		if !c.once("", func() error { return a.Record(a.visit(shown, r.RemoteAddr, name, version, nil)) }) {
+			refuse(w, r, http.StatusServiceUnavailable, NoAudit, sentences[NoAudit])
+			return
 		}
 		ctx := context.WithValue(r.Context(), engineerKey, name)
 		ctx = context.WithValue(ctx, decisionKey, func() bool { _, _, r := a.Decide(shown); return r == nil })

@@ -37,6 +37,7 @@ type world struct {
 	policy policies.Policy
 	none   bool
 	visits []Visit
+	full   error // of the log
 }
 
 const testRoot = "lab"
@@ -100,10 +101,11 @@ func newWorld(t *testing.T, test bool) *world {
 				defer w.mu.Unlock()
 				return w.policy, w.policy.Version, !w.none
 			},
-			Record: func(v Visit) {
+			Record: func(v Visit) error {
 				w.mu.Lock()
 				defer w.mu.Unlock()
 				w.visits = append(w.visits, v)
+				return w.full
 			},
 		}})
 	}()
@@ -319,6 +321,24 @@ func TestTestFleet(t *testing.T) {
 		res, _, err := w.get(w.client(w.certificate(w.ca, "anna", w.anna, w.now, time.Hour)), "/")
 		if err != nil || (res.StatusCode == http.StatusOK) != test {
 			t.Errorf("test %v: got %v, %v", test, res, err)
+		}
+	}
+}
+
+// What cannot be put on record is not shown; when it can be again, it is.
+func TestNotOnRecord(t *testing.T) {
+	w := newWorld(t, false)
+	c := w.client(w.certificate(w.ca, "anna", w.anna, w.now, time.Hour))
+	for _, tt := range []struct {
+		full   error
+		status int
+		code   string
+	}{{errors.New("disk full"), http.StatusServiceUnavailable, NoAudit}, {nil, http.StatusOK, ""}} {
+		w.mu.Lock()
+		w.full = tt.full
+		w.mu.Unlock()
+		if res, _, err := w.get(c, "/"); err != nil || res.StatusCode != tt.status || res.Header.Get("X-Reason") != tt.code {
+			t.Errorf("%v: got %v, %v, want %d and %q", tt.full, res, err, tt.status, tt.code)
 		}
 	}
 }

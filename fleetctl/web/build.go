@@ -321,7 +321,7 @@ func (v *View) alerts(in Input, now time.Time) {
 	v.Mood, v.Summary = Calm, "Every region is over its floor, and no deadline is in danger."
 	if len(v.Alerts) > 0 {
 		v.Mood = v.Alerts[0].Mood
-		v.Summary = count(len(v.Alerts), "thing needs", "things need") + " attention."
+		v.Summary = count(len(v.Alerts), "alert", "alerts") + "."
 	}
 	if len(v.Alerts) > maxAlerts {
 		more := len(v.Alerts) - maxAlerts

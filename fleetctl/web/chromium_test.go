@@ -23,7 +23,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// screenshots are kept here: `go test ./fleetctl/web -run Chromium -args -screenshots DIR`; else they are in the test's artifacts.
+// screenshots is where the manual's pictures go; else they are in the test's artifacts, as all others (docs/testing.md).
 var screenshots = flag.String("screenshots", "", "`directory` for the page's screenshots")
 
 // browserLimit is for all that one browser is asked; on a busy machine it starts in half a minute.
@@ -160,10 +160,7 @@ func TestChromiumPages(t *testing.T) {
 	source := axe(t)
 	in := fleet(3000)
 	ctx, base, _ := browser(t, in)
-	dir := *screenshots
-	if dir == "" {
-		dir = t.ArtifactDir()
-	}
+	dir := t.ArtifactDir()
 	for _, p := range pages {
 		name := strings.TrimPrefix(p.Path, "/")
 		if name == "" {
@@ -201,6 +198,34 @@ func TestChromiumPages(t *testing.T) {
 			if colours := painted(t, shot); colours < 12 {
 				t.Errorf("%s %s: the screenshot has %d colours: it is blank", p.Path, l.name(), colours)
 			}
+		}
+	}
+}
+
+// The manual's pictures can be made, and show a fleet.
+func TestChromiumManual(t *testing.T) {
+	dir := *screenshots
+	if dir == "" {
+		dir = t.ArtifactDir()
+	}
+	ctx, base, _ := browser(t, fleet(480))
+	for name, at := range map[string]struct {
+		path string
+		look look
+	}{
+		"page-overview.png":     {"/", look{1280, 1130, false}},
+		"page-servers-dark.png": {"/servers?region=fra", look{1280, 620, true}},
+		"page-plan.png":         {"/plan", look{1280, 820, false}},
+	} {
+		var shot []byte
+		if err := chromedp.Run(ctx, at.look.actions(base+at.path), chromedp.WaitVisible("#live:not(.old)"), chromedp.CaptureScreenshot(&shot)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), shot, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if colours := painted(t, shot); colours < 12 || len(shot) > 400<<10 {
+			t.Errorf("%s: %d colours in %d bytes", name, colours, len(shot))
 		}
 	}
 }

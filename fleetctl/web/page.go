@@ -52,6 +52,7 @@ var templates = template.Must(template.New("").Funcs(template.FuncMap{
 	"add":      func(a, b int) int { return a + b },
 	"stamp":    func(t *time.Time) string { return t.UTC().Format(time.RFC3339) },
 	"clock":    func(t *time.Time) string { return t.UTC().Format("2006-01-02 15:04:05") },
+	"minute":   func(t *time.Time) string { return t.UTC().Format("01-02 15:04") },
 	"kinds":    func() []Kind { return Kinds },
 	"kindName": func(k Kind) string { return kindNames[k] },
 	"reason": func(r string) string {
