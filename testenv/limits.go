@@ -21,6 +21,6 @@ const (
 	fetchBytes  = 256 << 10
 	pullBytes   = 8 << 20
 	minFetches  = 50              // fewer than this during a rotation prove nothing, of fetches and of lists
-	fetchEvery  = time.Second     // nor do fewer than one in this time
+	fetchEvery  = 2 * time.Second // nor do fewer than one in this time, on a machine that emulates all of it and does other things
 	slowFetch   = 5 * time.Second // longer than this, and the tunnel was stuck
 )
