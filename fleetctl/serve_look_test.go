@@ -158,7 +158,9 @@ func TestHostsAreAnswered(t *testing.T) {
 	}
 	server := &http.Server{Handler: hostsHandler(w.policy, w.desk, w.metrics, w.log), ReadHeaderTimeout: time.Minute}
 	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(&hostsOnly{Listener: l, policy: w.policy, places: make(chan struct{}, 4)}) }()
+	go func() {
+		ended <- server.Serve(&hostsOnly{Listener: l, policy: w.policy, places: make(chan struct{}, 4)})
+	}()
 	defer func() {
 		if err := server.Close(); err != nil {
 			t.Error(err)
