@@ -41,7 +41,7 @@ var effects = map[string]effect{
 	"init":    {on: onKeys, by: byCeremony, who: "the people: the record is read aloud and signed"},
 	"signer":  {on: onKeys, by: byPolicy, who: "itself, for each certificate"},
 	"serve":   {on: onServers, by: byPolicy, who: "the servers and the signer"},
-	"checkin": {on: onNothing, by: byNobody},
+	"checkin": {on: onNothing, by: byNobody}, "deploy-files": {on: onNothing, by: byNobody},
 	"witness": {on: onPolicy, by: byThreshold, who: "itself"},
 
 	"status": {on: onNothing, by: byNobody}, "logins": {on: onNothing, by: byNobody}, "plan": {on: onNothing, by: byNobody},

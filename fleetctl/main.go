@@ -17,7 +17,7 @@ var program = command.Program{
 	Name:    "fleetctl",
 	Summary: "make, run and rebuild a fleet of servers that live in RAM for a day",
 	Verbs: []command.Verb{
-		initVerb, signerVerb, serveVerb, checkinVerb, witnessVerb,
+		initVerb, signerVerb, serveVerb, checkinVerb, witnessVerb, deployFilesVerb,
 		statusVerb, diffVerb, importVerb, completionVerb, loginsVerb, planVerb, simulateVerb, rotateVerb,
 		imageLockVerb, imageFetchVerb, imageBuildVerb, imageUpdateVerb, imageDiffVerb, imageSBOMVerb,
 		imageSignVerb, imageRebuildVerb, imageVerifyVerb, imagePublishVerb, imageUseVerb,

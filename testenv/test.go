@@ -40,7 +40,7 @@ var testNeeds = slices.Concat(demoNeeds, engineNeeds[inventory.EngineDocker], en
 	{Name: "/usr/lib/python3/dist-packages/paramiko", Package: "python3-paramiko"},
 	{Name: "ssh-audit", Package: "ssh-audit"},
 	{Name: "systemd-analyze", Package: "systemd"}, // judges units
-	{Name: "promtool", Package: "prometheus"},      // alert rules and the dashboard
+	{Name: "promtool", Package: "prometheus"},     // alert rules and the dashboard
 	{Name: "zsh", Package: "zsh"},                 // shells that fleetctl completes in
 	{Name: "fish", Package: "fish"},
 	sshdNeed,                                              // of the benchmark and of a bastion alone
