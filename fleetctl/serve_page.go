@@ -59,9 +59,6 @@ func (d state) servePage(ctx context.Context, s store.Store, p *policy, log *slo
 	if err != nil {
 		return fmt.Errorf("loading %s: %w", d.operatorsCAFile(), err)
 	}
-	if err := os.Mkdir(d.pageDir(), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
 	own, err := d.ownPage(b.Inventory, time.Now())
 	if err != nil {
 		return err
@@ -110,6 +107,9 @@ func (d state) servePage(ctx context.Context, s store.Store, p *policy, log *slo
 // ownPage is the page's own certificate: of P-256, as browsers ask, signed by itself, made anew before it ends or when names have changed. Its private
 // key stays in DIR/page.
 func (d state) ownPage(f inventory.Fleet, now time.Time) (tls.Certificate, error) {
+	if err := os.Mkdir(d.pageDir(), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return tls.Certificate{}, err
+	}
 	names, addresses := []string{f.FQDN(inventory.NameController), "localhost"}, []netip.Addr{f.Controller.Address, netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1")}
 	certPEM, err := os.ReadFile(d.pageCertificate())
 	if err == nil {

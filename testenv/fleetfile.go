@@ -62,6 +62,7 @@ const (
 	bastionName  = "bastion-1"
 	bastionPort  = 2222
 	bootPort     = 8080
+	pagePort     = 8446
 	witnessName  = "ida"
 	witnessPort  = 8700
 	capacity     = 1000
@@ -101,6 +102,7 @@ address = "{{.Gateway}}"
 boot_port = {{.BootPort}}
 join_port = 8443
 checkin_port = 8444
+page_port = {{.PagePort}}
 
 [dns]
 trust_anchors = ["{{.Anchor}}"]
@@ -159,7 +161,7 @@ func (e *environment) fleetText(anchor string) ([]byte, error) {
 	return render(fleetTemplate, map[string]any{
 		"Name": fleetName, "Domain": fleetDomain, "Management": netlab.Management, "Gateway": netlab.Controller, "Anchor": anchor,
 		"RootServer": rootServer, "DNSRoot": netlab.DNSRoot, "Bastion": bastionName, "BastionAddress": netlab.Bastion,
-		"BastionPort": bastionPort, "BootPort": bootPort, "Floor": floor(), "Machines": machines, "Gates": gates(), "Witness": witnessURL, "Capacity": capacity, "Memory": memoryMiB,
+		"BastionPort": bastionPort, "BootPort": bootPort, "PagePort": pagePort, "Floor": floor(), "Machines": machines, "Gates": gates(), "Witness": witnessURL, "Capacity": capacity, "Memory": memoryMiB,
 		"Engine": e.engine, "EngineDir": e.engineDir(), "Bridge": netlab.Bridge, "TPM": e.tpm, "Endorsements": e.endorsements,
 	})
 }

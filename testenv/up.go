@@ -95,7 +95,7 @@ func runUp(ctx context.Context, c *command.Call) (err error) {
 	for _, s := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"image", d.image}, {"trust", d.trust}, {"engine", d.startEngine}, {"up", d.up}, {"forward", d.forward}} {
+	}{{"image", d.image}, {"trust", d.trust}, {"engine", d.startEngine}, {"up", d.up}, {"forward", d.forward}, {"page", d.page}} {
 		if err := d.step(ctx, s.name, s.run); err != nil {
 			return fmt.Errorf("step %s: %w", s.name, err)
 		}
@@ -111,7 +111,7 @@ func runUp(ctx context.Context, c *command.Call) (err error) {
 
 // lasting is the programs that up starts and leaves running, beside the machines.
 func (e *environment) lasting() []string {
-	names := []string{"web", "dns", "signer", "serve", "checkin", "witness", "bastion", "agent-" + colleague, "agent-untouched", "forward"}
+	names := []string{"web", "dns", "signer", "serve", "checkin", "witness", "bastion", "agent-" + colleague, "agent-untouched", "forward", "forward-page"}
 	if e.engine == inventory.EngineDocker {
 		names = append(names, "dockerd")
 	}
@@ -202,10 +202,10 @@ func (e *environment) printWhatToTry(c *command.Call) error {
 
   ssh -F %[1]s/ssh_config se-1
   %[2]s%[1]s/bin/fleetctl status --dir %[1]s/fleet
-  %[2]s%[3]s %[1]s/bin/fleetctl rotate --all --dir %[1]s/fleet
+%[7]s  %[2]s%[3]s %[1]s/bin/fleetctl rotate --all --dir %[1]s/fleet
   %[2]s%[4]s %[1]s/bin/tunnel client --config %[1]s/fleet/public/client.json --route %[5]s --resolv-conf %[1]s/run/try-resolv.conf
 %[6]s  go run ./testenv down
-`, shorten(e.dir), sudo, e.within(e.lab.Core), e.within(e.lab.Client), netlab.Targets, card)
+`, shorten(e.dir), sudo, e.within(e.lab.Core), e.within(e.lab.Client), netlab.Targets, card, e.pageToTry())
 	return err
 }
 
