@@ -2,5 +2,9 @@
 
 package plan
 
-// fleets is how many random fleets TestPromises runs.
-const fleets = 3000
+// How much the property tests run: fleets of TestPromises and of TestProperties, server-weeks of TestServerWeeks.
+const (
+	fleets      = 3000
+	properties  = 2000
+	serverWeeks = 2_000_000
+)

@@ -2,5 +2,9 @@
 
 package plan
 
-// fleets is smaller under the race detector: pure arithmetic, in which it finds nothing. `testenv test` runs it whole without the detector.
-const fleets = 300
+// Less under the race detector: pure arithmetic, in which it finds nothing. `testenv test` runs it whole without the detector.
+const (
+	fleets      = 300
+	properties  = 150
+	serverWeeks = 50_000
+)
