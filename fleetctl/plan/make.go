@@ -215,7 +215,7 @@ func (m *making) classify(i int32) {
 		}
 		return
 	}
-	s.Due, s.Release, s.Standby = true, m.release(n), n.is(spare) && n.state == isServing
+	s.Due, s.Release, s.Standby = true, m.release(n), n.is(spare)
 	m.places[n.pool].waiting++
 }
 

@@ -184,7 +184,7 @@ func (p *Player) fromDomain(c item, now int64) {
 // leave begins a rotation.
 func (p *Player) leave(i int32, now int64, forced bool) {
 	e, n := p.e, &p.e.nodes[i]
-	standby := n.is(spare) && n.state == isServing
+	standby := n.is(spare) && n.state != isStandby
 	gone := n.gone()
 	release := e.release(n)
 	if p.tell != nil {
