@@ -18,6 +18,8 @@ var fuzzTargets = []struct{ input, pkg, name string }{
 	{"certificates", "./bastion", "FuzzCertificate"},
 	{"KRL", "./policies/krl", "FuzzParse"},
 	{"PROXY header", "./bastion/proxy", "FuzzHeader"},
+	{"what hosts ask by FleetLock", "./fleetctl/fleetlock", "FuzzParse"},
+	{"what hosts ask by Omaha", "./fleetctl/omaha", "FuzzParse"},
 	{"addresses of the status page", "./fleetctl/web", "FuzzParseQuery"},
 	{"consoles on the status page", "./fleetctl/web", "FuzzClean"},
 	{"direct-tcpip payload", "./bastion", "FuzzDirectTCPIP"},
