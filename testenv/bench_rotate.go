@@ -85,6 +85,9 @@ var partRotationVerb = command.Verb{
 		if err := parseRequired(c, fs, "servers", "width"); err != nil {
 			return err
 		}
+		if s.Servers < 1 || s.Width < 1 || s.Regions < 1 {
+			return command.Usagef("part rotation takes --servers, --regions and --width of 1 at least")
+		}
 		result, err := rotation(ctx, c, s)
 		if err != nil {
 			return err

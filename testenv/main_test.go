@@ -49,7 +49,8 @@ func verbNames() (names []string) {
 func TestUsageErrors(t *testing.T) {
 	for _, args := range [][]string{
 		{}, {"nothing"}, {"demo", "-o", "xml"}, {"demo", "extra"}, {"up", "extra"}, {"down", "extra"}, {"status", "-o", "xml"},
-		{"bench", "tunnel", "--pairs", "1"}, {"part", "web"}, {"part", "fetch", "--url", "x"},
+		{"bench", "tunnel", "--pairs", "1"}, {"mutate", "-o", "xml"}, {"mutate", "no-such-guard"}, {"mutate", "--workers", "-1"},
+		{"bench", "rotate", "--pairs", "0"}, {"bench", "rotate", "--only", "nothing"}, {"part", "rotation"}, {"part", "web"}, {"part", "fetch", "--url", "x"},
 		{"test", "extra"}, {"test", "./bastion"}, {"test", "-bogus"}, {"test", "-exec=true"}, {"test", "-short", "--", "-exec=true"}, {"test", "-run"},
 		{"test", "-run=("}, {"test", "-skip", "["}, {"test", "-count=many"}, {"test", "-count=0"}, {"test", "-timeout", "long"}, {"test", "-short=perhaps"},
 		{"part", "forward", "--listen", "0.0.0.0:0", "--to", "1.2.3.4:5", "--namespace", "x", "--from", "1.2.3.4", "--port-file", "x"},
