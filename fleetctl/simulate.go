@@ -202,7 +202,15 @@ func showSimulation(w io.Writer, r simulate.Result) error {
 	for _, t := range r.Train {
 		fmt.Fprintf(w, "train: release %d after %d, stage %s (%d of %d): %d of %d boots failed, %s: %s\n", t.Release, t.From, t.Stage, t.Number, t.Stages, t.Failed, t.Attempts, t.Verdict, t.Why)
 	}
-	fmt.Fprintf(w, "\n%d days of %d servers, seed %d: %d rotations, %d boots failed, %d quarantined; at most %d out at once, oldest server %s\n%d removals broke a floor, %d servers met their deadline\n",
-		r.Days, r.Servers, r.Seed, r.Rotations, r.Failures, r.Quarantines, r.MostOut, r.WorstAge.Round(time.Second), r.Broken, r.Passed)
+	fmt.Fprintf(w, "\n%s of %d servers, seed %d: %d rotations, %d boots failed, %d quarantined, %d forced by deadlines; at most %d out at once, oldest server %s of %s\n%d removals broke a floor, %d servers met their deadline\n",
+		inDays(r.End.Sub(r.Start)), r.Servers, r.Seed, r.Rotations, r.Failures, r.Quarantines, r.Forced, r.MostOut, r.WorstAge.Round(time.Minute), r.MaxAge, r.Broken, r.Passed)
+	if !r.Done.IsZero() {
+		fmt.Fprintf(w, "the last release was good at %s\n", clock(r.Done, time.UTC))
+	}
 	return nil
+}
+
+// inDays writes how long a simulation was.
+func inDays(d time.Duration) string {
+	return fmt.Sprintf("%d days", int(d/(24*time.Hour)))
 }
