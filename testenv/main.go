@@ -20,8 +20,8 @@ import (
 var program = command.Program{
 	Name:    "testenv",
 	Summary: "a whole fleet on one machine",
-	Verbs: slices.Concat([]command.Verb{demoVerb, upVerb, downVerb, statusVerb, testVerb, benchTunnelVerb, benchImageVerb, benchBootVerb, benchBastionVerb, benchRotateVerb, soakVerb, fuzzVerb, mutateVerb}, softkey.Verbs(), pivcard.Verbs(),
-		[]command.Verb{partDNSVerb, partWebVerb, partForwardVerb, partEngineVerb, partFetchVerb, partSSHVerb, partRotationVerb}),
+	Verbs: slices.Concat([]command.Verb{demoVerb, upVerb, downVerb, statusVerb, testVerb, benchTunnelVerb, benchImageVerb, benchBootVerb, benchBastionVerb, benchRotateVerb, benchPlanVerb, soakVerb, fuzzVerb, mutateVerb}, softkey.Verbs(), pivcard.Verbs(),
+		[]command.Verb{partDNSVerb, partWebVerb, partForwardVerb, partEngineVerb, partFetchVerb, partSSHVerb, partRotationVerb, partPlanVerb}),
 }
 
 func main() {
