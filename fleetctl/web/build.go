@@ -44,7 +44,7 @@ type Failure struct {
 
 // Bounds of what is shown at once.
 const (
-	maxSteps      = 50
+	maxSteps      = 100
 	maxAlerts     = 50
 	maxQuarantine = 100
 	maxClaimed    = 20
@@ -242,9 +242,13 @@ func (v *View) plan(in Input, known map[string]store.Server) {
 		}
 		switch {
 		case x.Now:
-			p.Now = append(p.Now, s)
+			if p.Begins++; p.Begins <= maxSteps {
+				p.Now = append(p.Now, s)
+			}
 		case x.State.InFlight():
-			p.Flight = append(p.Flight, s)
+			if p.Flying++; p.Flying <= maxSteps {
+				p.Flight = append(p.Flight, s)
+			}
 		case x.Due:
 			p.Waits++
 			waits[s.Reason]++

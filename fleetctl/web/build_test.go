@@ -33,8 +33,8 @@ func TestBuild(t *testing.T) {
 	if v.Mood != Danger || v.Alerts[0].Code != "under_floor" || v.Alerts[0].Region != "nrt" {
 		t.Errorf("got mood %s and %v first, want nrt under its floor", v.Mood, v.Alerts[0])
 	}
-	if len(v.Plan.Waiting) != maxSteps || v.Plan.Waits <= maxSteps || len(v.Plan.Now) == 0 || len(v.Plan.Flight) != v.Totals.Moving {
-		t.Errorf("got %d of %d waiting, %d now, %d in flight of %d", len(v.Plan.Waiting), v.Plan.Waits, len(v.Plan.Now), len(v.Plan.Flight), v.Totals.Moving)
+	if len(v.Plan.Waiting) != maxSteps || v.Plan.Waits <= maxSteps || v.Plan.Begins != len(v.Plan.Now) || v.Plan.Begins == 0 || v.Plan.Flying != v.Totals.Moving {
+		t.Errorf("got %d of %d waiting, %d now, %d in flight of %d", len(v.Plan.Waiting), v.Plan.Waits, v.Plan.Begins, v.Plan.Flying, v.Totals.Moving)
 	}
 	if len(v.Controllers) != 2 || v.Controllers[0].Claims+v.Controllers[1].Claims != v.Totals.Moving {
 		t.Errorf("got %v, want two controllers with all claims", v.Controllers)

@@ -140,8 +140,10 @@ type Plan struct {
 	Inputs   string    `json:"inputs"` // hash of what it was made from
 	Release  uint64    `json:"release"`
 	Due      int       `json:"due"`
-	Now      []Step    `json:"now"`      // begins now
-	Flight   []Step    `json:"flight"`   // has begun and is carried on
+	Now      []Step    `json:"now"`      // begins now; the first of them
+	Begins   int       `json:"begins"`   // how many there are
+	Flight   []Step    `json:"flight"`   // has begun and is carried on; likewise
+	Flying   int       `json:"flying"`   // how many there are
 	Waiting  []Step    `json:"waiting"`  // due, and why it waits; the first of them
 	Waits    int       `json:"waits"`    // how many there are
 	Reasons  []Reason  `json:"reasons"`  // why how many wait
