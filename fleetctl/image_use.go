@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"mayfly/internal/command"
-	"mayfly/internal/durable"
 	"mayfly/internal/hint"
+	"mayfly/inventory/store"
 	"mayfly/policies/bundle"
 	"mayfly/policies/request"
 	"mayfly/policies/trust"
@@ -22,8 +22,8 @@ var imageUseVerb = command.Verb{
 	Name:    "image use",
 	Args:    "--dir DIR [--sign FILE --reason TEXT | --request FILE] VERSION",
 	Summary: "make a signed release the one that rebuilt servers boot",
-	Help: `Verifies DIR/public/releases/VERSION like ` + "`fleetctl image verify`" + ` and makes it current. An older one than the current is
-refused: to go back, sign the older image again under a higher version. So is one below the min_version of the policy in force, and one that
+	Help: `Verifies DIR/public/releases/VERSION like ` + "`fleetctl image verify`" + ` and makes it current: where the policy has a [rotation.train], its train begins, else every rebuilt server boots it. An older one than the current is
+refused, as is one that is marked bad: to go back, sign the older image again under a higher version. So is one below the min_version of the policy in force, and one that
 the fleet's public ledger does not hold: ` + "`fleetctl image publish`" + ` comes first.
 
 It takes a signed request, which binds version and digest ("fleetctl request make image-use use --release 7"; --sign where one person is enough).
@@ -81,10 +81,15 @@ Example:
 		if _, err := checkLogged(t, data, where); err != nil {
 			return err
 		}
-		if _, err := d.authorise(ctx, c, nil, leave, request.ImageUse(v, fmt.Sprintf("%x", sha256.Sum256(data)))); err != nil {
+		digest := fmt.Sprintf("%x", sha256.Sum256(data))
+		if err := d.checkMark(ctx, v, digest); err != nil {
 			return err
 		}
-		if err := durable.WriteFile(d.currentFile(), []byte(strconv.FormatUint(v, 10)+"\n"), 0o644); err != nil {
+		by, err := d.authorise(ctx, c, nil, leave, request.ImageUse(v, digest))
+		if err != nil {
+			return err
+		}
+		if err := d.use(ctx, store.Use{Version: v, Digest: digest, By: peopleOf(by), At: time.Now()}); err != nil {
 			return err
 		}
 		fmt.Fprintf(c.Stdout, "release %d is in use\n", v)

@@ -18,9 +18,9 @@ var program = command.Program{
 	Summary: "make, run and rebuild a fleet of servers that live in RAM for a day",
 	Verbs: []command.Verb{
 		initVerb, signerVerb, serveVerb, checkinVerb, witnessVerb, deployFilesVerb,
-		statusVerb, diffVerb, importVerb, completionVerb, loginsVerb, planVerb, simulateVerb, rotateVerb,
+		statusVerb, diffVerb, importVerb, completionVerb, loginsVerb, planVerb, simulateVerb, rotateVerb, pauseVerb, resumeVerb, cancelVerb,
 		imageLockVerb, imageFetchVerb, imageBuildVerb, imageUpdateVerb, imageDiffVerb, imageSBOMVerb,
-		imageSignVerb, imageRebuildVerb, imageVerifyVerb, imagePublishVerb, imageUseVerb,
+		imageSignVerb, imageRebuildVerb, imageVerifyVerb, imagePublishVerb, imageUseVerb, imageBadVerb,
 		imageSecureBootKeysVerb, imageSecureBootVarsVerb, imageSignEFIVerb, imageMediumVerb,
 		endorsementKeyVerb,
 		ledgerVerifyVerb, ledgerShowVerb, ledgerProofVerb, ledgerKeyVerb,

@@ -29,7 +29,7 @@ Times are shown by the clocks of the window's zone and in UTC. Servers that may 
 
 Rules that cannot keep both max_age and every floor are refused with the arithmetic (exit code 3).
 
-Examples:
+Example:
 
   fleetctl plan --dir lab --all
   fleetctl plan --dir lab --at 2027-03-28T03:30:00+02:00 --explain se-1`,
@@ -144,7 +144,7 @@ func (p planning) show(c *command.Call, shown shownPlan, output string, now time
 	if shown.Paused {
 		fmt.Fprintln(c.Stdout, "\npaused: nothing begins until `fleetctl resume`")
 	}
-	fmt.Fprintf(c.Stdout, "\nplan %.16s: %d of %d servers to rebuild, %d now, with release %d\n", shown.Inputs, len(shown.Targets()), len(shown.Steps), len(shown.Now()), shown.Release)
+	fmt.Fprintf(c.Stdout, "\nplan %.16s: %d of %d servers to rebuild, %d now, with release %d; to rotate by this plan and no other: --plan %.16s\n", shown.Inputs, len(shown.Targets()), len(shown.Steps), len(shown.Now()), shown.Release, rotate.Grounds(shown.Plan))
 	return nil
 }
 
@@ -193,14 +193,17 @@ func left(deadline, now time.Time) string {
 
 // asked is what the operator asks of a plan.
 type asked struct {
-	all, retry *bool
-	lost       []string
+	all, retry, upgrade, emergency *bool
+	lost, only                     []string
 }
 
 func askedFlags(fs *flag.FlagSet) *asked {
 	a := &asked{
 		all:   fs.Bool("all", false, "rebuild every server now, not only those near their deadline"),
 		retry: fs.Bool("retry", false, "try quarantined servers again"),
+
+		upgrade:   fs.Bool("upgrade", false, "rebuild every server that does not run the release in use, as far as its train has come"),
+		emergency: fs.Bool("emergency", false, "rebuild every server at once, over floors, windows, caps, rates and the train; takes two people"),
 	}
 	fs.Func("lost", "`server` that is known to be dead: it counts as no capacity and is rebuilt without a drain; may be repeated", func(s string) error {
 		a.lost = append(a.lost, s)
@@ -210,7 +213,17 @@ func askedFlags(fs *flag.FlagSet) *asked {
 }
 
 func (a *asked) apply(r *plan.Rules) {
-	r.All, r.Retry, r.Lost = *a.all, *a.retry, a.lost
+	r.All, r.Retry, r.Lost, r.Only = *a.all, *a.retry, a.lost, a.only
+	switch {
+	case *a.emergency:
+		r.Mode = plan.Emergency
+	case *a.upgrade:
+		r.Mode = plan.Upgrade
+	case *a.all:
+		r.Mode = plan.Everyone
+	case len(a.only) > 0:
+		r.Mode = plan.Single
+	}
 }
 
 // refusedPlan adds the mend to refused rules.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -18,7 +19,6 @@ import (
 	"mayfly/policies/ledger"
 	"mayfly/policies/trust"
 	"mayfly/policies/witness"
-	"mayfly/rebuild/boot"
 	"mayfly/rebuild/release"
 )
 
@@ -109,6 +109,21 @@ func checkParts(s *release.Statement, dir string) error {
 // leastOf is the oldest release that may boot once this version is published, as it was asked for, or by default as those published before say: witnesses take
 // none under which an older one would boot again.
 func (d state) leastOf(version, asked uint64) (uint64, error) {
+	published, err := d.publishedLeast()
+	if err != nil {
+		return 0, err
+	}
+	if asked == 0 {
+		asked = min(published, version)
+	}
+	if asked < published || asked > version {
+		return 0, hint.New(command.Usagef("a release %d under which none older than %d boots", version, asked), "--least is %d, as of the releases published so far, to the release's own version", published)
+	}
+	return asked, nil
+}
+
+// publishedLeast is the oldest release that may boot, by those published so far.
+func (d state) publishedLeast() (uint64, error) {
 	proofs, err := filepath.Glob(filepath.Join(d.releases(), "*", release.ProofFile))
 	if err != nil {
 		return 0, err
@@ -126,13 +141,7 @@ func (d state) leastOf(version, asked uint64) (uint64, error) {
 		}
 		published = max(published, s.Least)
 	}
-	if asked == 0 {
-		asked = min(published, version)
-	}
-	if asked < published || asked > version {
-		return 0, hint.New(command.Usagef("a release %d under which none older than %d boots", version, asked), "--least is %d, as of the releases published so far, to the release's own version", published)
-	}
-	return asked, nil
+	return published, nil
 }
 
 // allowed refuses a release below the policy's min_version.
@@ -144,8 +153,11 @@ func allowed(s *release.Statement, least uint64) error {
 	return nil
 }
 
-// current is the version that rebuilt servers boot; 0 when none was chosen.
+// current is the version that rebuilt servers boot; 0 when none was chosen. The store says it; DIR/release, while the store does not.
 func (d state) current() (uint64, error) {
+	if u, err := d.inUse(context.Background()); err != nil || u.Version != 0 {
+		return u.Version, err
+	}
 	data, err := os.ReadFile(d.currentFile())
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
@@ -182,27 +194,11 @@ func (d state) release(t *trust.Trust, least uint64, now time.Time) (rotate.Rele
 	if v == 0 {
 		return rotate.Release{}, hint.New(errors.New("no release is in use"), "`fleetctl image build`, `fleetctl image sign` and `fleetctl image use VERSION` make one")
 	}
-	dir := filepath.Join(d.releases(), strconv.FormatUint(v, 10))
-	s, data, err := releaseStatement(t, dir, now)
-	if err != nil {
-		return rotate.Release{}, err
-	}
-	if s.Version != v {
-		return rotate.Release{}, command.Refuse(fmt.Errorf("%s says version %d", dir, s.Version))
-	}
-	if err := allowed(s, least); err != nil {
-		return rotate.Release{}, err
-	}
-	if err := checkParts(s, dir); err != nil {
-		return rotate.Release{}, err
-	}
-	if _, err := checkLogged(t, data, dir); err != nil {
-		return rotate.Release{}, err
-	}
+	return d.releaseAt(t, v, least, now)
+}
+
+// absolute returns what names a file of a directory, wherever the process is.
+func absolute(dir string) (func(name string) string, error) {
 	abs, err := filepath.Abs(dir)
-	if err != nil {
-		return rotate.Release{}, err
-	}
-	return rotate.Release{Statement: *s, Digest: sha256.Sum256(data), Path: boot.ReleasePath(v),
-		Kernel: filepath.Join(abs, release.KernelFile), Stub: filepath.Join(abs, release.StubFile), Root: filepath.Join(abs, release.RootFile), Data: data, UKI: unified(abs)}, nil
+	return func(name string) string { return filepath.Join(abs, name) }, err
 }

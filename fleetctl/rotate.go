@@ -3,12 +3,16 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"mayfly/fleetctl/plan"
@@ -19,23 +23,28 @@ import (
 	"mayfly/internal/hint"
 	"mayfly/internal/pki"
 	"mayfly/inventory"
+	"mayfly/policies/request"
 )
 
 var rotateVerb = command.Verb{
 	Name:    "rotate",
-	Args:    "--dir DIR [--all | --retry | --lost SERVER...] [--sign FILE --reason TEXT | --request FILE]",
+	Args:    "--dir DIR [SERVER... | --all | --upgrade | --emergency | --retry | --lost SERVER...] [--plan FILE] [--sign FILE --reason TEXT | --request FILE]",
 	Summary: "drain, wipe, rebuild, check and return servers",
-	Help: `Rebuilds every server that is due, and with --all every server: it drains (bounded), is switched off and read back as off,
+	Help: `Rebuilds every server that is due, those that are named, or with --all every server: it drains (bounded), is switched off and read back as off,
 boots the release in use with a one-time ticket, joins, is checked from inside and outside, is watched, and serves again.
-Never more at once than max_parallel, and never so many that a region falls under its floor.
+Never more at once than the rules allow, and never so many that a region falls under its floor. --upgrade goes as far as the train of the release in use has come.
+--emergency rebuilds everything at once, over floors, windows, caps and rates, and takes two people.
 
 Every step is in the journal before it happens. After Ctrl-C, a kill or a power cut, the next rotate goes on where this one
-was. A server that does not come up is tried again, then quarantined with the cause (exit code 1); --retry tries it again.
+was. A server that does not come up is tried again, then quarantined with the cause (exit code 1); --retry tries it again. ` + "`fleetctl pause`" + `, resume and cancel
+hold it up at any time. Several at once, of several controllers too, carry one run together: each server is claimed by one.
 
-What is due by the signed policy takes nobody's leave. --all, --retry and --lost take a signed request, which binds the mode, the servers with their lives, the
+--plan takes what ` + "`fleetctl plan -o json`" + ` wrote, or the digits that ` + "`fleetctl plan`" + ` ends with, and refuses a run on other grounds, with what changed.
+
+What is due by the signed policy takes nobody's leave. Everything else takes a signed request, which binds the mode, the servers with their lives, the
 release and the policy ("fleetctl request make rotate"; --sign where one person is enough).
 
-` + "`fleetctl signer` and `fleetctl serve`" + ` have to run. Started twice, the second one joins the first.
+` + "`fleetctl signer` and `fleetctl serve`" + ` have to run.
 
 Example:
 
@@ -44,12 +53,14 @@ Example:
 		fs := c.Flags()
 		dir := dirFlag(fs)
 		asked := askedFlags(fs)
+		looked := fs.String("plan", "", "`file` or digits of the plan that was looked at: another one is refused")
 		leave := leaveFlagsOf(fs)
 		output := outputFlag(fs)
 		if err := c.Parse(fs); err != nil {
 			return err
 		}
-		if err := errors.Join(noArguments(fs), checkFormat(*output)); err != nil {
+		asked.only = fs.Args()
+		if err := checkFormat(*output); err != nil {
 			return err
 		}
 		mode, err := asked.mode()
@@ -57,7 +68,7 @@ Example:
 			return err
 		}
 		if mode == "" && (*leave.file != "" || *leave.key != "") {
-			return command.Usagef("what is due takes no request: --all, --retry or --lost does")
+			return command.Usagef("what is due takes no request: SERVER, --all, --upgrade, --emergency, --retry or --lost does")
 		}
 		d := state(*dir)
 		r, rules, closeStore, err := d.runner(ctx, c)
@@ -69,6 +80,19 @@ Example:
 			return err
 		}
 		asked.apply(&rules)
+		if r.Expect, err = expected(*looked); err != nil {
+			return err
+		}
+		leftTo := false // by the people that an emergency takes
+		r.Overrides = func(context.Context, plan.Plan) error {
+			if !leftTo {
+				return refusedPlan(&rotate.Refused{Why: plan.Refusals{{Code: rotate.Unapproved, Detail: "nobody has signed for an emergency"}}})
+			}
+			return nil
+		}
+		bar := newBar(c.Stderr)
+		defer bar.clear()
+		r.Talk, r.Show = bar, bar.show
 		if err := os.MkdirAll(d.machines(), 0o700); err != nil {
 			return fmt.Errorf("making the directory of machines: %w", err)
 		}
@@ -80,18 +104,20 @@ Example:
 			if err != nil {
 				return err
 			}
-			_, err = d.authorise(ctx, c, r.Store, leave, rotation(mode, asked.lost, r.Bundle, r.Release, known))
+			_, err = d.authorise(ctx, c, r.Store, leave, rotation(mode, asked.names(), r.Bundle, r.Release, known))
+			leftTo = err == nil && mode == request.ModeEmergency
 			return err
 		})
+		bar.clear()
 		if result.Result == "" {
 			return refusedPlan(err)
 		}
 		var rows [][]string
 		for _, s := range result.Servers {
 			rows = append(rows, []string{s.Name, string(s.State), strconv.FormatUint(s.Epoch, 10), s.Release,
-				fmt.Sprintf("%.1f s", s.Seconds), fmt.Sprintf("%.1f s", s.Boot), s.Cause})
+				fmt.Sprintf("%.1f s", s.Seconds), fmt.Sprintf("%.1f s", s.Boot), s.Outcome, strconv.Itoa(s.Attempts), first(s.Restarted), s.Cause})
 		}
-		if e := show(c.Stdout, *output, result, []string{"SERVER", "STATE", "LIFE", "RELEASE", "OUT FOR", "BOOT", "CAUSE"}, rows); e != nil {
+		if e := show(c.Stdout, *output, result, []string{"SERVER", "STATE", "LIFE", "RELEASE", "OUT FOR", "BOOT", "OUTCOME", "ATTEMPTS", "RESTARTED", "CAUSE"}, rows); e != nil {
 			return errors.Join(err, e)
 		}
 		fmt.Fprintf(c.Stderr, "fleetctl: rotate: %s, %d servers rebuilt\n", result.Result, served(result))
@@ -101,9 +127,9 @@ Example:
 
 // rotate looks whether servers could join at all before it touches any. leave is asked for last, when nothing else can refuse any more.
 func (d state) rotate(ctx context.Context, r *rotate.Runner, rules plan.Rules, leave func() error) (rotate.Result, error) {
-	for _, name := range rules.Lost {
+	for _, name := range slices.Concat(rules.Lost, rules.Only) {
 		if _, ok := r.Bundle.Inventory.RebuiltServer(name); !ok {
-			return rotate.Result{}, command.Usagef("--lost %s: no such server in the signed inventory", name)
+			return rotate.Result{}, command.Usagef("%s: no such server in the signed inventory", name)
 		}
 	}
 	if err := actUnder(ctx, r.Store, r.Bundle); err != nil {
@@ -152,6 +178,33 @@ func answers(ctx context.Context, addr netip.AddrPort, config *tls.Config) error
 			"end what listens there and start `fleetctl serve`; nothing was touched")
 	}
 	return conn.Close()
+}
+
+// expected reads which plan was looked at: a file of `fleetctl plan -o json`, or the digits that name its grounds.
+func expected(looked string) (func(plan.Plan) error, error) {
+	if looked == "" {
+		return nil, nil
+	}
+	if digits.MatchString(looked) && !exists(looked) {
+		return rotate.SameGrounds(looked), nil
+	}
+	data, err := readBounded(looked, "`fleetctl plan -o json` writes one", maxFile)
+	if err != nil {
+		return nil, err
+	}
+	var p plan.Plan
+	if err := json.Unmarshal(data, &p); err != nil || p.Inputs == "" {
+		return nil, hint.New(command.Usagef("--plan %s: it is no plan", looked), "`fleetctl plan -o json` writes one")
+	}
+	return rotate.SamePlan(p), nil
+}
+
+var digits = regexp.MustCompile(`^[0-9a-fA-F]{12,64}$`)
+
+// first is the first word of how a machine proved that it restarted.
+func first(how string) string {
+	word, _, _ := strings.Cut(how, ":")
+	return word
 }
 
 func served(r rotate.Result) int {

@@ -38,8 +38,20 @@ func (a *asked) mode() (mode string, err error) {
 	if len(a.lost) > 0 {
 		modes = append(modes, request.ModeLost)
 	}
+	if *a.upgrade {
+		modes = append(modes, request.ModeUpgrade)
+	}
+	if *a.emergency {
+		modes = append(modes, request.ModeEmergency)
+	}
+	if len(a.only) > 0 {
+		modes = append(modes, request.ModeSingle)
+	}
 	if len(modes) > 1 {
 		return "", command.Usagef("one order at a time: %s", strings.Join(modes, ", "))
 	}
 	return strings.Join(modes, ""), nil
 }
+
+// names are the servers that are of somebody's choice.
+func (a *asked) names() []string { return append(append([]string(nil), a.only...), a.lost...) }

@@ -13,11 +13,13 @@ import (
 	"mayfly/internal/command"
 	"mayfly/internal/pki"
 	"mayfly/policies/bundle"
+	"mayfly/policies/trust"
 )
 
 // grounds are what a plan rests on beside the store, each checked: trust, signed policy, release in use.
 type grounds struct {
 	trust   []byte // trust.json
+	signers *trust.Trust
 	bundle  *bundle.Bundle
 	release rotate.Release
 }
@@ -28,7 +30,7 @@ func (d state) grounds(ctx context.Context, c *command.Call, now time.Time) (g g
 	if err != nil {
 		return g, err
 	}
-	g.trust = data
+	g.trust, g.signers = data, t
 	seen, err := d.policySeen(ctx)
 	if err != nil {
 		return g, err
@@ -72,12 +74,19 @@ func (d state) runner(ctx context.Context, c *command.Call) (*rotate.Runner, pla
 			fmt.Fprintf(c.Stderr, "fleetctl: closing the store: %v\n", err)
 		}
 	}
+	if err := takeOver(ctx, s, g.release, time.Now()); err != nil {
+		closeStore()
+		return fail(err)
+	}
 	log := slog.New(slog.NewTextHandler(c.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	keys := signer.Dial(string(d))
 	return &rotate.Runner{
-		Store:    s,
-		Bundle:   g.bundle,
-		Release:  g.release,
+		Store:   s,
+		Bundle:  g.bundle,
+		Release: g.release,
+		Releases: func(v uint64) (rotate.Release, error) {
+			return d.goBack(g.signers, v, g.bundle.Policy.Image.MinVersion, time.Now())
+		},
 		Trust:    g.trust,
 		CA:       ca,
 		Machines: rotate.Power{Place: d.powerPlace(g.bundle.Inventory, rotate.Restarts{Store: s, Signer: signer.Dial(string(d))}, log)},

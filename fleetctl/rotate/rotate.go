@@ -46,8 +46,8 @@ type Runner struct {
 	Holder   string                    // who claims; Holder makes one for this process if it is empty
 	// Overrides is asked before a run begins that breaks what the fleet promises (plan.Emergency). nil refuses.
 	Overrides func(ctx context.Context, p plan.Plan) error
-	// Inputs, if not empty, is the plan that was looked at: a run on other grounds is refused (inputs.go).
-	Inputs *Grounds
+	// Expect, if there is one, refuses a plan that is not the one that was looked at: SamePlan, SameGrounds.
+	Expect func(p plan.Plan) error
 
 	TTL   time.Duration // of claims; ClaimTTL when zero
 	Poll  time.Duration // how often the store is read
@@ -140,6 +140,7 @@ func refusef(code, format string, args ...any) *Refused {
 // Codes of refusals that are rotate's own.
 const (
 	Unapproved     = "emergency_unapproved" // an emergency takes two people
+	RunOpen        = "run_open"             // another run is not finished
 	InputsChanged  = "plan_changed"         // what the plan was made from is not as it was
 	ReleaseBad     = "release_bad"          // it is marked bad, and there is no good one
 	ReleaseUnknown = "release_unknown"      // nothing says which release to boot
@@ -252,6 +253,9 @@ func (r *Runner) open(ctx context.Context, rules plan.Rules, result *Result) (re
 				return rec, false, hint.New(fmt.Errorf("reading the plan of run %d, which began at %s: %w", open.ID, open.Began.Format(time.RFC3339), err),
 					"nothing is guessed: `fleetctl status` shows the servers; `fleetctl cancel --why TEXT` has this run begin nothing more")
 			}
+			if err := r.mayJoin(open, rules, rec); err != nil {
+				return rec, false, err
+			}
 			result.Run, result.Resumed = open.ID, true
 			r.sayf("run %d goes on: it finishes what it began; what else is due waits for the next rotate", open.ID)
 			return rec, false, nil
@@ -261,8 +265,8 @@ func (r *Runner) open(ctx context.Context, rules plan.Rules, result *Result) (re
 		if err != nil {
 			return rec, false, err
 		}
-		if r.Inputs != nil {
-			if err := r.unchanged(ctx, rules, now); err != nil {
+		if r.Expect != nil {
+			if err := r.Expect(p); err != nil {
 				return rec, false, err
 			}
 		}
@@ -296,6 +300,18 @@ func (r *Runner) open(ctx context.Context, rules plan.Rules, result *Result) (re
 		r.sayf("run %d: %d servers to rebuild, plan %.12s", result.Run, len(p.Targets()), p.Inputs)
 		return rec, false, nil
 	}
+}
+
+// mayJoin refuses to carry on what is not what was asked for, where that matters.
+func (r *Runner) mayJoin(open store.Run, rules plan.Rules, rec record) error {
+	mend := "`fleetctl cancel` has it begin nothing more; it ends when what is under way has ended"
+	switch {
+	case rules.Mode == plan.Emergency && rec.Rules.Mode != plan.Emergency:
+		return hint.New(refusef(RunOpen, "run %d is open, and no emergency: joining it would keep every rule", open.ID), "%s", mend)
+	case r.Expect != nil:
+		return hint.New(refusef(RunOpen, "run %d is open: it has a plan of its own", open.ID), "%s", mend)
+	}
+	return nil
 }
 
 // overrides asks by whose leave an emergency breaks promises.
