@@ -146,15 +146,16 @@ func (l *pageLedger) look(t *trust.Trust, now time.Time) (web.Ledger, map[string
 	})
 	l.next = max(l.next, next)
 	out.Entries = l.next
-	if err != nil {
-		out.Problem = "its entries cannot be read"
-	}
+	unread := err
 	keys, err := ledger.KeysOf(t)
 	if err == nil {
 		err = checkpoint(&out, l.dir, keys)
 	}
-	if err != nil && out.Problem == "" {
+	switch {
+	case err != nil:
 		out.Problem = "no checkpoint is there that enough witnesses cosigned"
+	case unread != nil && l.next < out.Size: // what is in the signer's journal only, which is another user's, is not in a checkpoint yet
+		out.Problem = "its entries cannot be read"
 	}
 	entries := maps.Clone(l.entries)
 	for name, e := range entries {

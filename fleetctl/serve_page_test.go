@@ -236,6 +236,34 @@ func TestServePage(t *testing.T) {
 	}
 }
 
+// TestPageLedger: entries are read once, and without the journal, which is the signer's alone; a ledger that is not whole is said to be that.
+func TestPageLedger(t *testing.T) {
+	w := newPageWorld(t)
+	now := time.Now()
+	l := &pageLedger{dir: w.d.ledger()}
+	if err := os.RemoveAll(filepath.Join(l.dir, "journal")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(l.dir, "journal"), nil, 0o600); err != nil { // as good as one that may not be read
+		t.Fatal(err)
+	}
+	for range 2 {
+		out, entries := l.look(w.policy.trust, now)
+		if out.Problem != "" || out.Entries != 1 || len(entries) != 1 || !entries["se-1"].Proven || entries["se-1"].Epoch != 1 {
+			t.Errorf("got %+v and %v, want one entry that is proven", out, entries)
+		}
+	}
+	if err := os.RemoveAll(filepath.Join(l.dir, "tile")); err != nil {
+		t.Fatal(err)
+	}
+	if out, _ := (&pageLedger{dir: l.dir}).look(w.policy.trust, now); out.Problem == "" {
+		t.Error("a ledger without its entries is said to be whole")
+	}
+	if out, _ := (&pageLedger{dir: t.TempDir()}).look(w.policy.trust, now); out.Problem == "" || out.Size != 0 {
+		t.Errorf("no ledger: got %+v", out)
+	}
+}
+
 // TestOwnPage: the page's certificate stays until it nears its end or its names change; its key is private.
 func TestOwnPage(t *testing.T) {
 	w := newPageWorld(t)

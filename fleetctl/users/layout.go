@@ -47,6 +47,7 @@ var places = []place{
 	{path: "offers", owner: Serve, mode: 0o700, never: private, below: true}, {path: "machines", owner: Serve, mode: 0o700, never: private, below: true},
 	{path: "statements", owner: Serve, mode: 0o755, never: others},
 	{path: "audit", owner: Serve, mode: 0o700, never: private, below: true}, {path: "orders", owner: Serve, mode: 0o700, never: private, below: true},
+	{path: "page", owner: Serve, mode: 0o700, never: private, below: true}, {path: "public/page.pem", owner: Serve, mode: 0o644, never: others},
 
 	{path: "public", owner: Root, mode: shared, never: 0o002, group: true, needed: true},
 	{path: "public/client.json", owner: Root, mode: 0o644, never: others}, {path: "public/trust", owner: Root, mode: 0o755, never: others, below: true},
