@@ -82,6 +82,8 @@ type domain struct {
 	max  int32
 	out  int32
 	size int32
+
+	parked int32 // servers that wait for it (simulation)
 }
 
 var kinds = [4]string{"rack", "switch", "bmc", "mirror"}

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -161,5 +162,27 @@ func TestDeterministic(t *testing.T) {
 	later, _ := Make(s, rules, healthy(s), t0.Add(time.Second))
 	if later.Inputs == turned.Inputs {
 		t.Error("got one hash of two inputs")
+	}
+}
+
+// BenchmarkMake: one plan of a hundred thousand servers, with every kind of limit.
+func BenchmarkMake(b *testing.B) {
+	s, r := lab(b)
+	r.MaxParallel, r.MaxPerHour, r.Floors = 5000, 50000, nil
+	s.Regions, s.Servers = nil, nil
+	for g := range 1000 {
+		name := fmt.Sprintf("r%03d", g)
+		s.Regions = append(s.Regions, Region{name, 90_000})
+		for k := range 100 {
+			x := serving(fmt.Sprintf("%s-%02d", name, k), name, 1000, time.Duration(48+k%48)*time.Hour)
+			x.Domains.Rack = fmt.Sprintf("%s-%d", name, k/10)
+			s.Servers = append(s.Servers, x)
+		}
+	}
+	h := healthy(s)
+	for b.Loop() {
+		if _, refused := Make(s, r, h, t0); len(refused) > 0 {
+			b.Fatal(refused[0])
+		}
 	}
 }

@@ -203,10 +203,16 @@ func (p *Player) touch(g int32) {
 	}
 }
 
+// park lets a server wait for a cap.
+func (p *Player) park(d, i int32) {
+	p.parked[d].push(item{p.e.nodes[i].deadline, i, 0})
+	p.e.domains[d].parked++
+}
+
 // unpark lets those wait again who wait for a cap that has room.
 func (p *Player) unpark(n *node) {
 	for _, d := range n.domain {
-		if d >= 0 && len(p.parked[d]) > 0 {
+		if d >= 0 && p.e.domains[d].parked > 0 {
 			p.cands.push(item{p.parked[d][0].key, p.parked[d][0].of, int32(len(p.lanes)) + d})
 		}
 	}

@@ -126,7 +126,7 @@ func (p *Player) fromLane(c item, now int64) {
 		again()
 	case Capped:
 		p.lanes[l].pop()
-		p.parked[h.domain].push(item{n.deadline, i, 0})
+		p.park(h.domain, i)
 		again()
 	case Parallel:
 		again()
@@ -155,12 +155,14 @@ func (p *Player) fromDomain(c item, now int64) {
 	n := &e.nodes[c.of]
 	if !n.is(due) || n.gone() || n.deadline != c.key {
 		p.parked[d].pop()
+		e.domains[d].parked--
 		again()
 		return
 	}
 	switch h := e.verdict(c.of, now); h.reason {
 	case undecided:
 		p.parked[d].pop()
+		e.domains[d].parked--
 		p.leave(c.of, now, h.forced)
 		again()
 	case Parallel:
@@ -170,10 +172,12 @@ func (p *Player) fromDomain(c item, now int64) {
 			return
 		}
 		p.parked[d].pop()
-		p.parked[h.domain].push(item{n.deadline, c.of, 0})
+		e.domains[d].parked--
+		p.park(h.domain, c.of)
 		again()
 	default: // something of its region holds it: it waits there
 		p.parked[d].pop()
+		e.domains[d].parked--
 		l := p.lane(n)
 		p.lanes[l].push(item{n.deadline, c.of, 0})
 		p.list(l)

@@ -218,6 +218,9 @@ func (t *train) reaches(n *node) bool {
 
 // record counts how a rotation to the release ended.
 func (t *train) record(rank int32, attempts, failed int, at int64) {
+	if t.done {
+		return // it is no train any more: what fails from now on fails by itself
+	}
 	t.attempts += attempts
 	t.failed += failed
 	if rank >= 0 {

@@ -88,6 +88,9 @@ func (w *world) moments(c Config, end time.Time) []moment {
 	samples := c.Samples
 	if samples == 0 {
 		samples = 240
+		if len(c.Snapshot.Servers) > 300_000 {
+			samples = 120 // looking for the oldest server costs its time
+		}
 	}
 	var all []moment
 	for i := range samples + 1 {
