@@ -62,7 +62,8 @@ var testNeeds = slices.Concat(demoNeeds, engineNeeds[inventory.EngineDocker], en
 	{Name: "ipmi_sim", Package: "openipmi"},    // a BMC that drives a machine
 	{Name: efiStub, Package: "systemd-boot-efi"},
 	{Name: "chromium", Package: "chromium"}, // the status page, as people see it
-	{Name: "npm", Package: "npm"},           // fetches axe-core, by hash
+	{Name: "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf", Package: "fonts-dejavu-core"},
+	{Name: "npm", Package: "npm"}, // fetches axe-core, by hash
 })
 
 // Debian's PKCS #11 libraries that read PIV cards, and systemd-stub. The pattern is for the architecture.

@@ -27,7 +27,7 @@ import (
 var screenshots = flag.String("screenshots", "", "`directory` for the page's screenshots")
 
 // browserLimit is for all that one browser is asked; on a busy machine it starts in half a minute.
-const browserLimit = 4 * time.Minute
+const browserLimit = 8 * time.Minute
 
 // live is a fleet that can be changed while somebody looks at it.
 type live struct{ in atomic.Pointer[Input] }
