@@ -106,6 +106,16 @@ func (s *Store) Fenced(c store.Claim) store.Store {
 	return &f
 }
 
+// writeOf is write of what is a server's: it fails with store.ErrFenced if this store is a claim's that was lost.
+func (s *Store) writeOf(ctx context.Context, name string, f func(tx *sql.Tx) error) error {
+	return s.write(ctx, func(tx *sql.Tx) error {
+		if err := s.fenced(ctx, tx, name); err != nil {
+			return err
+		}
+		return f(tx)
+	})
+}
+
 // fenced fails with store.ErrFenced if this store is one claim's, and another of the same server was made.
 func (s *Store) fenced(ctx context.Context, tx *sql.Tx, name string) error {
 	if s.fence == nil || s.fence.Server != name {

@@ -11,7 +11,7 @@ import (
 
 // Extend keeps an extension for delivery to the server's current life, and moves the life's deadline.
 func (s *Store) Extend(ctx context.Context, name string, until time.Time, e store.Extension) error {
-	return s.write(ctx, func(tx *sql.Tx) error {
+	return s.writeOf(ctx, name, func(tx *sql.Tx) error {
 		err := one(tx.ExecContext(ctx, `UPDATE servers SET deadline = max(deadline, ?) WHERE name = ? AND epoch = ?`, stamp(until), name, int64(e.Epoch)))
 		if errors.Is(err, errNone) {
 			return fmt.Errorf("extending a life: %w", staleness(ctx, tx, name, e.Epoch, ""))

@@ -13,10 +13,7 @@ const maxJournal = 1000
 
 // Record writes one record. It is on disk when Record returns.
 func (s *Store) Record(ctx context.Context, e store.Entry) error {
-	err := s.write(ctx, func(tx *sql.Tx) error {
-		if err := s.fenced(ctx, tx, e.Server); err != nil {
-			return err
-		}
+	err := s.writeOf(ctx, e.Server, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO journal (run, at, server, epoch, step, outcome, detail) VALUES (?, ?, ?, ?, ?, ?, ?)`,
 			e.Run, stamp(e.At), e.Server, int64(e.Epoch), e.Step, e.Outcome, e.Detail)
 		return err

@@ -44,7 +44,7 @@ func scanLogin(rows *sql.Rows, l *store.Login) (err error) {
 
 // AddLogin keeps a login, once: fresh is false for one that is there already.
 func (s *Store) AddLogin(ctx context.Context, l store.Login) (fresh bool, err error) {
-	err = s.write(ctx, func(tx *sql.Tx) error {
+	err = s.writeOf(ctx, l.Server, func(tx *sql.Tx) error {
 		if _, err := server(ctx, tx, l.Server); err != nil {
 			return err
 		}

@@ -17,7 +17,7 @@ const maxEvents = 10_000
 // Move takes a server from one state to another. It fails with store.ErrIllegal for a transition that is not in the table and for one to
 // Wiping, which ends a life and is BeginLife's; and with store.ErrStale if the server is not in that life and state. The event is written in the same transaction.
 func (s *Store) Move(ctx context.Context, name string, epoch uint64, from, to inventory.State, cause string, now time.Time) error {
-	return s.MoveChecked(ctx, name, epoch, from, to, cause, now, func([]store.Server) error { return nil })
+	return s.MoveChecked(ctx, name, epoch, from, to, cause, now, nil)
 }
 
 // MoveChecked is Move if check agrees. check sees all servers as they are inside the transaction, so nothing can change between
@@ -26,19 +26,24 @@ func (s *Store) MoveChecked(ctx context.Context, name string, epoch uint64, from
 	if to == inventory.Wiping {
 		return fmt.Errorf("moving server %q to %s within life %d: only BeginLife ends a life: %w", name, to, epoch, store.ErrIllegal)
 	}
-	return s.write(ctx, func(tx *sql.Tx) error {
-		if err := s.fenced(ctx, tx, name); err != nil {
-			return err
-		}
-		all, err := servers(ctx, tx)
-		if err != nil {
-			return err
-		}
-		if err := check(all); err != nil {
+	return s.writeOf(ctx, name, func(tx *sql.Tx) error {
+		if err := ask(ctx, tx, check); err != nil {
 			return err
 		}
 		return move(ctx, tx, name, epoch, from, to, cause, now)
 	})
+}
+
+// ask asks check, which may be nil, about all servers as they are in the transaction.
+func ask(ctx context.Context, tx *sql.Tx, check store.Check) error {
+	if check == nil {
+		return nil
+	}
+	all, err := servers(ctx, tx)
+	if err != nil {
+		return err
+	}
+	return check(all)
 }
 
 func move(ctx context.Context, tx *sql.Tx, name string, epoch uint64, from, to inventory.State, cause string, now time.Time) error {
@@ -75,18 +80,9 @@ func move(ctx context.Context, tx *sql.Tx, name string, epoch uint64, from, to i
 // life (keys, health, drain) is gone, and its unused tickets are revoked.
 func (s *Store) BeginLife(ctx context.Context, name string, epoch uint64, from inventory.State, cause string, now time.Time, check func([]store.Server) error) (uint64, error) {
 	var next uint64
-	err := s.write(ctx, func(tx *sql.Tx) error {
-		if err := s.fenced(ctx, tx, name); err != nil {
+	err := s.writeOf(ctx, name, func(tx *sql.Tx) error {
+		if err := ask(ctx, tx, check); err != nil {
 			return err
-		}
-		if check != nil {
-			all, err := servers(ctx, tx)
-			if err != nil {
-				return err
-			}
-			if err := check(all); err != nil {
-				return err
-			}
 		}
 		if old, err := server(ctx, tx, name); err != nil {
 			return err

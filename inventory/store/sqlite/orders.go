@@ -11,10 +11,7 @@ import (
 
 // OrderDrain asks a server's current life to drain. Ordering twice is ordering once, with the later limit.
 func (s *Store) OrderDrain(ctx context.Context, name string, epoch uint64, limit time.Duration) error {
-	return s.write(ctx, func(tx *sql.Tx) error {
-		if err := s.fenced(ctx, tx, name); err != nil {
-			return err
-		}
+	return s.writeOf(ctx, name, func(tx *sql.Tx) error {
 		have, err := server(ctx, tx, name)
 		if err != nil {
 			return err
@@ -52,7 +49,7 @@ func (s *Store) Drains(ctx context.Context) (orders map[string]store.DrainOrder,
 
 // BootFailed records why a life did not come up. The first report of a life stands: it is the cause.
 func (s *Store) BootFailed(ctx context.Context, name string, epoch uint64, reason, detail string, at time.Time) error {
-	return s.write(ctx, func(tx *sql.Tx) error {
+	return s.writeOf(ctx, name, func(tx *sql.Tx) error {
 		if _, err := server(ctx, tx, name); err != nil {
 			return err
 		}

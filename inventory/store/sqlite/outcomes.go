@@ -29,10 +29,7 @@ func scanOutcome(rows *sql.Rows, o *store.Outcome) error {
 
 // EndRotation records how a rotation ended, once.
 func (s *Store) EndRotation(ctx context.Context, o store.Outcome) error {
-	err := s.write(ctx, func(tx *sql.Tx) error {
-		if err := s.fenced(ctx, tx, o.Server); err != nil {
-			return err
-		}
+	err := s.writeOf(ctx, o.Server, func(tx *sql.Tx) error {
 		if _, err := server(ctx, tx, o.Server); err != nil {
 			return err
 		}

@@ -1,32 +1,9 @@
 package sqlite
 
 import (
-	"errors"
-	"mayfly/inventory/store"
 	"path/filepath"
 	"testing"
 )
-
-// TestActUnder: the newest policy's version outlives the process, and no older one is taken.
-func TestActUnder(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "store.db")
-	s := openStore(t, path)
-	for _, tt := range []struct {
-		version uint64
-		want    error
-		after   uint64
-	}{{1, nil, 1}, {3, nil, 3}, {3, nil, 3}, {2, store.ErrPolicyOlder, 3}, {0, store.ErrPolicyOlder, 3}} {
-		if err := s.ActUnder(t.Context(), tt.version); !errors.Is(err, tt.want) {
-			t.Errorf("version %d: got %v, want %v", tt.version, err, tt.want)
-		}
-		if got, err := openStore(t, path).PolicyVersion(t.Context()); got != tt.after || err != nil {
-			t.Errorf("after version %d: got %d, %v, want %d", tt.version, got, err, tt.after)
-		}
-	}
-	if err := s.ActUnder(t.Context(), 1<<63); err == nil {
-		t.Error("a version beyond SQLite's integers was taken")
-	}
-}
 
 // TestSchema1: a store from before the policy's version was remembered can be read, and is brought up when it is opened.
 func TestSchema1(t *testing.T) {

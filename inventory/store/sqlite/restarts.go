@@ -11,10 +11,7 @@ import (
 
 // OrderRestart lays down an order for the server's current life. A later one takes the place of an earlier one.
 func (s *Store) OrderRestart(ctx context.Context, name string, r store.Restart) error {
-	return s.write(ctx, func(tx *sql.Tx) error {
-		if err := s.fenced(ctx, tx, name); err != nil {
-			return err
-		}
+	return s.writeOf(ctx, name, func(tx *sql.Tx) error {
 		have, err := server(ctx, tx, name)
 		if err != nil {
 			return err
@@ -34,7 +31,7 @@ func (s *Store) OrderRestart(ctx context.Context, name string, r store.Restart) 
 
 // RestartDelivered says that the order was written to the stream of this life.
 func (s *Store) RestartDelivered(ctx context.Context, name string, epoch uint64, at time.Time) error {
-	return s.write(ctx, func(tx *sql.Tx) error {
+	return s.writeOf(ctx, name, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `UPDATE restarts SET delivered = ? WHERE server = ? AND epoch = ? AND delivered = 0`, stamp(at), name, int64(epoch))
 		if err != nil {
 			return fmt.Errorf("recording the order to server %q: %w", name, err)

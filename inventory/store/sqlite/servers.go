@@ -121,7 +121,7 @@ func scanServer(row interface{ Scan(...any) error }) (store.Server, error) {
 
 // Joined records what a server said when it joined and moves it from Booting to Attesting, in one transaction.
 func (s *Store) Joined(ctx context.Context, name string, epoch uint64, j store.Joined) error {
-	return s.write(ctx, func(tx *sql.Tx) error {
+	return s.writeOf(ctx, name, func(tx *sql.Tx) error {
 		if err := move(ctx, tx, name, epoch, inventory.Booting, inventory.Attesting, "joined", j.At); err != nil {
 			return err
 		}
@@ -147,10 +147,7 @@ func (s *Store) SetRelease(ctx context.Context, name string, epoch uint64, relea
 
 // set changes columns of one life, which must be the current one.
 func (s *Store) set(ctx context.Context, name string, epoch uint64, columns string, args ...any) error {
-	return s.write(ctx, func(tx *sql.Tx) error {
-		if err := s.fenced(ctx, tx, name); err != nil {
-			return err
-		}
+	return s.writeOf(ctx, name, func(tx *sql.Tx) error {
 		err := one(tx.ExecContext(ctx, "UPDATE servers SET "+columns+" WHERE name = ? AND epoch = ?", append(args, name, int64(epoch))...))
 		if errors.Is(err, errNone) {
 			return staleness(ctx, tx, name, epoch, "")

@@ -15,7 +15,7 @@ import (
 // that whoever rotates never finds the one without the other. Until held is over, nobody rebuilds it (store.ErrHeld); it never serves
 // again in this life (store.ErrTainted); the next life begins without the taint.
 func (s *Store) Taint(ctx context.Context, name string, epoch uint64, reason string, held, now time.Time, check func([]store.Server) error) error {
-	return s.write(ctx, func(tx *sql.Tx) error {
+	return s.writeOf(ctx, name, func(tx *sql.Tx) error {
 		all, err := servers(ctx, tx)
 		if err != nil {
 			return err
@@ -38,7 +38,7 @@ func (s *Store) Taint(ctx context.Context, name string, epoch uint64, reason str
 
 // Hold brings forward when a tainted life may be rebuilt. It never puts it off.
 func (s *Store) Hold(ctx context.Context, name string, epoch uint64, until time.Time) error {
-	return s.write(ctx, func(tx *sql.Tx) error {
+	return s.writeOf(ctx, name, func(tx *sql.Tx) error {
 		err := one(tx.ExecContext(ctx, `UPDATE taints SET until = min(until, ?) WHERE server = ? AND epoch = ?`, stamp(until), name, int64(epoch)))
 		if errors.Is(err, errNone) {
 			return staleness(ctx, tx, name, epoch, "")

@@ -12,10 +12,7 @@ import (
 // PutTicket records a ticket for a server's current life by the SHA-256 of its exact bytes. Earlier tickets of that server that
 // were not used are revoked.
 func (s *Store) PutTicket(ctx context.Context, name string, epoch uint64, hash [32]byte, notAfter time.Time) error {
-	return s.write(ctx, func(tx *sql.Tx) error {
-		if err := s.fenced(ctx, tx, name); err != nil {
-			return err
-		}
+	return s.writeOf(ctx, name, func(tx *sql.Tx) error {
 		have, err := server(ctx, tx, name)
 		if err != nil {
 			return err
@@ -38,7 +35,7 @@ func (s *Store) PutTicket(ctx context.Context, name string, epoch uint64, hash [
 // somebody else has the ticket: it returns store.ErrTicketUsed and revokes the life that the first use began.
 func (s *Store) UseTicket(ctx context.Context, hash [32]byte, name string, epoch uint64, now time.Time) error {
 	var verdict error
-	err := s.write(ctx, func(tx *sql.Tx) error {
+	err := s.writeOf(ctx, name, func(tx *sql.Tx) error {
 		var usedAt, notAfter int64
 		var revoked bool
 		err := tx.QueryRowContext(ctx, `SELECT used_at, not_after, revoked FROM tickets WHERE hash = ? AND server = ? AND epoch = ?`,
