@@ -11,7 +11,6 @@ import (
 	"mayfly/internal/command"
 	"mayfly/internal/logins"
 	"mayfly/inventory/store"
-	"mayfly/inventory/store/sqlite"
 )
 
 var loginsVerb = command.Verb{
@@ -89,7 +88,7 @@ func sinceTime(s string, now time.Time) (time.Time, error) {
 
 // logins are what the store knows, read without changing it.
 func (d state) logins(ctx context.Context, c *command.Call, since time.Time) ([]store.Login, error) {
-	s, err := sqlite.OpenReadOnly(ctx, d.storeFile())
+	s, err := d.openReadOnly(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
 		fmt.Fprintf(c.Stderr, "fleetctl: %s is not there yet: no server was ever booted from here; `fleetctl serve` makes it\n", d.storeFile())
 		return nil, nil

@@ -17,7 +17,7 @@ import (
 	"mayfly/internal/hint"
 	"mayfly/inventory"
 	"mayfly/inventory/store"
-	"mayfly/inventory/store/sqlite"
+	"mayfly/inventory/store/keeper"
 	"mayfly/policies"
 	"mayfly/policies/bundle"
 	"mayfly/policies/trust"
@@ -40,7 +40,7 @@ func (d state) policyFile() string      { return d.path("policy.toml") }
 func (d state) trustFile() string       { return d.path("trust.json") }
 func (d state) bundleFile() string      { return d.path("bundle.json") }
 func (d state) nextFile() string        { return d.path("bundle-next.json") }
-func (d state) storeFile() string       { return d.path("store.db") }
+func (d state) storeFile() string       { return d.path(keeper.File) }
 func (d state) auditLogs() string       { return d.path("audit") } // of rebuilt bastions
 func (d state) machines() string        { return d.path("machines") }
 func (d state) offers() offer.Dir       { return offer.Dir(d.path("offers")) } // what machines elsewhere boot from: not in public, for it holds tickets
@@ -143,7 +143,7 @@ func (d state) policySeen(ctx context.Context) (uint64, error) {
 	if r := t.RoleOf(os.Geteuid()); t.Separate && (r == users.Signer || r == users.Checkin) {
 		return 0, nil // the store is not theirs to read; the signer remembers a version of its own
 	}
-	s, err := sqlite.OpenReadOnly(ctx, d.storeFile())
+	s, err := d.openReadOnly(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}
@@ -183,7 +183,36 @@ func (d state) openStore(ctx context.Context) (store.Store, error) {
 	if _, err := t.Become(users.Serve); err != nil { // root would leave files that serve cannot write
 		return nil, err
 	}
-	return sqlite.Open(ctx, d.storeFile())
+	address, err := d.storeAddress()
+	if err != nil {
+		return nil, err
+	}
+	return keeper.Open(ctx, string(d), address)
+}
+
+// openReadOnly opens a store that is there, to read it. One that is not there is fs.ErrNotExist.
+func (d state) openReadOnly(ctx context.Context) (store.Store, error) {
+	address, err := d.storeAddress()
+	if err != nil {
+		return nil, err
+	}
+	return keeper.OpenReadOnly(ctx, string(d), address)
+}
+
+// storeAddress is where the bundle says that the store is. It is read before the bundle is verified, for the store says how old a bundle
+// may be: keeper sees to it that another bundle does not lead to another store.
+func (d state) storeAddress() (inventory.StoreAddress, error) {
+	data, err := readBounded(d.bundleFile(), "", maxFile)
+	if err == nil {
+		if b, err := bundle.Parse(data); err == nil {
+			return inventory.ParseStoreAddress(b.Inventory.Controller.Store)
+		}
+	}
+	used, err := keeper.Used(string(d)) // whoever reads the bundle says what is wrong with it
+	if err != nil {
+		return inventory.StoreAddress{}, err
+	}
+	return inventory.ParseStoreAddress(used)
 }
 
 // servers are what the store knows, read without changing it.
@@ -197,7 +226,7 @@ func (d state) servers(ctx context.Context, c *command.Call) (servers []store.Se
 
 // reading reads from the store without changing it. A store that is not there knows nothing, and the talk says so.
 func (d state) reading(ctx context.Context, c *command.Call, read func(store.Store) error) error {
-	s, err := sqlite.OpenReadOnly(ctx, d.storeFile())
+	s, err := d.openReadOnly(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
 		fmt.Fprintf(c.Stderr, "fleetctl: %s is not there yet: no server was ever booted from here; `fleetctl serve` makes it\n", d.storeFile())
 		return nil

@@ -36,6 +36,7 @@ type Controller struct {
 	BootPort    uint16     `toml:"boot_port" json:"boot_port"`       // HTTP: releases and images, checked by hash and signature
 	JoinPort    uint16     `toml:"join_port" json:"join_port"`       // TLS: join, renewal, stream
 	CheckinPort uint16     `toml:"checkin_port" json:"checkin_port"` // TLS: the API that apps ask
+	Store       string     `toml:"store" json:"store,omitempty"`     // "etcd://HOST:PORT[,HOST:PORT...]/PREFIX", shared by several controllers; "": SQLite in the state directory
 
 	PagePort     uint16         `toml:"page_port" json:"page_port,omitempty"`         // TLS: the status page, for engineers with a certificate of the operators' CA; 0: none is shown
 	UpdatesPort  uint16         `toml:"updates_port" json:"updates_port,omitempty"`   // TLS: hosts ask whether they may restart (FleetLock, Omaha); 0: nobody may

@@ -58,6 +58,8 @@ var testNeeds = slices.Concat(demoNeeds, engineNeeds[inventory.EngineDocker], en
 	{Name: "xorriso", Package: "xorriso"},
 	{Name: "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", Package: "ovmf"},
 	{Name: "dnsmasq", Package: "dnsmasq-base"}, // DHCP and router advertisements
+	{Name: "etcd", Package: "etcd-server"},     // the store of several controllers
+	{Name: "strace", Package: "strace"},        // has system calls fail
 	{Name: "swtpm", Package: "swtpm"},          // TPMs
 	{Name: "ipmi_sim", Package: "openipmi"},    // a BMC that drives a machine
 	{Name: efiStub, Package: "systemd-boot-efi"},

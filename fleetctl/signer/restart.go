@@ -5,12 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 	"time"
 
 	"mayfly/internal/sshsig"
 	"mayfly/inventory"
-	"mayfly/inventory/store/sqlite"
+	"mayfly/inventory/store/keeper"
 	"mayfly/rebuild/join"
 	"mayfly/rebuild/order"
 )
@@ -21,7 +20,7 @@ const (
 	restartsPerHour = 6
 	leastFleetHour  = 6
 	storeLimit      = 5 * time.Second
-	storeFile       = "store.db"
+	storeFile       = keeper.File
 )
 
 type restartRequest struct {
@@ -103,7 +102,15 @@ func (l *lives) ending(server string, epoch uint64, now time.Time) error {
 func (s *server) leaves(r restartRequest) error {
 	ctx, cancel := context.WithTimeout(context.Background(), storeLimit)
 	defer cancel()
-	db, err := sqlite.OpenReadOnly(ctx, filepath.Join(s.rules.dir, storeFile))
+	b, err := s.rules.bundle(time.Now())
+	if err != nil {
+		return err
+	}
+	address, err := inventory.ParseStoreAddress(b.Inventory.Controller.Store)
+	if err != nil {
+		return err
+	}
+	db, err := keeper.OpenReadOnly(ctx, s.rules.dir, address)
 	if errors.Is(err, fs.ErrNotExist) {
 		return join.Refuse(join.LifeUnknown, "no server was ever booted from here")
 	}
