@@ -13,7 +13,7 @@ import (
 	"path/filepath"
 	"time"
 
-	_ "modernc.org/sqlite" // the driver "sqlite", pure Go
+	driver "modernc.org/sqlite" // pure Go; registers itself as "sqlite"
 
 	"mayfly/internal/hint"
 	"mayfly/inventory/store"
@@ -22,6 +22,8 @@ import (
 // Implementation constants.
 const (
 	busyTimeout    = 10 * time.Second
+	busyPause      = 20 * time.Millisecond
+	sqliteBusy     = 5 // SQLITE_BUSY
 	maxConnections = 4
 )
 
@@ -111,10 +113,24 @@ func connect(ctx context.Context, path string, check func(*Store, context.Contex
 	}
 	db.SetMaxOpenConns(maxConnections)
 	s := &Store{db: db}
-	if err := check(s, ctx); err != nil {
-		return nil, errors.Join(err, db.Close())
+	for began := time.Now(); ; {
+		err := check(s, ctx)
+		// SQLite does not wait when several openers turn a new file's write-ahead log on at once.
+		if busy(err) && time.Since(began) < busyTimeout && ctx.Err() == nil {
+			time.Sleep(busyPause)
+			continue
+		}
+		if err != nil {
+			return nil, errors.Join(err, db.Close())
+		}
+		return s, nil
 	}
-	return s, nil
+}
+
+// busy reports whether somebody else had the file locked.
+func busy(err error) bool {
+	var e *driver.Error
+	return errors.As(err, &e) && e.Code()&0xff == sqliteBusy
 }
 
 var _ store.Store = (*Store)(nil)
