@@ -162,7 +162,8 @@ func listen(path string, mode fs.FileMode) (net.Listener, error) {
 	return l, nil
 }
 
-func (s *server) handler(log *slog.Logger) http.Handler {
+// routes are what the socket answers, each to who may ask for it (callers.go).
+func (s *server) routes(log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("POST "+pathTicket, handle(log, s.now, s.ticket))
 	mux.Handle("POST "+pathChallenge, handle(log, s.now, s.challenge))
@@ -186,6 +187,11 @@ func (s *server) handler(log *slog.Logger) http.Handler {
 	mux.Handle("POST "+pathEnd, handle(log, s.now, s.end))
 	mux.Handle("POST "+pathPage, handle(log, s.now, s.page))
 	mux.Handle("POST "+pathTwice, handle(log, s.now, s.usedTwice))
+	return mux
+}
+
+func (s *server) handler(log *slog.Logger) http.Handler {
+	mux := s.routes(log)
 	places := make(chan struct{}, maxInFlight)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		wait, cancel := context.WithTimeout(r.Context(), placeWait)
