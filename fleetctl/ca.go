@@ -11,6 +11,7 @@ import (
 	"mayfly/fleetctl/signer"
 	"mayfly/internal/account"
 	"mayfly/internal/command"
+	"mayfly/internal/durable"
 	"mayfly/internal/hint"
 	"mayfly/inventory"
 	"mayfly/policies/request"
@@ -189,8 +190,8 @@ var caPublishVerb = command.Verb{
 	Name:    "ca publish",
 	Args:    "--dir DIR [-o json]",
 	Summary: "write known_hosts again, by the CAs and the signed inventory",
-	Help: `Writes DIR/ssh-host-cas.json and DIR/public/known_hosts again: after hosts or bastions were added, after "ca rotate" or "ca retire"
-was interrupted, and once in a directory that an older fleetctl made.
+	Help: `Writes DIR/ssh-host-cas.json, DIR/operators-ca.pem and DIR/public/known_hosts again: after hosts or bastions were added, after "ca rotate" or "ca retire"
+was interrupted, and once in a directory that an older fleetctl made: there it makes the operators' CA, for which the signer has to be started again.
 
 Example:
 
@@ -219,7 +220,11 @@ Example:
 		if err != nil {
 			return err
 		}
-		if err := d.publishHostCAs(f, l); err != nil {
+		operators, err := signer.AddOperators(*dir, f.Domain, time.Now())
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(durable.WriteFile(d.operatorsCAFile(), operators, 0o644), d.publishHostCAs(f, l)); err != nil {
 			return err
 		}
 		return showHostCAs(c, *output, l)

@@ -110,7 +110,7 @@ func noteOutside(c *command.Call, p policies.Policy) {
 // noteOperators says what nobody may have done.
 func noteOperators(c *command.Call, f inventory.Fleet, p policies.Policy) {
 	if len(p.Operators) == 0 && !f.Test {
-		fmt.Fprintln(c.Stderr, "fleetctl: note: no [[operator]]: `drain`, `ca` and the first certificate of a bastion's key are refused (docs/formats/request.md)")
+		fmt.Fprintln(c.Stderr, "fleetctl: note: no [[operator]]: `drain`, `ca`, rotations outside of the schedule, `image use` and the first certificate of a bastion's key are refused (docs/formats/request.md)")
 	}
 }
 

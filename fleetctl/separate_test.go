@@ -199,7 +199,23 @@ func TestSeparateUsers(t *testing.T) {
 		t.Errorf("ca publish, typed by root: %v: %s", err, out)
 	}
 
+	for _, own := range []struct {
+		uid int
+		in  bool
+		do  string
+	}{{testServe, true, "echo x > own && rm own && cat public/list.json public/ledger/checkpoint store.db > /dev/null"}, {testSigner, true, "cat signer/tls-ca.key bundle.json > /dev/null"},
+		{testCheckin, false, "cat public/list.json bundle.json trust.json > /dev/null"}} {
+		cmd := a.as(ctx, own.uid, own.in)
+		cmd.Path, cmd.Args, cmd.Dir = "/bin/sh", []string{"sh", "-c", own.do}, a.dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("user %d: %s: %v: %s", own.uid, own.do, err, out)
+		}
+	}
+
 	// What is another's: files.
+	if err := os.WriteFile(filepath.Join(a.dir, "secrets.key"), []byte("x"), 0o600); err != nil { // as if root had sealed one
+		t.Fatal(err)
+	}
 	for _, tt := range []struct {
 		name string
 		uid  int
@@ -230,12 +246,6 @@ func TestSeparateUsers(t *testing.T) {
 		{"checkin reads BMCs' passwords", testCheckin, false, "cat secrets.key"},
 		{"a stranger makes a file", testStranger, false, "echo x > new"},
 	} {
-		if err := os.MkdirAll(filepath.Join(a.dir, "orders"), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(a.dir, "secrets.key"), []byte("x"), 0o600); err != nil {
-			t.Fatal(err)
-		}
 		cmd := a.as(ctx, tt.uid, tt.in)
 		cmd.Path, cmd.Args, cmd.Dir = "/bin/sh", []string{"sh", "-c", tt.do}, a.dir
 		if out, err := cmd.CombinedOutput(); err == nil {
