@@ -31,6 +31,10 @@ const (
 type Store struct {
 	db *sql.DB
 
+	// writing is held by the one write of this process that is under way. SQLite lets writers try again and again without an order, and
+	// under a thousand rotations one of them would try in vain for longer than busyTimeout.
+	writing chan struct{}
+
 	fence *store.Claim // set by Fenced
 
 	version int // of the schema: older than schemaVersion in a store that is opened for reading alone
@@ -112,7 +116,7 @@ func connect(ctx context.Context, path string, check func(*Store, context.Contex
 		return nil, err
 	}
 	db.SetMaxOpenConns(maxConnections)
-	s := &Store{db: db}
+	s := &Store{db: db, writing: make(chan struct{}, 1)}
 	for began := time.Now(); ; {
 		err := check(s, ctx)
 		// SQLite does not wait when several openers turn a new file's write-ahead log on at once.
@@ -143,6 +147,12 @@ func (s *Store) has(version int) bool { return s.version >= version }
 
 // write runs f in one immediate transaction and commits if it returns nil.
 func (s *Store) write(ctx context.Context, f func(tx *sql.Tx) error) error {
+	select {
+	case s.writing <- struct{}{}:
+		defer func() { <-s.writing }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
