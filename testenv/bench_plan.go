@@ -28,8 +28,8 @@ var benchPlanVerb = command.Verb{
 	Args:    "[-o table|json] [--runs N] [--only PART,…]",
 	Summary: "measure the planner on a virtual clock, and the status of a large fleet",
 	Help: `sim_3k, sim_100k and sim_1m: 30 simulated days of so many servers with every rotation rule in use, each in a process of its own whose peak
-memory is sim_…_mb. patch_3k: an urgent release on 3,000 servers of twelve minutes each under a floor of 90 %, in simulated hours. status_sqlite and
-status_etcd: the status of 100,000 servers, read from that store. Each figure is the median of the runs.`,
+memory is sim_…_mb. patch_3k: an urgent release on 3,000 servers of twelve minutes each under a floor of 90 %, in simulated hours. status_sqlite: the
+status of 100,000 servers, read from a store of SQLite. Each figure is the median of the runs.`,
 	Run: func(ctx context.Context, c *command.Call) error {
 		fs := c.Flags()
 		output := fs.String("o", "table", "`form` of the result: table or json")
@@ -58,7 +58,7 @@ status_etcd: the status of 100,000 servers, read from that store. Each figure is
 }
 
 var partPlanVerb = command.Verb{
-	Name: bench.PlanVerb, Args: "--servers N --regions N [--store sqlite|etcd]", Summary: "(started by bench) plans once, or reads a status once",
+	Name: bench.PlanVerb, Args: "--servers N --regions N [--store sqlite]", Summary: "(started by bench) plans once, or reads a status once",
 	Help: "Prints one JSON object: seconds, and what a simulation came to.",
 	Run: func(ctx context.Context, c *command.Call) error {
 		fs := c.Flags()
