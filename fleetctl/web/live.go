@@ -180,9 +180,11 @@ func (f *feed) serve(w http.ResponseWriter, r *http.Request) {
 			return false
 		}
 		_, err := fmt.Fprintf(w, format, args...)
-		return err == nil && out.Flush() == nil
+		// HTTP/2 ends a stream at its deadline, whether something is being written or not.
+		return err == nil && out.Flush() == nil && out.SetWriteDeadline(time.Time{}) == nil
 	}
-	if !say("retry: %d\n\n", retryAfter.Milliseconds()) {
+	// Likewise HTTP/1 at the deadline of the request, which was read long ago.
+	if out.SetReadDeadline(time.Time{}) != nil || !say("retry: %d\n\n", retryAfter.Milliseconds()) {
 		return
 	}
 	look, alive := time.NewTicker(lookInterval), time.NewTicker(keepAlive)

@@ -195,6 +195,44 @@ func TestStreamEnds(t *testing.T) {
 	})
 }
 
+// A stream outlives the deadlines of requests and pages, in both versions of HTTP.
+func TestStreamLasts(t *testing.T) {
+	for _, old := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			in := small()
+			var l live
+			l.in.Store(&in)
+			f := newFeed(l.gather, time.Now, func(error) {})
+			client, server := net.Pipe()
+			protocols := &http.Protocols{}
+			protocols.SetHTTP1(old)
+			protocols.SetUnencryptedHTTP2(!old)
+			srv := &http.Server{Handler: http.HandlerFunc(f.serve), ReadTimeout: headerDeadline, ReadHeaderTimeout: headerDeadline, WriteTimeout: writeDeadline, IdleTimeout: idleDeadline, Protocols: protocols}
+			go srv.Serve(&oneConn{conn: server, done: make(chan struct{})})
+			defer srv.Close()
+			tr := &http.Transport{Protocols: protocols, DialContext: func(context.Context, string, string) (net.Conn, error) { return client, nil }}
+			defer tr.CloseIdleConnections()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://page/events", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res, err := tr.RoundTrip(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer res.Body.Close()
+			began, lines := time.Now(), bufio.NewScanner(res.Body)
+			for time.Since(began) < 2*time.Minute {
+				if !lines.Scan() {
+					t.Fatalf("%s: it ended after %v: %v", res.Proto, time.Since(began), lines.Err())
+				}
+			}
+		})
+	}
+}
+
 // oneConn is a listener with one connection.
 type oneConn struct {
 	conn net.Conn
