@@ -45,6 +45,7 @@ var places = []place{
 	{path: "release", owner: Serve, mode: 0o644, never: others}, {path: "rotate.lock", owner: Serve, mode: 0o600, never: private},
 	{path: "secrets.key", owner: Serve, mode: 0o600, never: private}, {path: "secrets", owner: Serve, mode: 0o700, never: private, below: true},
 	{path: "offers", owner: Serve, mode: 0o700, never: private, below: true}, {path: "machines", owner: Serve, mode: 0o700, never: private, below: true},
+	{path: "page", owner: Serve, mode: 0o700, never: private, below: true},
 	{path: "power-plugins", owner: Root, never: others, below: true}, {path: "statements", owner: Serve, mode: 0o755, never: others},
 	{path: "audit", owner: Serve, mode: 0o700, never: private, below: true}, {path: "orders", owner: Serve, mode: 0o700, never: private, below: true},
 	{path: "page", owner: Serve, mode: 0o700, never: private, below: true}, {path: "public/page.pem", owner: Serve, mode: 0o644, never: others},
