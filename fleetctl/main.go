@@ -18,7 +18,7 @@ var program = command.Program{
 	Summary: "make, run and rebuild a fleet of servers that live in RAM for a day",
 	Verbs: []command.Verb{
 		initVerb, signerVerb, serveVerb, checkinVerb, witnessVerb, deployFilesVerb,
-		statusVerb, diffVerb, importVerb, completionVerb, loginsVerb, planVerb, simulateVerb, rotateVerb, pauseVerb, resumeVerb, cancelVerb,
+		statusVerb, diffVerb, importVerb, completionVerb, loginsVerb, backupVerb, restoreVerb, planVerb, simulateVerb, rotateVerb, pauseVerb, resumeVerb, cancelVerb,
 		imageLockVerb, imageFetchVerb, imageBuildVerb, imageUpdateVerb, imageDiffVerb, imageSBOMVerb,
 		imageSignVerb, imageRebuildVerb, imageVerifyVerb, imagePublishVerb, imageUseVerb, imageBadVerb,
 		imageSecureBootKeysVerb, imageSecureBootVarsVerb, imageSignEFIVerb, imageMediumVerb,
