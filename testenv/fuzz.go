@@ -13,6 +13,7 @@ import (
 var fuzzTargets = []struct{ input, pkg, name string }{
 	{"policy", "./policies", "FuzzParse"},
 	{"policy bundle", "./policies/bundle", "FuzzParse"},
+	{"addresses of stores", "./inventory", "FuzzStoreAddress"},
 	{"authorized keys", "./policies", "FuzzPublicKey"},
 	{"policy.toml, to change it", "./policies", "FuzzEdit"},
 	{"certificates", "./bastion", "FuzzCertificate"},
