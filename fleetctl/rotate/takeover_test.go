@@ -70,7 +70,7 @@ func takeover(ctx context.Context, t *testing.T, v *virtual, n int, how string) 
 	var resume func()
 	a.point = func(name string) {
 		mu.Lock()
-		if count++; count == n {
+		if count++; count == n || n == 0 && at == "" && name == "off effect" {
 			at = name
 			if how == "killed" {
 				first.kill()
@@ -140,6 +140,18 @@ func takeover(ctx context.Context, t *testing.T, v *virtual, n int, how string) 
 		}
 	}
 	return true
+}
+
+// TestStoppedBeforeItSwitchesOff: a process stops right before it switches a machine off, and goes on when another one has brought the server back.
+func TestStoppedBeforeItSwitchesOff(t *testing.T) {
+	bubble(t, 1, 1, func(ctx context.Context, v *virtual) {
+		for i := range v.b.Inventory.Regions {
+			v.b.Inventory.Regions[i].Floor.Mbps = 0
+		}
+		if !takeover(ctx, t, v, 0, "stopped") {
+			t.Error("it did not get that far")
+		}
+	})
 }
 
 // TestManyRunners: several processes carry one run together, while they die, stop and are cut off, and machines are slow, fail and lie. No

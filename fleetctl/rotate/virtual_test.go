@@ -273,6 +273,9 @@ func (f *virtual) judge(ctx context.Context, t testing.TB) {
 		if s.State != inventory.Serving && s.State != inventory.Quarantined {
 			t.Errorf("%s is %s in the end", s.Name, s.State)
 		}
+		if m := f.machine(s.Name); s.State == inventory.Serving && (!m.on || m.epoch != s.Epoch) {
+			t.Errorf("%s serves in life %d, and its machine is on: %v, in life %d", s.Name, s.Epoch, m.on, m.epoch)
+		}
 		if n := ended[oneLife{s.Name, s.Epoch}]; n != 1 {
 			t.Errorf("%s: the rotation to life %d has ended %d times", s.Name, s.Epoch, n)
 		}
