@@ -76,7 +76,7 @@ func NewPlayer(s Snapshot, r Rules, w World, start time.Time, length time.Durati
 	p := &Player{e: e, world: w, start: start.UnixNano(), now: start.UnixNano(), tell: tell, spares: map[int32][]int32{},
 		lanes: make([]heap, n), stuck: make([][]int32, n), parked: make([]heap, len(e.domains)), listed: make([]item, n), israted: make([]bool, n), woken: make([]uint32, n)}
 	p.agenda.buckets = make([][]uint64, int(length/time.Second)/bucketSeconds+2)
-	p.agenda.at = -1
+	p.agenda.at, p.agenda.open = -1, p.fresh
 	for l := range p.listed {
 		p.listed[l].of = -1
 	}
@@ -236,6 +236,19 @@ func (p *Player) Run(until time.Time) {
 		p.settle()
 	}
 	p.now = end
+}
+
+// fresh leaves out of a stretch of time the servers whose timers were set to another moment since. Reading them all at once, none of which waits for
+// another, also brings their memory near: one by one, each would be waited for.
+func (p *Player) fresh(bucket []uint64) []uint64 {
+	kept, nodes := 0, p.e.nodes
+	for _, e := range bucket {
+		bucket[kept] = e
+		if number := uint32(e); number >= laneWake || nodes[number].timer == uint32(e>>32) {
+			kept++
+		}
+	}
+	return bucket[:kept]
 }
 
 // happens does what the agenda says.

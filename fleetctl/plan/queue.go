@@ -62,7 +62,9 @@ type agenda struct {
 	at      int // the bucket that is being worked on
 	next    int // in it
 	late    heap64
-	spare   [][]uint64 // emptied
+	spare   [][]uint64              // emptied
+	sorted  []uint64                // room for sorting
+	open    func([]uint64) []uint64 // told of each bucket before it is sorted: what nothing waits for any more, it leaves out
 }
 
 // Implementation constants.
@@ -105,8 +107,39 @@ func (a *agenda) peek() (uint64, bool) {
 			return 0, false
 		}
 		a.next = 0
-		slices.Sort(a.buckets[a.at])
+		a.buckets[a.at] = a.open(a.buckets[a.at])
+		a.sort(a.buckets[a.at], uint32(a.at)*bucketSeconds)
 	}
+}
+
+// sort puts a bucket in order: counted by seconds, then each second by itself, which has few.
+func (a *agenda) sort(b []uint64, from uint32) {
+	if len(b) < bucketSeconds {
+		slices.Sort(b)
+		return
+	}
+	var ends [bucketSeconds + 1]int32
+	for _, e := range b {
+		ends[uint32(e>>32)-from+1]++
+	}
+	for i := range bucketSeconds {
+		ends[i+1] += ends[i]
+	}
+	if cap(a.sorted) < len(b) {
+		a.sorted = make([]uint64, len(b)+len(b)/2)
+	}
+	c := a.sorted[:len(b)]
+	for _, e := range b {
+		at := &ends[uint32(e>>32)-from]
+		c[*at] = e
+		*at++
+	}
+	first := int32(0)
+	for _, end := range ends[:bucketSeconds] { // each has moved to its second's end
+		slices.Sort(c[first:end])
+		first = end
+	}
+	copy(b, c)
 }
 
 func (a *agenda) pop(e uint64) {
