@@ -133,7 +133,7 @@ func (c *checker) see(e Event) {
 				c.attempts++
 			}
 			c.held = c.held || float64(c.bad) > c.r.Train.MaxErrors*float64(c.attempts)
-			if !c.passed() && c.tail() < (1-c.r.Train.Confidence)/float64(len(c.bounds())) {
+			if !c.passed() && c.bad > 0 && c.tail() < (1-c.r.Train.Confidence)/float64(c.bad*c.bad)/1.6449340668482264 {
 				c.stopped = true
 			}
 		}

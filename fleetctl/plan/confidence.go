@@ -19,6 +19,14 @@ func bounds(failed, attempts int, alpha float64) (lower, upper float64) {
 	return lower, upper
 }
 
+// tail is the chance of so many failures in so many attempts, or more, at share p. That it is under alpha says as much as that the lower bound is over p.
+func tail(failed, attempts int, p float64) float64 {
+	if failed <= 0 {
+		return 1
+	}
+	return beta(p, float64(failed), float64(attempts-failed+1))
+}
+
 // bisect finds the smallest share for which a statement that stays true has become true.
 func bisect(is func(float64) bool) float64 {
 	low, high := 0.0, 1.0

@@ -7,4 +7,5 @@ const (
 	fleets      = 300
 	properties  = 150
 	serverWeeks = 50_000
+	gateRuns    = 1_000
 )

@@ -3,6 +3,7 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"time"
@@ -54,7 +55,7 @@ type train struct {
 	last          int64 // when the last one within reach ended
 	attempts      int
 	failed        int
-	alpha         float64
+	alpha         float64 // of an upper bound, which lets a stage end: one for each stage
 	stopped, done bool
 	verdict       Verdict
 	history       []TrainState // stages that are over
@@ -242,8 +243,19 @@ func (t *train) judge() {
 	if t.stopped || t.done || guardOff("gate") || float64(t.failed) <= t.rules.MaxErrors*float64(t.attempts) {
 		return // the lower bound is under the rate
 	}
-	lower, _ := bounds(t.failed, t.attempts, t.alpha)
-	t.stopped = lower > t.rules.MaxErrors
+	t.stopped = tail(t.failed, t.attempts, t.rules.MaxErrors) < t.spend()
+}
+
+// spend is the chance of being wrong that the look after the last failed boot may take. Looking after every one of them with the same chance would
+// stop a good release sooner or later; these sum up to one minus the confidence over all looks that there can be (1 + 1/4 + 1/9 + … is pi²/6, after
+// Euler), and the chance that a look stops a release at the allowed rate is at most what it takes, because it depends on nothing but how many boots
+// it took to the failed one.
+func (t *train) spend() float64 {
+	if guardOff("spend") {
+		return t.alpha
+	}
+	k := float64(max(1, t.failed))
+	return (1 - t.rules.confidence()) * 6 / (math.Pi * math.Pi * k * k)
 }
 
 // baked is when the stage is over, if nothing is pending.
@@ -297,15 +309,16 @@ func (t *train) advance(now int64) {
 func (t *train) state() TrainState {
 	x := TrainState{Release: t.release, From: t.from, Stages: len(t.stages), Reach: t.reach, Servers: len(t.ended), Pending: t.pending,
 		Attempts: t.attempts, Failed: t.failed, Verdict: t.verdict}
-	x.Lower, x.Upper = bounds(t.failed, t.attempts, t.alpha)
+	x.Lower, _ = bounds(t.failed, t.attempts, t.spend())
+	_, x.Upper = bounds(t.failed, t.attempts, t.alpha)
 	if len(t.stages) > 0 {
 		x.Stage, x.Number = t.stages[t.number].name, t.number+1
 	}
 	if t.pending == 0 && t.verdict == Bakes && t.last > 0 {
 		x.Until = time.Unix(0, t.baked()).UTC()
 	}
-	rate := fmt.Sprintf("%d of %d boots failed: between %.2f%% and %.2f%%, each bound wrong with %.2g, where %.4g%% are allowed",
-		t.failed, t.attempts, 100*x.Lower, 100*x.Upper, t.alpha, 100*t.rules.MaxErrors)
+	rate := fmt.Sprintf("%d of %d boots failed: between %.2f%% (wrong with %.2g) and %.2f%% (wrong with %.2g), where %.4g%% are allowed",
+		t.failed, t.attempts, 100*x.Lower, t.spend(), 100*x.Upper, t.alpha, 100*t.rules.MaxErrors)
 	switch t.verdict {
 	case Bakes:
 		x.Why = fmt.Sprintf("%d of %d servers have not ended, then it bakes %v; %s", t.pending, t.reach, t.rules.Bake, rate)
