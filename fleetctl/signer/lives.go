@@ -45,6 +45,12 @@ type life struct {
 	Began    time.Time `json:"began,omitzero"`     // its ticket was made then: it booted no earlier
 	Extended int       `json:"extended,omitempty"` // how often approvers let it go on
 
+	// What the machine said of itself when it joined: a store that was lost and restored takes the life up again with it (known.go).
+	BootID    string    `json:"boot_id,omitempty"`
+	TunnelKey string    `json:"tunnel_key,omitempty"`
+	Joined    time.Time `json:"joined,omitzero"`
+	Release   string    `json:"release,omitempty"` // its version
+
 	// An engineer was let onto this life: no list names it any more, and nobody else begins before this time.
 	Drained time.Time `json:"drained,omitzero"`
 }
@@ -87,7 +93,7 @@ func (l *lives) save(v life) error {
 
 // begin admits a ticket, once. A second use revokes the life that the first one began. The decision is durable on return. allow is
 // asked last: a ticket that is refused anyway uses up nothing that a good one needs.
-func (l *lives) begin(t *ticket.Ticket, hash [32]byte, tlsKey, hostKey string, p proof, ends, now time.Time, allow func() error) (life, error) {
+func (l *lives) begin(t *ticket.Ticket, hash [32]byte, tlsKey string, said join.Request, release string, p proof, ends, now time.Time, allow func() error) (life, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	v, err := l.load(t.Server)
@@ -130,7 +136,8 @@ func (l *lives) begin(t *ticket.Ticket, hash [32]byte, tlsKey, hostKey string, p
 	v.Evidence = p.Evidence
 	v.Epoch = t.Epoch
 	v.Tickets = append(v.Tickets, h)
-	v.TLSKey, v.HostKey, v.Revoked, v.Drained = tlsKey, hostKey, false, time.Time{}
+	v.TLSKey, v.HostKey, v.Revoked, v.Drained = tlsKey, said.HostKey, false, time.Time{}
+	v.BootID, v.TunnelKey, v.Joined, v.Release = said.BootID, said.TunnelKey, now, release
 	v.Ends, v.Began, v.Extended = ends, made(t, now), 0
 	if err := l.save(v); err != nil {
 		return life{}, err

@@ -53,7 +53,7 @@ func (s *server) admit(r join.Request, now time.Time) (join.Admission, error) {
 		return join.Admission{}, err
 	}
 	hash := ticket.Hash(r.Ticket)
-	v, err := s.lives.begin(t, hash, join.KeyHash(key), r.HostKey, p, s.ends(t, now), now, func() error {
+	v, err := s.lives.begin(t, hash, join.KeyHash(key), r, s.releaseOf(t), p, s.ends(t, now), now, func() error {
 		if err := s.mayBegin(t, now); err != nil {
 			return err
 		}

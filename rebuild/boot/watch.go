@@ -85,7 +85,7 @@ func (s *service) forward(ctx context.Context) error {
 				st.order(join.ToServer{Ledger: l})
 			}
 		}
-		if e, ok := extensions[st.name]; ok && e.Epoch == st.epoch {
+		if e, ok := extensions[st.name]; ok && e.Epoch == st.epoch && len(e.Statement) > 0 { // a store that was restored knows only that there is one
 			if sum := sha256.Sum256(e.Statement); st.extended != sum {
 				st.extended = sum
 				st.order(join.ToServer{Extension: &join.Signed{File: e.Statement, Sig: e.Sig}})
