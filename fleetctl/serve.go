@@ -81,6 +81,9 @@ func serve(ctx context.Context, c *command.Call, d state, s store.Store, t *trus
 	if err := s.Sync(ctx, b.Inventory, time.Now()); err != nil {
 		return err
 	}
+	if err := d.ledgerNotOlder(ctx, t, b.Inventory.Witnesses); err != nil {
+		return err
+	}
 	keys := signer.Dial(string(d))
 	look, err := d.lookout(s, p, log)
 	if err != nil {

@@ -92,3 +92,5 @@ func lapse(t testing.TB, s *Store, c store.Claim) {
 }
 
 func TestStore(t *testing.T) { storetest.Run(t, kind) }
+
+func BenchmarkServers(b *testing.B) { storetest.BenchServers(b, kind) }

@@ -18,3 +18,5 @@ var kind = storetest.Kind{
 }
 
 func TestStore(t *testing.T) { storetest.Run(t, kind) }
+
+func BenchmarkServers(b *testing.B) { storetest.BenchServers(b, kind) }
