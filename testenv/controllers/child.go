@@ -8,6 +8,7 @@ import (
 	"io"
 	"time"
 
+	"mayfly/fleetctl/rotate"
 	"mayfly/internal/command"
 	"mayfly/inventory"
 	"mayfly/inventory/store"
@@ -73,10 +74,12 @@ func Child(ctx context.Context, t Task, stdout, stderr io.Writer) error {
 		if err != nil {
 			return err
 		}
-		r.Holder, r.TTL, r.Poll = t.Name, ttl, 100*time.Millisecond
-		if done, err := over(ctx, s); done || err != nil {
-			fmt.Fprintf(stdout, "%s: all is done\n", t.Name)
+		r.Holder, r.TTL, r.Poll = rotate.Holder(t.Name), ttl, 100*time.Millisecond
+		if done, err := over(ctx, s); err != nil {
 			return err
+		} else if done {
+			fmt.Fprintf(stdout, "%s: all is done\n", t.Name)
+			return nil
 		}
 		result, err := r.Run(ctx, simhost.Rules(b))
 		fmt.Fprintf(stdout, "%s: %s, %d servers\n", t.Name, result.Result, len(result.Servers))
