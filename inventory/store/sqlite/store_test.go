@@ -20,10 +20,6 @@ import (
 
 var now = time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)
 
-// states are all of them.
-var states = []inventory.State{inventory.New, inventory.Serving, inventory.Draining, inventory.Wiping, inventory.Booting,
-	inventory.Attesting, inventory.Baking, inventory.Quarantined}
-
 func openStore(t testing.TB, path string) *Store {
 	t.Helper()
 	s, err := Open(t.Context(), path)
@@ -55,33 +51,6 @@ func add(t testing.TB, s *Store, names ...string) {
 	if err := s.Sync(t.Context(), f, now); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// to takes a New server to the state by legal moves, through one new life.
-func to(t *testing.T, s *Store, name string, state inventory.State) uint64 {
-	t.Helper()
-	path := []inventory.State{inventory.New, inventory.Wiping, inventory.Booting, inventory.Attesting, inventory.Baking, inventory.Serving, inventory.Draining}
-	if state == inventory.Quarantined {
-		path = []inventory.State{inventory.New, inventory.Wiping, inventory.Quarantined}
-	}
-	var epoch uint64
-	for i, next := range path {
-		var err error
-		switch {
-		case next == inventory.Wiping:
-			epoch, err = s.BeginLife(t.Context(), name, epoch, path[i-1], "test", now, nil)
-		case i > 0:
-			err = s.Move(t.Context(), name, epoch, path[i-1], next, "test", now)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		if next == state {
-			return epoch
-		}
-	}
-	t.Fatalf("no way to %s", state)
-	return 0
 }
 
 func get(t *testing.T, s *Store, name string) store.Server {
