@@ -17,6 +17,8 @@ import (
 	"mayfly/internal/command"
 	"mayfly/inventory"
 	"mayfly/inventory/store"
+	"mayfly/inventory/store/etcd"
+	"mayfly/inventory/store/etcd/etcdtest"
 	"mayfly/inventory/store/sqlite"
 	"mayfly/policies"
 	"mayfly/policies/bundle"
@@ -28,8 +30,8 @@ var benchPlanVerb = command.Verb{
 	Args:    "[-o table|json] [--runs N] [--only PART,…]",
 	Summary: "measure the planner on a virtual clock, and the status of a large fleet",
 	Help: `sim_3k, sim_100k and sim_1m: 30 simulated days of so many servers with every rotation rule in use, each in a process of its own whose peak
-memory is sim_…_mb. patch_3k: an urgent release on 3,000 servers of twelve minutes each under a floor of 90 %, in simulated hours. status_sqlite: the
-status of 100,000 servers, read from a store of SQLite. Each figure is the median of the runs.`,
+memory is sim_…_mb. patch_3k: an urgent release on 3,000 servers of twelve minutes each under a floor of 90 %, in simulated hours. status_sqlite and
+status_etcd: the status of 100,000 servers, read from such a store. Each figure is the median of the runs.`,
 	Run: func(ctx context.Context, c *command.Call) error {
 		fs := c.Flags()
 		output := fs.String("o", "table", "`form` of the result: table or json")
@@ -58,7 +60,7 @@ status of 100,000 servers, read from a store of SQLite. Each figure is the media
 }
 
 var partPlanVerb = command.Verb{
-	Name: bench.PlanVerb, Args: "--servers N --regions N [--store sqlite]", Summary: "(started by bench) plans once, or reads a status once",
+	Name: bench.PlanVerb, Args: "--servers N --regions N [--store sqlite|etcd]", Summary: "(started by bench) plans once, or reads a status once",
 	Help: "Prints one JSON object: seconds, and what a simulation came to.",
 	Run: func(ctx context.Context, c *command.Call) error {
 		fs := c.Flags()
@@ -129,8 +131,23 @@ func statusOf(ctx context.Context, w bench.PlanWork) (seconds float64, err error
 
 // statusStore makes an empty store: how it is filled, opened for reading, and ended.
 func statusStore(ctx context.Context, kind, dir string) (fill func(io.Reader) error, open func() (store.Store, error), end func(), err error) {
+	if kind == "etcd" {
+		cluster, err := etcdtest.Start(ctx, dir, 1)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		at := cluster.Address("bench")
+		fill = func(r io.Reader) error {
+			s, err := etcd.Open(ctx, dir, at)
+			if err != nil {
+				return err
+			}
+			return errors.Join(s.Import(ctx, r), s.Close())
+		}
+		return fill, func() (store.Store, error) { return etcd.OpenReadOnly(ctx, dir, at) }, cluster.Stop, nil
+	}
 	if kind != "sqlite" {
-		return nil, nil, nil, command.Usagef("--store %q: it is sqlite", kind)
+		return nil, nil, nil, command.Usagef("--store %q: it is sqlite or etcd", kind)
 	}
 	path := filepath.Join(dir, "store.db")
 	fill = func(r io.Reader) error {

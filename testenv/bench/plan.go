@@ -19,7 +19,7 @@ import (
 )
 
 // PlanParts are the parts of Plan.
-var PlanParts = []string{"sim_3k", "sim_100k", "sim_1m", "patch_3k", "status_sqlite"}
+var PlanParts = []string{"sim_3k", "sim_100k", "sim_1m", "patch_3k", "status_sqlite", "status_etcd"}
 
 // PlanOptions of Plan.
 type PlanOptions struct {
@@ -41,6 +41,7 @@ var simulations = map[string]PlanWork{
 	"sim_1m":        {Servers: 1_000_000, Regions: 1000},
 	"patch_3k":      {Servers: patchServers},
 	"status_sqlite": {Servers: statusServers, Regions: 1000, Store: "sqlite"},
+	"status_etcd":   {Servers: statusServers, Regions: 1000, Store: "etcd"},
 }
 
 // PlanVerb is the verb of testenv that does one PlanWork in a process of its own, so that its memory is its own.

@@ -109,17 +109,30 @@ func (s *Store) Servers(ctx context.Context) ([]store.Server, error) {
 
 // load reads all servers at a revision, or now with 0, and returns them with that revision and the guard's.
 func (s *Store) load(ctx context.Context, at int64) (all []store.Server, rev, guarded int64, err error) {
-	var pages [][]*mvccpb.KeyValue
 	var decoding sync.WaitGroup
 	var lists []*[]live
 	var faults []*error
-	rev, err = s.pages(ctx, s.key(keyLive), at, func(kvs []*mvccpb.KeyValue) error {
-		pages = append(pages, kvs)
+	if at == 0 {
+		if at, guarded, err = s.now(ctx); err != nil {
+			return nil, 0, 0, err
+		}
+	}
+	var mu sync.Mutex // guards lists and faults
+	take := func(kvs []*mvccpb.KeyValue) error {
 		list, fault := new([]live), new(error)
+		mu.Lock()
 		lists, faults = append(lists, list), append(faults, fault)
+		mu.Unlock()
 		decoding.Go(func() { *list, *fault = s.lives(kvs) }) // while the next page comes
 		return nil
-	})
+	}
+	// Both at the same revision, so they are of one moment.
+	var reading sync.WaitGroup
+	var missed error
+	reading.Go(func() { _, missed = s.pages(ctx, s.key(keyHealth), at, take) })
+	_, err = s.pages(ctx, s.key(keyServer), at, take)
+	reading.Wait()
+	rev, err = at, errors.Join(err, missed)
 	decoding.Wait()
 	for _, f := range faults {
 		err = errors.Join(err, *f)
@@ -130,17 +143,33 @@ func (s *Store) load(ctx context.Context, at int64) (all []store.Server, rev, gu
 	reports := map[string]report{}
 	for _, list := range lists {
 		for _, l := range *list {
-			switch l.kind {
-			case keyGuard:
-				guarded = l.mod
-			case keyHealth:
+			if l.kind == keyHealth {
 				reports[l.name] = l.report
-			default:
+			}
+		}
+	}
+	for _, list := range lists { // those of servers are in their order
+		for _, l := range *list {
+			if l.kind == keyServer {
 				all = append(all, withReport(l.server, reports[l.name]))
 			}
 		}
 	}
 	return all, rev, guarded, nil
+}
+
+// now is the store's revision, and the guard's.
+func (s *Store) now(ctx context.Context) (rev, guarded int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	r, err := s.client.Get(ctx, s.key(keyGuard))
+	if err != nil {
+		return 0, 0, unreachable(err)
+	}
+	if len(r.Kvs) > 0 {
+		guarded = r.Kvs[0].ModRevision
+	}
+	return r.Header.Revision, guarded, nil
 }
 
 // live is one key below keyLive.

@@ -37,7 +37,7 @@ const (
 	dialLimit     = 5 * time.Second
 	pingEvery     = 10 * time.Second // a connection that is cut off in silence is found out
 	pingLimit     = 5 * time.Second
-	pageSize      = 2500 // keys of one read
+	pageSize      = 5000 // keys of one read
 	maxSend       = 2 << 20
 	maxReceive    = 256 << 20
 	mirrorPatient = 2 * time.Second // that a check waits for the mirror before it reads all servers

@@ -8,9 +8,11 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	driver "modernc.org/sqlite" // pure Go; registers itself as "sqlite"
@@ -66,6 +68,9 @@ func open(ctx context.Context, path string) (*Store, error) {
 	if err := private(info, path); err != nil {
 		return nil, err
 	}
+	if err := inspect(ctx, path); err != nil {
+		return nil, err
+	}
 	return connect(ctx, path, (*Store).migrate, url.Values{
 		"_pragma": {"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)"},
 		"_txlock": {"immediate"},
@@ -94,8 +99,12 @@ func openReadOnly(ctx context.Context, path string) (*Store, error) {
 	if err := private(info, path); err != nil {
 		return nil, err
 	}
-	// Not mode=ro: that would leave the files of the write-ahead log behind.
-	return connect(ctx, path, (*Store).recognize, url.Values{"mode": {"rw"}, "_pragma": {"query_only(1)"}})
+	if info.Size() <= smallFile {
+		if err := inspect(ctx, path); err != nil {
+			return nil, err
+		}
+	}
+	return connect(ctx, path, (*Store).recognize, readOnly)
 }
 
 // private refuses a store that somebody else may have written.
@@ -108,6 +117,8 @@ func private(info os.FileInfo, path string) error {
 
 // connect opens the file and has it checked.
 func connect(ctx context.Context, path string, check func(*Store, context.Context) error, how url.Values) (*Store, error) {
+	how = maps.Clone(how)
+	how["_pragma"] = slices.Clone(how["_pragma"])
 	// The driver applies busy_timeout before the other pragmas.
 	how.Add("_pragma", fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds()))
 	dsn := url.URL{Scheme: "file", Path: path, RawQuery: how.Encode()}

@@ -12,6 +12,9 @@ import (
 
 // Export writes all that the store holds, as it is at one moment.
 func (s *Store) Export(ctx context.Context, w io.Writer) error {
+	if err := s.verify(ctx); err != nil {
+		return fmt.Errorf("exporting the store: %w", err)
+	}
 	c, err := s.content(ctx)
 	if err != nil {
 		return fmt.Errorf("exporting the store: %w", err)
