@@ -33,7 +33,7 @@ const (
 
 // boot hands the machine its ticket and switches it on, once for an epoch, and waits until it has joined.
 func (l *life) boot(ctx context.Context, s store.Server) error {
-	got, err := l.status(ctx)
+	got, err := l.surely(ctx)
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func (l *life) boot(ctx context.Context, s store.Server) error {
 			l.sayf("%s: joined after %.1f s", s.Name, l.joined.Seconds())
 			return true, l.tidy(ctx, s)
 		}
-		return false, l.sick(ctx, s, CheckBoot, end, "has not joined")
+		return false, l.sick(ctx, s, CheckBoot, end, l.late("has not joined"))
 	})
 	return err
 }
@@ -153,14 +153,14 @@ func (l *life) attest(ctx context.Context, s store.Server) error {
 			why = "is not ready: " + services(h.Services)
 		}
 		if !l.fresh(s) {
-			return false, l.sick(ctx, s, at, end, why)
+			return false, l.sick(ctx, s, at, end, l.late(why))
 		}
 		l.known.ready, at = true, CheckProbe
 		asking, cancel := context.WithTimeout(ctx, probeLimit)
 		defer cancel()
 		if err := l.Prober.Probe(asking, l.server); err != nil {
 			why = "does not take users: " + err.Error()
-			return false, l.sick(ctx, s, at, end, why)
+			return false, l.sick(ctx, s, at, end, l.late(why))
 		}
 		l.known.probed = true
 		return true, nil
@@ -175,13 +175,14 @@ func (l *life) attest(ctx context.Context, s store.Server) error {
 func (l *life) bake(ctx context.Context, s store.Server) error {
 	end := s.Since.Add(l.rules.Bake)
 	l.known = facts{on: true, joined: true, evidence: s.Evidence, ready: true, probed: true}
-	heard := time.Now().Add(plan.FreshFor) // a controller that comes back gives the server this long to be heard
+	quiet := silence{until: time.Now().Add(plan.FreshFor)} // a controller that comes back gives the server this long to be heard
 	_, err := l.wait(ctx, s, func(s store.Server) (bool, error) {
 		if h, ok := health(s); ok && !h.Ready && time.Since(s.HealthAt) < plan.FreshFor {
 			return false, &failure{CheckTraffic, "bake", "was ready and is not: " + services(h.Services)}
 		}
 		if !l.fresh(s) {
-			return false, l.sick(ctx, s, CheckTraffic, heard, "was ready and has gone silent")
+			end := quiet.end(s.HealthAt, l.watch.heardBeside(s.Name), time.Now(), l.rules.BootLimit)
+			return false, l.sick(ctx, s, CheckTraffic, end, fmt.Sprintf("was ready and has gone silent: last heard at %s", s.HealthAt.UTC().Format(time.RFC3339)))
 		}
 		return !time.Now().Before(end), l.sick(ctx, s, CheckTraffic, end.Add(l.rules.BootLimit), "")
 	})
@@ -225,7 +226,11 @@ func (l *life) bootEnd(ctx context.Context, s store.Server) (time.Time, error) {
 	return l.end, nil
 }
 
-// sick says why a boot has failed, or nil while there is hope. at is the check that it waits for.
+// late is what a boot that misses its end is told of.
+func (l *life) late(what string) string { return fmt.Sprintf("%s within %v", what, l.rules.BootLimit) }
+
+// sick says why a boot has failed, or nil while there is hope. at is the check that it waits for, late what is said when it has waited until end. A
+// machine whose status cannot be read has not failed for that: it may run and be well.
 func (l *life) sick(ctx context.Context, s store.Server, at Check, end time.Time, late string) error {
 	if s.Revoked {
 		return &failure{CheckJoin, "ticket_used_twice", "two machines came with its ticket, both are refused"}
@@ -236,14 +241,18 @@ func (l *life) sick(ctx context.Context, s store.Server, at Check, end time.Time
 			return errors.Join(err, asError(f))
 		}
 		got, err := l.status(ctx)
-		if err != nil {
-			return err
-		}
-		if !got.On || got.Epoch != s.Epoch {
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err != nil && !l.unread:
+			l.unread = true
+			l.sayf("%s: whether it runs cannot be read, it is waited for: %v", s.Name, err)
+		case err == nil && (!got.On || got.Epoch != s.Epoch):
 			return l.ended(ctx, s)
 		}
+		l.unread = err != nil
 		if over {
-			return &failure{at, "boot_limit", fmt.Sprintf("%s within %v", late, l.rules.BootLimit)}
+			return &failure{at, "boot_limit", late}
 		}
 	}
 	return nil

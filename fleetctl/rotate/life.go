@@ -40,6 +40,7 @@ type life struct {
 	looked  time.Time // when the machine was last asked
 	known   facts     // of the present life
 	said    string    // by the effect that runs, for its record
+	unread  bool      // the machine could not be asked the last time
 
 	unproved bool // nobody can read back whether the machine is off
 }
@@ -291,7 +292,7 @@ func (l *life) fail(ctx context.Context, s store.Server, f *failure) error {
 	if n.all <= l.rules.Retries {
 		l.sayf("%s: failed (%s), attempt %d of %d", s.Name, f, n.all, l.rules.Retries+1)
 		if s.State == inventory.Wiping {
-			return nil // the wipe itself is tried again
+			return l.rest(ctx, n.all) // the wipe itself is tried again
 		}
 		return l.next(ctx, s, f.Error())
 	}

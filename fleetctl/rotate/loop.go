@@ -44,6 +44,7 @@ type work struct {
 	beganAt time.Time // the run
 	halted  string    // why nothing more begins, as a Result: "", "paused", "cancelled" or "stopped"
 	why     string    // of halted
+	cannot  string    // the error of a release that servers would boot, once it was said
 	quiet   time.Time // since when nothing has been in flight
 	plan    plan.Plan // the newest
 	planned bool      // whether there is one that was not refused
@@ -288,6 +289,7 @@ func (w *work) begin(ctx context.Context, l *life) {
 // start takes away the servers that the plan lets go, and begins their next life.
 func (w *work) start(ctx context.Context, now reading, known Known) error {
 	b := w.batch(now.servers, known)
+	var cannot error // what a server would boot cannot be: it stays where it is, and what is under way goes on
 	for _, s := range w.plan.Now() {
 		if w.lives[s.Server] || w.unsure(s.Server) || now.claimed[s.Server] {
 			continue // its last life has just ended, or another process takes it: the next plan knows
@@ -299,13 +301,23 @@ func (w *work) start(ctx context.Context, now reading, known Known) error {
 			return err
 		}
 		if _, err := w.bootable(w.releaseFor(s.Server, known)); err != nil {
-			return err
+			if cannot == nil && w.cannot != err.Error() {
+				w.cannot = err.Error()
+				w.sayf("%s does not leave: %v", s.Server, err)
+			}
+			if cannot == nil {
+				cannot = err
+			}
+			continue
 		}
 		if err := w.leave(ctx, s, b); err != nil {
 			return err
 		}
 	}
-	return nil
+	if len(w.lives) > 0 || w.away > 0 {
+		return nil
+	}
+	return cannot
 }
 
 // stopped looks again, before each server that leaves, whether people have stopped the run meanwhile.

@@ -23,6 +23,7 @@ type watch struct {
 	servers map[string]store.Server
 	claims  map[string]bool // servers that somebody holds
 	err     error
+	heard   [2]voice      // the two servers that were heard last
 	changed chan struct{} // closed with each reading
 }
 
@@ -69,7 +70,7 @@ func (w *watch) look(ctx context.Context) {
 	defer w.mu.Unlock()
 	w.read, w.err = number, err
 	if err == nil {
-		w.list, w.servers, w.claims = list, servers, claimed
+		w.list, w.servers, w.claims, w.heard = list, servers, claimed, lastHeard(list)
 	}
 	close(w.changed)
 	w.changed = make(chan struct{})
@@ -112,4 +113,33 @@ func (w *watch) number() uint64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.begun
+}
+
+// voice is when a server was heard.
+type voice struct {
+	server string
+	at     time.Time
+}
+
+// lastHeard are the two servers that were heard last.
+func lastHeard(servers []store.Server) (last [2]voice) {
+	for _, s := range servers {
+		switch {
+		case s.HealthAt.After(last[0].at):
+			last[0], last[1] = voice{s.Name, s.HealthAt}, last[0]
+		case s.HealthAt.After(last[1].at):
+			last[1] = voice{s.Name, s.HealthAt}
+		}
+	}
+	return last
+}
+
+// heardBeside is when any other server than this one was heard last.
+func (w *watch) heardBeside(server string) time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.heard[0].server == server {
+		return w.heard[1].at
+	}
+	return w.heard[0].at
 }
