@@ -83,15 +83,12 @@ func runImageBad(ctx context.Context, c *command.Call) error {
 
 // checkMark refuses a release that is marked bad.
 func (d state) checkMark(ctx context.Context, version uint64, digest string) error {
-	if !exists(d.storeFile()) {
-		return nil
-	}
-	s, err := d.openStore(ctx)
-	if err != nil {
+	var marks []store.Mark
+	err := d.ifThere(ctx, func(s store.Store) (err error) {
+		marks, err = s.Marks(ctx)
 		return err
-	}
-	marks, err := s.Marks(ctx)
-	if err = errors.Join(err, s.Close()); err != nil {
+	})
+	if err != nil {
 		return err
 	}
 	for _, m := range marks {

@@ -14,7 +14,6 @@ import (
 	"mayfly/internal/durable"
 	"mayfly/internal/hint"
 	"mayfly/inventory/store"
-	"mayfly/inventory/store/sqlite"
 	"mayfly/policies/trust"
 	"mayfly/rebuild/boot"
 	"mayfly/rebuild/release"
@@ -22,21 +21,33 @@ import (
 
 // inUse is the release that the store says servers boot; the zero Use while it says nothing.
 func (d state) inUse(ctx context.Context) (u store.Use, err error) {
-	s, err := sqlite.OpenReadOnly(ctx, d.storeFile())
+	err = d.ifThere(ctx, func(s store.Store) error {
+		u, _, err = s.InUse(ctx)
+		return err
+	})
+	return u, err
+}
+
+// ifThere reads from the store without changing it, wherever it is; one that nobody has made yet says nothing.
+func (d state) ifThere(ctx context.Context, read func(store.Store) error) error {
+	s, err := d.openReadOnly(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
-		return u, nil
+		return nil
 	}
 	if err != nil {
-		return u, err
+		return err
 	}
-	u, _, err = s.InUse(ctx)
-	return u, errors.Join(err, s.Close())
+	return errors.Join(read(s), s.Close())
 }
 
 // use puts down, durably, which release servers boot from now on: in the store, whose word counts, and in DIR/release, from which a store that says nothing
 // yet takes it over.
 func (d state) use(ctx context.Context, u store.Use) error {
-	if exists(d.storeFile()) {
+	there := false
+	if err := d.ifThere(ctx, func(store.Store) error { there = true; return nil }); err != nil {
+		return err
+	}
+	if there {
 		s, err := d.openStore(ctx)
 		if err != nil {
 			return err

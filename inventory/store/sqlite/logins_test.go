@@ -1,7 +1,9 @@
 package sqlite
 
 import (
+	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"mayfly/inventory/store"
 	"net/netip"
@@ -97,6 +99,9 @@ func TestSchemasAdd(t *testing.T) {
 		if list, err := old.Servers(t.Context()); err != nil || len(list) != 0 {
 			t.Errorf("version %d, only read: %v, %v", version, list, err)
 		}
+		if what, err := knownOf(t.Context(), old); err != nil || what != "" {
+			t.Errorf("version %d, only read: got %s, %v, want nothing known", version, what, err)
+		}
 		if err := old.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -109,6 +114,23 @@ func TestSchemasAdd(t *testing.T) {
 			t.Errorf("version %d, brought up: %v", version, err)
 		}
 	}
+}
+
+// knownOf is what a store says beside its servers: of runs, releases, pauses and claims.
+func knownOf(ctx context.Context, s *Store) (what string, err error) {
+	use, used, e1 := s.InUse(ctx)
+	marks, e2 := s.Marks(ctx)
+	pause, e3 := s.Paused(ctx)
+	outcomes, e4 := s.Outcomes(ctx, "", time.Time{})
+	claims, e5 := s.Claims(ctx, now)
+	open, isOpen, e6 := s.OpenRun(ctx)
+	last, hasLast, e7 := s.LastRun(ctx)
+	orders, e8 := s.Restarts(ctx)
+	extended, e9 := s.Extensions(ctx)
+	if used || len(marks) > 0 || pause.On || len(outcomes) > 0 || len(claims) > 0 || isOpen || hasLast || len(orders) > 0 || len(extended) > 0 {
+		what = fmt.Sprint(use, marks, pause, outcomes, claims, open, last, orders, extended)
+	}
+	return what, errors.Join(e1, e2, e3, e4, e5, e6, e7, e8, e9)
 }
 
 func chmod(t *testing.T, path string) {
