@@ -2,11 +2,7 @@ package rotate
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
-	"fmt"
-	"os"
 	"sync"
 	"time"
 
@@ -25,13 +21,6 @@ const (
 
 // errLost says that the right to carry a server on is over. Somebody else may act on it by now, so nobody here does.
 var errLost = errors.New("the claim was lost: another process may carry the server on")
-
-// Holder names this process for its claims: no two processes have the same, whatever their controllers are called.
-func Holder(controller string) string {
-	var nonce [6]byte
-	rand.Read(nonce[:]) // never fails
-	return fmt.Sprintf("%s/%d/%s", controller, os.Getpid(), hex.EncodeToString(nonce[:]))
-}
 
 // instant is a moment by two clocks that nobody sets: the monotonic one, and the one that also runs while the host sleeps.
 type instant struct {

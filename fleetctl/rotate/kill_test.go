@@ -20,6 +20,7 @@ import (
 const (
 	childDir  = "MAYFLY_ROTATE_DIR"
 	childKill = "MAYFLY_ROTATE_KILL_AT"
+	childTTL  = "MAYFLY_ROTATE_TTL" // of its claims; so short when empty that the next one need not wait
 )
 
 func TestMain(m *testing.M) {
@@ -42,7 +43,10 @@ func child(dir, killAt string) int {
 	b := testBundle("se-1", "se-2")
 	r := testRunner(childFatal{}, dir, b)
 	if killAt != "0" {
-		r.TTL = 300 * time.Millisecond // so long the next one waits
+		r.TTL = 300 * time.Millisecond
+	}
+	if ttl, err := time.ParseDuration(os.Getenv(childTTL)); err == nil {
+		r.TTL = ttl
 	}
 	var count atomic.Int64
 	r.point = func(name string) {

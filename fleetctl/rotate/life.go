@@ -205,7 +205,7 @@ func (l *life) next(ctx context.Context, s store.Server, cause string) error {
 
 // wipe switches the machine off and reads it back as off: what was in RAM is gone.
 func (l *life) wipe(ctx context.Context, s store.Server) error {
-	err := l.effect(ctx, s, "off", func(ctx context.Context) error { return l.off(ctx) })
+	err := l.effect(ctx, s, "off", func(ctx context.Context) error { return l.off(ctx, s.Epoch-1) })
 	if err != nil {
 		return err
 	}
@@ -225,10 +225,16 @@ func (l *life) wipe(ctx context.Context, s store.Server) error {
 	return l.move(ctx, s, inventory.Booting, "off, read back")
 }
 
-func (l *life) off(ctx context.Context) error {
+// off ends the machine, in this life or an earlier one, and reads that back. A process that was stopped right before it and goes on late finds a newer life, which
+// drivers that know whose life runs leave alone.
+func (l *life) off(ctx context.Context, through uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, offLimit)
 	defer cancel()
-	if err := l.machine.Off(ctx); err != nil {
+	end := l.machine.Off
+	if f, ok := l.machine.(power.Fencer); ok {
+		end = func(ctx context.Context) error { return f.OffThrough(ctx, through) }
+	}
+	if err := end(ctx); err != nil {
 		return powerFailure("power_off", err)
 	}
 	got, err := l.machine.Status(ctx)
@@ -300,7 +306,7 @@ func (l *life) fail(ctx context.Context, s store.Server, f *failure) error {
 	if tail := console(ctx, l.machine, consoleLines); len(tail) > 0 {
 		cause += " (console: " + strings.Join(tail, " | ") + ")"
 	}
-	if err := l.effect(ctx, s, "off", func(ctx context.Context) error { return l.off(ctx) }); err != nil {
+	if err := l.effect(ctx, s, "off", func(ctx context.Context) error { return l.off(ctx, s.Epoch) }); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

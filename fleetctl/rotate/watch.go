@@ -58,7 +58,7 @@ func (w *watch) look(ctx context.Context) {
 	if err == nil {
 		var claims []store.Claim
 		claims, err = w.r.Store.Claims(ctx, time.Now())
-		for _, c := range claims {
+		for _, c := range w.r.bury(ctx, claims) {
 			claimed[c.Server] = true
 		}
 	}

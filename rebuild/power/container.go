@@ -134,7 +134,19 @@ func (c *Container) find(ctx context.Context) (s Status, there bool, err error) 
 }
 
 // Off destroys the container with all that it wrote, and reads back that it is gone.
-func (c *Container) Off(ctx context.Context) error { return c.wrap("switching off", c.destroy(ctx)) }
+func (c *Container) Off(ctx context.Context) error { return c.OffThrough(ctx, newest) }
+
+// OffThrough is Off of a life that is no newer than this one.
+func (c *Container) OffThrough(ctx context.Context, epoch uint64) error {
+	s, _, err := c.find(ctx)
+	if err == nil {
+		err = fence(s.Epoch, epoch)
+	}
+	if err == nil {
+		err = c.destroy(ctx)
+	}
+	return c.wrap("switching off", err)
+}
 
 func (c *Container) destroy(ctx context.Context) error {
 	_, there, err := c.find(ctx)

@@ -8,6 +8,7 @@ package power
 import (
 	"context"
 	"errors"
+	"math"
 	"time"
 
 	"mayfly/rebuild/release"
@@ -28,6 +29,24 @@ type Driver interface {
 	Console(ctx context.Context) ([]byte, error)
 	// Joined takes away what the life booted from: the ticket in it is used.
 	Joined(ctx context.Context) error
+}
+
+// Fencer is a driver that knows, under the lock of its machine, which life it runs.
+type Fencer interface {
+	// OffThrough is Off of this life or an earlier one. A machine that runs a newer one is left alone: NewerLife. Who asks was stopped, and the
+	// world went on.
+	OffThrough(ctx context.Context, epoch uint64) error
+}
+
+// newest is beyond every life: Off ends whatever runs.
+const newest = math.MaxUint64
+
+// fence refuses to end a life that is newer than who asks knows.
+func fence(runs, through uint64) error {
+	if runs > through {
+		return failf(NewerLife, "the machine runs life %d, and life %d was to end", runs, through)
+	}
+	return nil
 }
 
 // MaxConsole bounds what Console returns.

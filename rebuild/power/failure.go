@@ -25,6 +25,7 @@ const (
 	StateUnknown      = "power_state_unknown"     // it does not say whether the machine is on
 	StateWrong        = "power_state_wrong"       // what it says of the power contradicts itself
 	OnAlready         = "power_on_already"        // the machine runs, and not by us or in another life
+	NewerLife         = "power_newer_life"        // the machine runs a later life than the one that was to end
 	Rationed          = "power_rationed"          // its ration of commands is used up
 	BootNotApplied    = "boot_not_applied"        // it said yes, and the next boot is another
 	BootStale         = "boot_stale"              // it goes on reporting a next boot that was taken back

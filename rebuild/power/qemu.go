@@ -68,7 +68,10 @@ type Options struct {
 	Extra  []string // further arguments, for example a disk that a server has to refuse
 }
 
-var _ Driver = (*QEMU)(nil)
+var (
+	_ Driver = (*QEMU)(nil)
+	_ Fencer = (*QEMU)(nil)
+)
 
 var macAddress = regexp.MustCompile(`^([0-9a-f]{2}:){5}[0-9a-f]{2}$`)
 
@@ -145,7 +148,10 @@ func (q *QEMU) Status(context.Context) (Status, error) {
 }
 
 // Off kills the machine's process, waits until it is gone, and reads that back.
-func (q *QEMU) Off(ctx context.Context) error {
+func (q *QEMU) Off(ctx context.Context) error { return q.OffThrough(ctx, newest) }
+
+// OffThrough is Off of a life that is no newer than this one.
+func (q *QEMU) OffThrough(ctx context.Context, epoch uint64) error {
 	unlock, err := lockMachine(ctx, q.dir)
 	if err != nil {
 		return q.wrap("switching off", err)
@@ -153,6 +159,9 @@ func (q *QEMU) Off(ctx context.Context) error {
 	defer unlock()
 	running, err := q.find()
 	for _, p := range running {
+		if err == nil {
+			err = fence(p.epoch, epoch)
+		}
 		if err == nil {
 			err = q.kill(ctx, p)
 		}

@@ -133,7 +133,11 @@ func TestOnOff(t *testing.T) {
 	if info, err := os.Stat(core); err != nil || info.Size() < 64<<20 {
 		t.Errorf("the dump is %v (%v), want at least the machine's memory", info, err)
 	}
-	if err := q.Off(t.Context()); err != nil {
+	if err := q.OffThrough(t.Context(), 0); Reason(err) != NewerLife {
+		t.Errorf("a life before the one that runs: got %v, want %s", err, NewerLife)
+	}
+	want(t, q, true, 1)
+	if err := q.OffThrough(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
 	want(t, q, false, 0)

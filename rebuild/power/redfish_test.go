@@ -424,6 +424,31 @@ func TestRemoteDies(t *testing.T) {
 	}
 }
 
+// TestNewerLife: who was stopped before it switched a life off, and comes late, leaves the next one alone; the life itself and later ones' owners do not.
+func TestNewerLife(t *testing.T) {
+	sim := newRedfishSim(t)
+	r, _, _ := newRedfish(t, sim, nil)
+	boot := bootFor(t, 7)
+	if err := r.On(t.Context(), boot); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.OffThrough(t.Context(), 6); Reason(err) != NewerLife {
+		t.Errorf("life 6 is to end: got %v, want %s", err, NewerLife)
+	}
+	if st, err := r.Status(t.Context()); err != nil || st != (Status{On: true, Epoch: 7}) {
+		t.Errorf("got %+v, %v, want life 7 running", st, err)
+	}
+	if err := r.OffThrough(t.Context(), 7); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := r.Status(t.Context()); err != nil || st.On {
+		t.Errorf("got %+v, %v, want it off", st, err)
+	}
+	if err := r.OffThrough(t.Context(), 6); err != nil { // off is off
+		t.Errorf("off already: %v", err)
+	}
+}
+
 // TestSecretNowhere: the password is in no error, no log and no file but the sealed one, whatever happens.
 func TestSecretNowhere(t *testing.T) {
 	sim := newRedfishSim(t)

@@ -81,7 +81,10 @@ type remote struct {
 	at   time.Time // when that was read; zero: not since the last command
 }
 
-var _ Driver = (*remote)(nil)
+var (
+	_ Driver = (*remote)(nil)
+	_ Fencer = (*remote)(nil)
+)
 
 // begun is what a driver has begun, in bootFile.
 type begun struct {
@@ -185,9 +188,15 @@ func (r *remote) On(ctx context.Context, boot Boot) error {
 }
 
 // Off commands the machine off even if it is said to be: a BMC that is wrong about it would leave a life's memory alive.
-func (r *remote) Off(ctx context.Context) error {
+func (r *remote) Off(ctx context.Context) error { return r.OffThrough(ctx, newest) }
+
+// OffThrough is Off of a life that is no newer than this one, by what drivers with this directory have begun.
+func (r *remote) OffThrough(ctx context.Context, epoch uint64) error {
 	return r.locked(ctx, "switching off", func() error {
 		was, err := r.load()
+		if err == nil && was.On {
+			err = fence(was.Epoch, epoch)
+		}
 		if err != nil {
 			return err
 		}
