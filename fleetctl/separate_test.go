@@ -347,7 +347,46 @@ func TestMutatedPermissions(t *testing.T) {
 		if err == nil || !strings.Contains(string(out), users.WrongLayout) && !strings.Contains(string(out), "permission denied") {
 			t.Errorf("%s: %s started, or failed otherwise: %v: %s", tt.name, role, err, out)
 		}
+		if tt.mode == 0 { // what another user has put there is nobody's to have by a repair
+			_, talk := a.fleetctl(1, "doctor", "--dir", a.dir, "--fix")
+			if !strings.Contains(talk, "nobody says what is in it") {
+				t.Errorf("%s: doctor --fix says %s", tt.name, talk)
+			}
+			if info, err := os.Lstat(path); err != nil || int(info.Sys().(*syscall.Stat_t).Uid) != tt.uid {
+				t.Errorf("%s: doctor --fix has given it away: %v, %v", tt.name, info, err)
+			}
+			if err := os.Lchown(path, 0, testGroup); err != nil {
+				t.Fatal(err)
+			}
+		}
 		a.fleetctl(0, "doctor", "--dir", a.dir, "--fix")
+	}
+	// A name of the table that leads elsewhere, or is root's file under a second name, takes nothing of root's away.
+	elsewhere := filepath.Join(t.TempDir(), "roots")
+	if err := os.WriteFile(elsewhere, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	machines := filepath.Join(a.dir, "machines")
+	if err := os.MkdirAll(machines, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	a.fleetctl(0, "doctor", "--dir", a.dir, "--fix")
+	for name, lay := range map[string]func(string, string) error{"symlink": os.Symlink, "hard link": os.Link} {
+		path := filepath.Join(machines, "console")
+		if err := lay(elsewhere, path); err != nil {
+			t.Fatal(err)
+		}
+		code := 0
+		if name == "hard link" {
+			code = 1
+		}
+		a.fleetctl(code, "doctor", "--dir", a.dir, "--fix")
+		if info, err := os.Lstat(elsewhere); err != nil || info.Sys().(*syscall.Stat_t).Uid != 0 || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: root's file became %v, %v", name, info, err)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, mode := range []os.FileMode{0o666, 0o664} { // who could write it could name himself
 		if err := os.Chmod(filepath.Join(a.dir, users.File), mode); err != nil {

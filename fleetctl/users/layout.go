@@ -48,7 +48,7 @@ var places = []place{
 	{path: "page", owner: Serve, mode: 0o700, never: private, below: true},
 	{path: "power-plugins", owner: Root, never: others, below: true}, {path: "statements", owner: Serve, mode: 0o755, never: others},
 	{path: "audit", owner: Serve, mode: 0o700, never: private, below: true}, {path: "orders", owner: Serve, mode: 0o700, never: private, below: true},
-	{path: "page", owner: Serve, mode: 0o700, never: private, below: true}, {path: "public/page.pem", owner: Serve, mode: 0o644, never: others},
+	{path: "public/page.pem", owner: Serve, mode: 0o644, never: others},
 
 	{path: "public", owner: Root, mode: shared, never: 0o002, group: true, needed: true},
 	{path: "public/client.json", owner: Root, mode: 0o644, never: others}, {path: "public/trust", owner: Root, mode: 0o755, never: others, below: true},
@@ -191,43 +191,5 @@ func below(root string, p place, f func(path string, p place, info fs.FileInfo) 
 			return nil // a link is as good as what it leads to, which is believed for its hash
 		}
 		return f(path, inner, info)
-	})
-}
-
-// LayOut gives everything to its owner; root alone can. It makes the directories that are needed, and removes nothing.
-func (t Table) LayOut(dir string) error {
-	if !t.Separate {
-		return nil
-	}
-	return t.each(dir, func(path string, p place, info fs.FileInfo) error {
-		uid, ok := t.UID(p.owner)
-		if !ok {
-			return fmt.Errorf("laying out %s: nobody is %s", path, p.owner)
-		}
-		if info == nil {
-			if p.mode&0o100 == 0 {
-				return fmt.Errorf("laying out %s: it is not there", path)
-			}
-			if err := os.Mkdir(path, 0o700); err != nil {
-				return fmt.Errorf("laying out the state directory: %w", err)
-			}
-		} else if info.Mode()&fs.ModeSymlink != 0 {
-			return nil
-		}
-		gid := -1
-		if p.group || p.owner == Signer || p.owner == Serve {
-			gid = t.Group
-		}
-		if err := os.Lchown(path, uid, gid); err != nil {
-			return fmt.Errorf("laying out the state directory: %w", err)
-		}
-		mode := p.mode
-		if mode == 0 && info != nil {
-			mode = info.Mode().Perm() &^ p.never
-		}
-		if err := os.Chmod(path, mode); err != nil {
-			return fmt.Errorf("laying out the state directory: %w", err)
-		}
-		return nil
 	})
 }
