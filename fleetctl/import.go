@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"mayfly/internal/command"
 	"mayfly/internal/durable"
@@ -86,8 +88,7 @@ func runImport(_ context.Context, c *command.Call) error {
 		return err
 	}
 	if *write && result.TOML != "" {
-		whole := slices.Concat(bytes.TrimRight(fleet, "\n"), []byte("\n"), []byte(result.TOML))
-		if err := durable.WriteFile(d.fleetFile(), whole, 0o644); err != nil {
+		if err := appendFleet(d.fleetFile(), fleet, result.TOML); err != nil {
 			return err
 		}
 	}
@@ -106,6 +107,30 @@ func runImport(_ context.Context, c *command.Call) error {
 	}
 	_, err = fmt.Fprint(c.Stdout, result.TOML)
 	return err
+}
+
+// appendFleet puts what is new at the end of the fleet.toml that was read. Two imports at once take turns, and one that was overtaken says so.
+func appendFleet(path string, was []byte, more string) error {
+	f, err := openFile(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		return fmt.Errorf("locking %s: %w", path, err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	now, err := readBounded(path, "", maxFile)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(now, was) {
+		return hint.New(fmt.Errorf("%s has changed since it was read; nothing was written", path), "import again")
+	}
+	return durable.WriteFile(path, slices.Concat(bytes.TrimRight(was, "\n"), []byte("\n"), []byte(more)), info.Mode().Perm())
 }
 
 // readSource reads a bounded file, or standard input.

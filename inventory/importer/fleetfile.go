@@ -12,7 +12,7 @@ import (
 // present is what a fleet.toml has already.
 type present struct {
 	servers map[string]map[string]string // name → key → TOML literal
-	racks   map[string]bool
+	racks   map[string]string            // name → region
 	regions map[string]bool
 }
 
@@ -23,11 +23,12 @@ func read(name string, data []byte) (present, error) {
 			Name string `toml:"name"`
 		} `toml:"region"`
 		Racks []struct {
-			Name string `toml:"name"`
+			Name   string `toml:"name"`
+			Region string `toml:"region"`
 		} `toml:"rack"`
 		Servers []map[string]any `toml:"server"`
 	}
-	p := present{servers: map[string]map[string]string{}, racks: map[string]bool{}, regions: map[string]bool{}}
+	p := present{servers: map[string]map[string]string{}, racks: map[string]string{}, regions: map[string]bool{}}
 	if err := toml.Unmarshal(data, &f); err != nil {
 		return p, fmt.Errorf("%s: %s", name, strings.TrimPrefix(err.Error(), "toml: "))
 	}
@@ -35,7 +36,7 @@ func read(name string, data []byte) (present, error) {
 		p.regions[r.Name] = true
 	}
 	for _, r := range f.Racks {
-		p.racks[r.Name] = true
+		p.racks[r.Name] = r.Region
 	}
 	for _, s := range f.Servers {
 		keys := map[string]string{}
@@ -77,8 +78,10 @@ func (p present) write(fresh []candidate) (text string, places []string, err err
 	}
 	for _, c := range fresh {
 		rack := unquoted(c.keys["rack"])
-		if rack == "" || p.racks[rack] {
+		if region, ok := p.racks[rack]; rack == "" || ok && (region == c.region || c.region == "") {
 			continue
+		} else if ok {
+			return "", nil, fmt.Errorf("%s: rack %q is in region %q, not in %q", c.place, rack, region, c.region)
 		}
 		if c.region == "" {
 			continue // inventory.Parse says that the rack does not exist
@@ -89,7 +92,7 @@ func (p present) write(fresh []candidate) (text string, places []string, err err
 			places = append(places, c.place) // the empty line before it
 			line(c.place, "name = %s", quote(c.region))
 		}
-		p.racks[rack] = true
+		p.racks[rack] = c.region
 		line(c.place, "\n[[rack]]")
 		places = append(places, c.place)
 		line(c.place, "name = %s", quote(rack))

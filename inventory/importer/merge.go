@@ -46,6 +46,9 @@ type Result struct {
 	Left    int          `json:"left"`    // records that Where leaves out
 }
 
+// secretKey is the one key whose value may be a secret.
+const secretKey = "power.password"
+
 // candidate is a record as keys of [[server]].
 type candidate struct {
 	place  string
@@ -78,6 +81,9 @@ func Merge(name string, data []byte, records []Record, m Mapping) (Result, error
 		c, err := m.candidate(r)
 		if err != nil {
 			return Result{}, err
+		}
+		if have, ok := present.racks[unquoted(c.keys["rack"])]; ok && c.region != "" && have != c.region {
+			return Result{}, hint.New(fmt.Errorf("%s: rack %q is in region %q, not in %q", c.place, unquoted(c.keys["rack"]), have, c.region), "a rack is in one region: see which of the two is wrong")
 		}
 		label := unquoted(c.keys["name"])
 		if first, twice := seen[label]; twice {
@@ -143,6 +149,9 @@ func (m Mapping) candidate(r Record) (candidate, error) {
 		case regionKey:
 			c.region = value
 			continue
+		}
+		if key == secretKey && !strings.HasPrefix(value, "sealed:") {
+			return c, hint.New(fmt.Errorf("%s: %s is a password itself, which no file of the fleet holds", r.Place, key), "`fleetctl secret seal NAME` keeps it; map another field, or --set %s=sealed:NAME", key)
 		}
 		toml, ok := literal(kind, value)
 		if !ok {
