@@ -112,10 +112,8 @@ func (s *Store) load(ctx context.Context, at int64) (all []store.Server, rev, gu
 	var decoding sync.WaitGroup
 	var lists []*[]live
 	var faults []*error
-	if at == 0 {
-		if at, guarded, err = s.now(ctx); err != nil {
-			return nil, 0, 0, err
-		}
+	if at, guarded, err = s.guardAt(ctx, at); err != nil {
+		return nil, 0, 0, err
 	}
 	var mu sync.Mutex // guards lists and faults
 	take := func(kvs []*mvccpb.KeyValue) error {
@@ -158,18 +156,21 @@ func (s *Store) load(ctx context.Context, at int64) (all []store.Server, rev, gu
 	return all, rev, guarded, nil
 }
 
-// now is the store's revision, and the guard's.
-func (s *Store) now(ctx context.Context) (rev, guarded int64, err error) {
+// guardAt is the guard's revision at a revision of the store, or now with 0, and that one.
+func (s *Store) guardAt(ctx context.Context, at int64) (rev, guarded int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
-	r, err := s.client.Get(ctx, s.key(keyGuard))
+	r, err := s.client.Get(ctx, s.key(keyGuard), clientv3.WithRev(at))
 	if err != nil {
 		return 0, 0, unreachable(err)
 	}
 	if len(r.Kvs) > 0 {
 		guarded = r.Kvs[0].ModRevision
 	}
-	return r.Header.Revision, guarded, nil
+	if at == 0 {
+		at = r.Header.Revision
+	}
+	return at, guarded, nil
 }
 
 // live is one key below keyLive.
