@@ -155,6 +155,9 @@ func (d state) rotate(ctx context.Context, r *rotate.Runner, rules plan.Rules, l
 	if err := conn.Close(); err != nil {
 		return rotate.Result{}, err
 	}
+	if err := r.MayBegin(ctx, rules); err != nil { // no request is used up for a run that does something else
+		return rotate.Result{}, err
+	}
 	if err := leave(); err != nil {
 		return rotate.Result{}, err
 	}

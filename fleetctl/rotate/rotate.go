@@ -132,6 +132,12 @@ type Refused struct{ Why plan.Refusals }
 func (r *Refused) Error() string { return r.Why.Error() }
 func (r *Refused) Refused() bool { return true }
 
+// refusedFor reports whether err is a refusal with this code.
+func refusedFor(err error, code string) bool {
+	refused := (*Refused)(nil)
+	return errors.As(err, &refused) && slices.ContainsFunc(refused.Why, func(x plan.Refusal) bool { return x.Code == code })
+}
+
 // refusef is a refusal with one reason.
 func refusef(code, format string, args ...any) *Refused {
 	return &Refused{plan.Refusals{{Code: code, Detail: fmt.Sprintf(format, args...)}}}
@@ -175,7 +181,7 @@ func (r *Runner) Run(ctx context.Context, rules plan.Rules) (Result, error) {
 	}
 	for rules.Mode == plan.Upgrade && result.Result == "done" && err == nil && ctx.Err() == nil { // the next stage of the train, if it may begin already
 		more, e := r.once(ctx, rules)
-		if e == nil && more.Result == "nothing due" {
+		if e == nil && more.Result == "nothing due" || refusedFor(e, RunOpen) { // another run began meanwhile: it takes the train on
 			break
 		}
 		more.Servers = append(result.Servers, more.Servers...)
@@ -311,7 +317,58 @@ func (r *Runner) mayJoin(open store.Run, rules plan.Rules, rec record) error {
 	case r.Expect != nil:
 		return hint.New(refusef(RunOpen, "run %d is open: it has a plan of its own", open.ID), "%s", mend)
 	}
+	if not := r.notIn(rules, rec); not != "" {
+		return hint.New(refusef(RunOpen, "run %d is open, and %s", open.ID, not), "give the order when it has ended; %s", mend)
+	}
 	return nil
+}
+
+// notIn says what of an order the open run does not do; "" for what is due by itself, which any run may leave to the next one.
+func (r *Runner) notIn(rules plan.Rules, rec record) string {
+	have := rec.Rules
+	if have.Mode == plan.Emergency {
+		return "" // everything
+	}
+	targets := rec.Plan.Targets()
+	switch {
+	case rules.Mode == plan.Upgrade && have.Mode != plan.Upgrade:
+		return "is no upgrade"
+	case rules.Retry && !have.Retry:
+		return "does not retry what is quarantined"
+	}
+	for _, name := range rules.Lost {
+		if !slices.Contains(have.Lost, name) {
+			return "does not know that " + name + " is lost"
+		}
+	}
+	asked := rules.Only
+	if rules.Mode == plan.Everyone || rules.All {
+		if have.Mode == plan.Everyone || have.All {
+			return ""
+		}
+		for _, s := range r.Bundle.Inventory.Rebuilt() {
+			asked = append(asked[:len(asked):len(asked)], s.Name)
+		}
+	}
+	for _, name := range asked {
+		if _, ok := targets[name]; !ok {
+			return "does not rebuild " + name
+		}
+	}
+	return ""
+}
+
+// MayBegin refuses an order that the open run, if there is one, does not hold: it is asked before a signed request is used up for it.
+func (r *Runner) MayBegin(ctx context.Context, rules plan.Rules) error {
+	open, found, err := r.Store.OpenRun(ctx)
+	if err != nil || !found {
+		return err
+	}
+	var rec record
+	if err := json.Unmarshal(open.Plan, &rec); err != nil {
+		return fmt.Errorf("reading the plan of run %d: %w", open.ID, err)
+	}
+	return r.mayJoin(open, rules, rec)
 }
 
 // overrides asks by whose leave an emergency breaks promises.
