@@ -12,16 +12,17 @@ import (
 
 var mutateVerb = command.Verb{
 	Name:    "mutate",
-	Args:    "[-o table|json] [--workers N] [NAME…]",
+	Args:    "[-o table|json] [--workers N] [--passing] [NAME…]",
 	Summary: "take guards out of the source, one at a time, and see that a test fails",
 	Help: `Each entry of the tables in testenv/mutate names a guard (a floor, a lease, a fence, a bound, …), the text that it is, and tests that
 have to fail without it. The changed file reaches the compiler by go test -overlay: nothing is written into the tree. First every test is
 run as the source is, for one that fails anyway proves nothing. Exit 1 when a mutation survives, does not compile, or its guard
-is not found. With names, only those.`,
+is not found. With names, only those. --passing leaves the first run out, after a run of all tests that passed.`,
 	Run: func(ctx context.Context, c *command.Call) error {
 		fs := c.Flags()
 		output := fs.String("o", "table", "`form` of the result: table or json")
 		workers := fs.Int("workers", 0, "`N` at once; as many as there are processors if it is not given")
+		passing := fs.Bool("passing", false, "the tests are known to pass as the source is: do not see to it first")
 		if err := c.Parse(fs); err != nil {
 			return err
 		}
@@ -44,7 +45,7 @@ is not found. With names, only those.`,
 		if err != nil {
 			return err
 		}
-		report, err := mutate.Run(ctx, mutate.Options{Root: e.module, Table: all, Workers: *workers, Log: c.Stderr})
+		report, err := mutate.Run(ctx, mutate.Options{Root: e.module, Table: all, Workers: *workers, Passing: *passing, Log: c.Stderr})
 		if err != nil {
 			return err
 		}

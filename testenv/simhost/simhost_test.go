@@ -66,7 +66,7 @@ func TestRotation(t *testing.T) {
 
 // TestFaults: what a test has go wrong is what the rotation finds, by its first cause.
 func TestFaults(t *testing.T) {
-	b, err := Shape{Servers: 6, Regions: 1, Floor: 0, Parallel: 6, Bake: time.Millisecond, BootLimit: 10 * time.Second, Retries: 1}.Bundle()
+	b, err := Shape{Servers: 6, Regions: 1, Floor: 0, Parallel: 6, Bake: time.Millisecond, BootLimit: 30 * time.Second, Retries: 1}.Bundle()
 	if err != nil {
 		t.Fatal(err)
 	}
