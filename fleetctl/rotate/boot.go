@@ -176,6 +176,8 @@ func (l *life) bake(ctx context.Context, s store.Server) error {
 	end := s.Since.Add(l.rules.Bake)
 	l.known = facts{on: true, joined: true, evidence: s.Evidence, ready: true, probed: true}
 	quiet := silence{until: time.Now().Add(plan.FreshFor)} // a controller that comes back gives the server this long to be heard
+	over := time.AfterFunc(time.Until(end), l.watch.wake)
+	defer over.Stop()
 	_, err := l.wait(ctx, s, func(s store.Server) (bool, error) {
 		if h, ok := health(s); ok && !h.Ready && time.Since(s.HealthAt) < plan.FreshFor {
 			return false, &failure{CheckTraffic, "bake", "was ready and is not: " + services(h.Services)}

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -123,6 +124,7 @@ func TestKilledAnywhere(t *testing.T) {
 	}
 	const most = 1000 // points; a run has about 70
 	over, points := false, 0
+	var table matrix
 	for n := 1; n <= most && !over; n += killStride {
 		t.Run(strconv.Itoa(n), func(t *testing.T) {
 			b := testBundle("se-1", "se-2")
@@ -130,6 +132,9 @@ func TestKilledAnywhere(t *testing.T) {
 			start := func(n int) ([]byte, error) {
 				cmd := exec.CommandContext(t.Context(), exe)
 				cmd.Env = append(os.Environ(), childDir+"="+dir, childKill+"="+strconv.Itoa(n))
+				if n == 0 {
+					cmd.Env = append(cmd.Env, "MAYFLY_TALK=1")
+				}
 				return cmd.CombinedOutput()
 			}
 			out, err := start(n)
@@ -142,7 +147,9 @@ func TestKilledAnywhere(t *testing.T) {
 				t.Fatalf("the first rotate: %v: %s", err, out)
 			}
 			points++
-			if again, err := start(0); err != nil {
+			found := left(t.Context(), t, w.store)
+			again, err := start(0)
+			if err != nil {
 				t.Fatalf("killed at %q, the second rotate: %v: %s", out, err, again)
 			}
 			servers, err := w.store.Servers(t.Context())
@@ -165,10 +172,15 @@ func TestKilledAnywhere(t *testing.T) {
 			if low := w.lowest["se"]; low < 1000 {
 				t.Errorf("killed at %q: the region fell to %d", out, low)
 			}
+			result := "all serve, each booted once in the run, the floor held, no run open"
+			if t.Failed() {
+				result = "FAILED"
+			}
+			table.add(strings.TrimSpace(string(out)), found, did(string(again)), result)
 		})
 	}
 	if !over || points < 50/killStride {
 		t.Errorf("got %d points, the last reached: %v", points, over)
 	}
-	t.Logf("killed at %d points, every %d", points, killStride)
+	table.log(t, fmt.Sprintf("killed at %d points, every %d:", points, killStride))
 }

@@ -91,6 +91,7 @@ func (w *work) took(ctx context.Context, o outcome) {
 	w.Runner.lives.Store(int64(len(w.lives)))
 	w.last = w.watch.number()
 	w.gone[o.Name] = w.last
+	w.watch.wake() // whoever waits for its place goes now
 	switch {
 	case o.lost:
 		w.sayf("%s: %v", o.Name, errLost)

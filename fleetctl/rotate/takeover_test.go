@@ -39,13 +39,14 @@ func TestAnotherHolder(t *testing.T) {
 	for _, how := range []string{"killed", "stopped"} {
 		t.Run(how, func(t *testing.T) {
 			points := 0
+			var table matrix
 			for n := 1; n < 1000; n += takeoverStride {
 				reached := false
 				bubble(t, 1, 1, func(ctx context.Context, v *virtual) {
 					for i := range v.b.Inventory.Regions {
 						v.b.Inventory.Regions[i].Floor.Mbps = 0
 					}
-					reached = takeover(ctx, t, v, n, how)
+					reached = takeover(ctx, t, v, n, how, &table)
 				})
 				if !reached || t.Failed() {
 					break
@@ -55,13 +56,13 @@ func TestAnotherHolder(t *testing.T) {
 			if points < 60/takeoverStride {
 				t.Errorf("got %d points", points)
 			}
-			t.Logf("%s at %d points, every %d", how, points, takeoverStride)
+			table.log(t, fmt.Sprintf("%s at %d points, every %d:", how, points, takeoverStride))
 		})
 	}
 }
 
 // takeover has the first process end or stop at its n-th point, if it gets that far.
-func takeover(ctx context.Context, t *testing.T, v *virtual, n int, how string) bool {
+func takeover(ctx context.Context, t *testing.T, v *virtual, n int, how string, table *matrix) bool {
 	first, second := &process{}, &process{}
 	a, b := v.runner("a", first), v.runner("b", second)
 	var mu sync.Mutex
@@ -101,6 +102,7 @@ func takeover(ctx context.Context, t *testing.T, v *virtual, n int, how string) 
 	if err != nil {
 		t.Error(err)
 	}
+	found, took := left(ctx, t, v.store), "nothing: all was done, or nothing begun"
 	b.point = func(name string) {
 		for _, c := range claims {
 			if name == "claimed" && len(claims) == len(v.b.Inventory.Servers) && time.Since(began) < ClaimTTL/2 {
@@ -114,6 +116,7 @@ func takeover(ctx context.Context, t *testing.T, v *virtual, n int, how string) 
 		if result, err := b.Run(ctx, rules); err != nil || result.Result != "done" {
 			t.Errorf("%s at %q: the second: %+v, %v", how, at, result, err)
 		}
+		took = fmt.Sprintf("waited for %d claims, ended the run after %.0f s", len(claims), time.Since(began).Seconds())
 	}
 	if how == "stopped" {
 		<-time.After(10 * ClaimTTL)
@@ -139,6 +142,11 @@ func takeover(ctx context.Context, t *testing.T, v *virtual, n int, how string) 
 			}
 		}
 	}
+	result := "every life booted once, every rotation ended once, floors held, no attempt failed"
+	if t.Failed() {
+		result = "FAILED"
+	}
+	table.add(at, found, took, result)
 	return true
 }
 
@@ -148,7 +156,7 @@ func TestStoppedBeforeItSwitchesOff(t *testing.T) {
 		for i := range v.b.Inventory.Regions {
 			v.b.Inventory.Regions[i].Floor.Mbps = 0
 		}
-		if !takeover(ctx, t, v, 0, "stopped") {
+		if !takeover(ctx, t, v, 0, "stopped", &matrix{}) {
 			t.Error("it did not get that far")
 		}
 	})

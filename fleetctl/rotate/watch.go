@@ -11,10 +11,12 @@ import (
 // readingShare is how much of the time at most is spent on reading the store: 1/readingShare.
 const readingShare = 10
 
-// watch reads the servers for all lives of the process: one reading a poll, however many lives wait for it.
+// watch reads the servers for all lives of the process: one reading a poll, however many lives wait for it, and one at once when something in this
+// process has come about that the next step waits for.
 type watch struct {
 	r    *Runner
 	done chan struct{}
+	soon chan struct{} // somebody waits for the next reading
 
 	mu      sync.Mutex // guards the rest
 	begun   uint64     // number of the newest reading that was begun
@@ -28,7 +30,7 @@ type watch struct {
 }
 
 func (r *Runner) watch(ctx context.Context) *watch {
-	w := &watch{r: r, done: make(chan struct{}), changed: make(chan struct{})}
+	w := &watch{r: r, done: make(chan struct{}), soon: make(chan struct{}, 1), changed: make(chan struct{})}
 	go w.loop(ctx)
 	return w
 }
@@ -38,12 +40,28 @@ func (w *watch) loop(ctx context.Context) {
 	for ctx.Err() == nil {
 		began := time.Now()
 		w.look(ctx)
-		pause := time.NewTimer(max(w.r.Poll, readingShare*time.Since(began)))
-		select {
-		case <-ctx.Done():
-		case <-pause.C:
-		}
-		pause.Stop()
+		least := readingShare * time.Since(began)
+		rest(ctx, least, nil)
+		rest(ctx, w.r.Poll-least, w.soon)
+	}
+}
+
+// rest waits for d, or less when it is woken.
+func rest(ctx context.Context, d time.Duration, soon <-chan struct{}) {
+	pause := time.NewTimer(d)
+	defer pause.Stop()
+	select {
+	case <-ctx.Done():
+	case <-soon:
+	case <-pause.C:
+	}
+}
+
+// wake has the store read as soon as the share of its readings allows it.
+func (w *watch) wake() {
+	select {
+	case w.soon <- struct{}{}:
+	default: // it will be
 	}
 }
 

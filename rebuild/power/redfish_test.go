@@ -141,6 +141,9 @@ func TestRedfish(t *testing.T) {
 			if err := r.On(ctx, bootFor(t, 8)); Reason(err) != OnAlready {
 				t.Errorf("On in another life: %v", err)
 			}
+			if err := r.SetBoot(ctx, bootFor(t, 8)); Reason(err) != OnAlready {
+				t.Errorf("SetBoot for another life under a machine that is on: %v", err)
+			}
 			if err := r.Off(ctx); err != nil {
 				t.Fatal(err)
 			}
