@@ -164,6 +164,19 @@ func TestKilledAnywhere(t *testing.T) {
 					t.Errorf("killed at %q: %s was booted %d times, want 2: to come up, and once in the run", out, s.Name, n)
 				}
 			}
+			outcomes, err := w.store.Outcomes(t.Context(), "", time.Time{})
+			if err != nil {
+				t.Error(err)
+			}
+			ends := map[oneLife]int{}
+			for _, o := range outcomes {
+				ends[oneLife{o.Server, o.Epoch}]++
+			}
+			for _, s := range servers {
+				if n := ends[oneLife{s.Name, s.Epoch}]; n != 1 {
+					t.Errorf("killed at %q: the rotation to life %d of %s ended %d times", out, s.Epoch, s.Name, n)
+				}
+			}
 			if _, open, err := w.store.OpenRun(t.Context()); open || err != nil {
 				t.Errorf("killed at %q: the run is open (%v), %v", out, open, err)
 			}
@@ -172,7 +185,7 @@ func TestKilledAnywhere(t *testing.T) {
 			if low := w.lowest["se"]; low < 1000 {
 				t.Errorf("killed at %q: the region fell to %d", out, low)
 			}
-			result := "all serve, each booted once in the run, the floor held, no run open"
+			result := "all serve, each booted once and ended once in the run, the floor held, no run open"
 			if t.Failed() {
 				result = "FAILED"
 			}
