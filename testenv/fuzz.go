@@ -14,6 +14,7 @@ var fuzzTargets = []struct{ input, pkg, name string }{
 	{"policy", "./policies", "FuzzParse"},
 	{"policy bundle", "./policies/bundle", "FuzzParse"},
 	{"addresses of stores", "./inventory", "FuzzStoreAddress"},
+	{"backups", "./inventory/store", "FuzzReadContent"},
 	{"authorized keys", "./policies", "FuzzPublicKey"},
 	{"policy.toml, to change it", "./policies", "FuzzEdit"},
 	{"certificates", "./bastion", "FuzzCertificate"},
