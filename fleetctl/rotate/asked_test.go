@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -123,21 +124,25 @@ func TestRestartIsProved(t *testing.T) {
 // bootedWith notes which release a machine boots.
 type bootedWith struct {
 	fakeMachines
+	mu     *sync.Mutex // guards booted
 	booted *[]string
 }
 
 type bootedMachine struct {
 	Machine
 	name   string
+	mu     *sync.Mutex // guards booted
 	booted *[]string
 }
 
 func (m bootedWith) Machine(s inventory.Server) (Machine, error) {
 	x, err := m.fakeMachines.Machine(s)
-	return bootedMachine{x, s.Name, m.booted}, err
+	return bootedMachine{x, s.Name, m.mu, m.booted}, err
 }
 
 func (m bootedMachine) On(ctx context.Context, b power.Boot) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	*m.booted = append(*m.booted, m.name+" "+string(b.Statement))
 	return m.Machine.On(ctx, b)
 }
@@ -149,7 +154,7 @@ func TestBadReleaseIsNotBooted(t *testing.T) {
 	r := testRunner(t, dir, b)
 	defer r.Store.Close()
 	var booted []string
-	r.Machines = bootedWith{fakeMachines{dir}, &booted}
+	r.Machines = bootedWith{fakeMachines{dir}, new(sync.Mutex), &booted}
 	r.Release = Release{Statement: release.Statement{Version: 8}, Data: []byte("8"), Path: "/releases/8/"}
 	r.Releases = func(v uint64) (Release, error) {
 		return Release{Statement: release.Statement{Version: v}, Data: []byte("7"), Path: "/releases/7/"}, nil

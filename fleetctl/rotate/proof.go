@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"mayfly/inventory"
@@ -56,7 +57,7 @@ func (r *Runner) endRotation(ctx context.Context, to store.Store, s store.Server
 	}
 	o := store.Outcome{Server: s.Name, Epoch: s.Epoch, Run: r.run, Release: s.Release, Served: s.State == inventory.Serving, At: time.Now()}
 	for _, e := range entries {
-		if e.Run == r.run && e.Step == "attempt" && e.Outcome == Failed {
+		if e.Run == r.run && e.Step == "attempt" && e.Outcome == Failed && ofRelease(e.Detail) {
 			o.Failed++
 		}
 	}
@@ -75,6 +76,10 @@ func (r *Runner) endRotation(ctx context.Context, to store.Store, s store.Server
 	r.at("rotation-ended")
 	return o, nil
 }
+
+// ofRelease reports whether a failed attempt says something about the release: what failed was reached after the machine was switched on. A BMC that lies, hangs or
+// is not there fails with every release, and shall stop no train.
+func ofRelease(cause string) bool { return !strings.HasPrefix(cause, string(CheckPower)+": ") }
 
 // rebuilt is what people are told of a rotation that has ended.
 func rebuilt(s store.Server, o store.Outcome) Rebuilt {

@@ -84,7 +84,7 @@ type Rebuilt struct {
 	Seconds   float64         `json:"seconds"`      // since it left, as far as this process saw
 	Boot      float64         `json:"boot_seconds"` // from power on to joined; 0: not seen
 	Restarted string          `json:"restarted"`    // how the machine proved that it was started anew; "": it did not
-	Attempts  int             `json:"attempts"`     // lives that it took
+	Attempts  int             `json:"attempts"`     // lives that it took, without those that failed for want of power
 	Outcome   string          `json:"outcome"`      // "served", "quarantined" or "stands by"
 	Cause     string          `json:"cause,omitempty"`
 }

@@ -165,7 +165,7 @@ type world struct {
 
 	mu     sync.Mutex        // guards the rest
 	dead   map[string]bool   // boots that never join
-	deny   map[string]string // server → reason of its boot's report
+	deny   map[string]string // server, or server and release → reason of its boot's report
 	err    error
 	lowest map[string]int // least capacity seen serving, by region
 }
@@ -232,7 +232,7 @@ func (w *world) server(ctx context.Context, s store.Server) error {
 		return err
 	}
 	now := time.Now()
-	if reason := w.deny[s.Name]; reason != "" && s.State == inventory.Booting {
+	if reason := w.deny[s.Name] + w.deny[s.Name+" "+s.Release]; reason != "" && s.State == inventory.Booting {
 		return w.store.BootFailed(ctx, s.Name, s.Epoch, reason, "as the test says", now)
 	}
 	switch s.State {
