@@ -231,6 +231,11 @@ func (w *world) server(ctx context.Context, s store.Server) error {
 	if err != nil || !got.On || got.Epoch != s.Epoch || w.dead[s.Name] && s.State == inventory.Booting {
 		return err
 	}
+	if s.State == inventory.Booting { // the list may be older than what the machine boots
+		if s, err = w.store.Server(ctx, s.Name); err != nil {
+			return err
+		}
+	}
 	now := time.Now()
 	if reason := w.deny[s.Name] + w.deny[s.Name+" "+s.Release]; reason != "" && s.State == inventory.Booting {
 		return w.store.BootFailed(ctx, s.Name, s.Epoch, reason, "as the test says", now)
