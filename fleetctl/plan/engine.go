@@ -117,6 +117,7 @@ type place struct {
 	width    int
 	early    int64   // a server is due that long before its deadline at the latest
 	jitter   int64   // and up to so much sooner
+	reach    int64   // open time, within which lead and all else that comes sooner have to be; 0: half an age bounds them
 	roles    []int32 // its pools
 	standby  []int32
 	spares   int // that serve or are on their way to
@@ -131,6 +132,7 @@ func newEngine(s Snapshot, r Rules, h Health, heard bool, now, until time.Time) 
 		return e, refused
 	}
 	sh.calendars = calendars(s, r, now.Add(-r.MaxAge-24*time.Hour), until.Add(3*r.MaxAge+48*time.Hour))
+	sh.far = until.Add(2 * r.MaxAge).UnixNano()
 	if r.Mode != Emergency {
 		if _, refused := sh.check(now, 2*r.MaxAge); len(refused) > 0 {
 			return e, refused
@@ -310,6 +312,14 @@ func (e *engine) starts(n *node) int64 {
 	g := &e.places[n.pool]
 	if guardOff("lead") {
 		return n.deadline - e.turn/2
+	}
+	if g.reach > 0 {
+		more := (g.reach - g.lead) / 2 // for what no arithmetic knows, and as much again for the spread
+		at := g.lead + more
+		if more > 0 && !guardOff("jitter") {
+			at += int64(mix(n.hash^mix(uint64(n.epoch))) % uint64(more))
+		}
+		return g.calendar.back(n.deadline, at)
 	}
 	at := min(g.calendar.back(n.deadline, g.lead), n.deadline-g.early)
 	// No sooner than half an age before its deadline, so that no server leaves twice while another one waits.

@@ -26,7 +26,7 @@ func Check(s Snapshot, r Rules, now time.Time) (Proof, Refusals) {
 	for _, b := range r.Blackouts {
 		ahead = max(ahead, min(b.To.Sub(now), 366*24*time.Hour))
 	}
-	sh.calendars = calendars(s, r, now.Add(-24*time.Hour), now.Add(ahead+r.MaxAge))
+	sh.calendars, sh.far = calendars(s, r, now.Add(-24*time.Hour), now.Add(ahead+r.MaxAge)), now.Add(ahead).UnixNano()
 	proof, refused := sh.check(now, ahead)
 	const most = 3 // of a hundred regions with the same fault, a few say what mends it
 	for i := range refused[:min(len(refused), most)] {
@@ -126,8 +126,17 @@ func (sh *shape) checkRegion(g int, now time.Time, ahead time.Duration) (Proof, 
 			where = fmt.Sprintf("; windows are open for %s of the half of max_age from %s (%s)", inWords(open),
 				from.In(c.zone).Format("2006-01-02 15:04 MST"), from.UTC().Format("2006-01-02 15:04 UTC"))
 		}
+		sh.regions[g].reach = 0
 		if time.Duration(open) < w.hard+w.rate {
-			no(WindowImpossible, "%s%s", rate, where)
+			age := sh.r.MaxAge - sh.r.Bake // a life's least length from one leaving to the next deadline
+			least, at := c.least(now.UnixNano(), sh.far, int64(age))
+			whole := fmt.Sprintf(", and for %s of the %v from %s, of which half counts", inWords(least), age, time.Unix(0, at).UTC().Format("2006-01-02 15:04 UTC"))
+			if time.Duration(least/2) < w.hard+w.rate {
+				no(WindowImpossible, "%s%s%s", rate, where, whole)
+				break
+			}
+			sh.regions[g].reach = least / 2
+			proof = append(proof, Line{"age", name, sum + rate + where + whole})
 			break
 		}
 		proof = append(proof, Line{"age", name, sum + rate + fmt.Sprintf(", half of max_age %v is %v", sh.r.MaxAge, half) + where})

@@ -9,6 +9,11 @@ import (
 // work is how long a server of a region may have to wait, part by part. While a due server waits, one of the limits is reached: its
 // region's or its role's floor, max_parallel, the cap of one of its domains, or max_per_hour. Each server of the fleet leaves once within half an
 // age, so no limit can be reached for longer than all servers that share it take, so many at once. The sum bounds the wait, whatever the order.
+//
+// Where windows are so far apart that half an age has too little open time (weekends, and an age of a week), open time takes the place of half an
+// age: a server that leaves has at least so much open time before its next deadline as the emptiest stretch of an age has. If it is due only in the
+// last half of that, then as much passes between its leaving and its being due again, so within the other half none leaves twice, and the sum holds.
+// It takes both halves: after a week of quick boots all deadlines are early, and the next week's boots may all be slow.
 type work struct {
 	region, role, fleet, solos, extra int // rounds
 	caps                              [4]int
@@ -31,7 +36,9 @@ func (sh *shape) work(g int) work {
 			w.role = max(w.role, rounds(z.servers, max(1, sh.width(p))))
 		}
 	}
-	w.fleet = rounds(len(sh.nodes), sh.r.MaxParallel)
+	if len(sh.nodes) > sh.r.MaxParallel { // or it is never reached
+		w.fleet = rounds(len(sh.nodes), sh.r.MaxParallel)
+	}
 	for k, d := range sh.regions[g].worst {
 		if d >= 0 && sh.domains[d].max < sh.domains[d].size {
 			w.caps[k] = sh.domains[d].rounds()
@@ -67,7 +74,7 @@ func (sh *shape) leads() []place {
 	all := make([]place, len(sh.regions))
 	for g := range all {
 		w := sh.work(g)
-		all[g] = place{calendar: sh.calendars[g], roles: sh.regions[g].roles, lead: int64(w.hard + w.rate), hard: int64(w.hard), width: sh.width(int32(g)),
+		all[g] = place{calendar: sh.calendars[g], reach: sh.regions[g].reach, roles: sh.regions[g].roles, lead: int64(w.hard + w.rate), hard: int64(w.hard), width: sh.width(int32(g)),
 			early: int64(sh.r.MaxAge * EarlyPercent / 100), jitter: int64(sh.r.MaxAge * JitterPercent / 100)}
 	}
 	return all
@@ -81,7 +88,9 @@ func (sh *shape) sum(g int, w work) string {
 	if w.role > 0 {
 		fmt.Fprintf(&b, " + %d rounds of a role", w.role)
 	}
-	fmt.Fprintf(&b, " + %d in the fleet / max_parallel %d", len(sh.nodes), sh.r.MaxParallel)
+	if w.fleet > 0 {
+		fmt.Fprintf(&b, " + %d in the fleet / max_parallel %d", len(sh.nodes), sh.r.MaxParallel)
+	}
 	for k, n := range w.caps {
 		if n > 0 {
 			d := sh.domains[sh.regions[g].worst[k]]

@@ -8,4 +8,5 @@ const (
 	properties  = 150
 	serverWeeks = 50_000
 	gateRuns    = 1_000
+	weekends    = 40
 )

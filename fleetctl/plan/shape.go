@@ -16,6 +16,7 @@ type shape struct {
 	regions   []ground
 	calendars []*calendar
 	solos     [2]int // bastions, controllers' hosts
+	far       int64  // calendars are to be trusted so far
 }
 
 // size is what a pool's servers come to.
@@ -31,6 +32,7 @@ type ground struct {
 	worst  [4]int32 // domain of each kind that takes the most rounds; -1
 	solos  [2]bool
 	spares []int64 // their capacities, largest first
+	reach  int64   // open time before its deadline in which a server is due, where half an age has too little of it; 0: half an age has enough
 }
 
 // measure sorts servers into regions, roles and domains. It makes the nodes and fills in who belongs where.
