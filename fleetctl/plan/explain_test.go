@@ -31,7 +31,7 @@ func TestExplain(t *testing.T) {
 	s, r := lab(t)
 	x, refused, ok := Explain(s, r, healthy(s), t0, "a")
 	want := `a goes now: due, 2h0m0s before its deadline
-  age: deadline 2026-11-20 15:00 CET (2026-11-20 14:00 UTC), due from 2026-11-19 14:23 CET (2026-11-19 13:23 UTC), 1h48m0s of open time before it are kept for waiting
+  age: deadline 2026-11-20 15:00 CET (2026-11-20 14:00 UTC), due from 2026-11-19 14:23 CET (2026-11-19 13:23 UTC), 1h54m0s of open time before it are kept for waiting
   floor of region se: serving 4000 - 1000 = 3000, floor 2000, 0 in flight
   floor of region se, role exit: serving 4000 - 1000 = 3000, floor 500, 0 in flight
   cap of rack k1: 0 out, at most 1
@@ -51,7 +51,7 @@ func TestExplain(t *testing.T) {
 	}
 	x, _, _ = Explain(s, r, h, night, "b")
 	if x.Step.Now || x.Step.Reason != Closed || !strings.Contains(x.Text, "windows: closed until 2026-11-21 01:00 CET (2026-11-21 00:00 UTC)") ||
-		!x.Opens.Equal(night.Add(2*time.Hour)) || !strings.Contains(x.Text, "it goes at 2026-11-21 02:48 CET (2026-11-21 01:48 UTC) at the latest") {
+		!x.Opens.Equal(night.Add(2*time.Hour)) || !strings.Contains(x.Text, "it goes at 2026-11-21 02:54 CET (2026-11-21 01:54 UTC) at the latest") {
 		t.Errorf("got %+v\n%s", x, x.Text)
 	}
 	if _, _, ok := Explain(s, r, h, night, "nobody"); ok {

@@ -36,9 +36,7 @@ func (sh *shape) work(g int) work {
 			w.role = max(w.role, rounds(z.servers, max(1, sh.width(p))))
 		}
 	}
-	if len(sh.nodes) > sh.r.MaxParallel { // or it is never reached
-		w.fleet = rounds(len(sh.nodes), sh.r.MaxParallel)
-	}
+	w.fleet = rounds(len(sh.nodes), sh.r.MaxParallel)
 	for k, d := range sh.regions[g].worst {
 		if d >= 0 && sh.domains[d].max < sh.domains[d].size {
 			w.caps[k] = sh.domains[d].rounds()
@@ -88,9 +86,7 @@ func (sh *shape) sum(g int, w work) string {
 	if w.role > 0 {
 		fmt.Fprintf(&b, " + %d rounds of a role", w.role)
 	}
-	if w.fleet > 0 {
-		fmt.Fprintf(&b, " + %d in the fleet / max_parallel %d", len(sh.nodes), sh.r.MaxParallel)
-	}
+	fmt.Fprintf(&b, " + %d in the fleet / max_parallel %d", len(sh.nodes), sh.r.MaxParallel)
 	for k, n := range w.caps {
 		if n > 0 {
 			d := sh.domains[sh.regions[g].worst[k]]
