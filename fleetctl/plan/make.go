@@ -65,6 +65,8 @@ type Plan struct {
 	Train   *TrainState    `json:"train,omitempty"` // nil: no train
 	Paused  bool           `json:"paused,omitempty"`
 	Mode    Mode           `json:"mode,omitempty"`
+	Policy  uint64         `json:"policy,omitempty"` // version of the signed policy
+	Rules   string         `json:"rules,omitempty"`  // SHA-256 of the rules, without what the order is
 }
 
 // RegionTotals is a region's capacity in Mbit/s.

@@ -3,6 +3,7 @@ package rotate
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,10 +12,10 @@ import (
 	"mayfly/internal/hint"
 )
 
-// grounds are what the decisions of a plan rest on, in words, by name: the release, each region's floor and capacity, and each server that is due or under
+// grounds are what the decisions of a plan rest on, in words, by name: the release, the rules, each region's floor and capacity, and each server that is due or under
 // way, with its life. Time and the last word of each server are not among them, or no plan could be carried out that was looked at before.
 func grounds(p plan.Plan) map[string]string {
-	g := map[string]string{"mode": string(p.Mode), "release": fmt.Sprint(p.Release)}
+	g := map[string]string{"mode": string(p.Mode), "release": fmt.Sprint(p.Release), "policy": fmt.Sprintf("version %d, rules %.12s", p.Policy, p.Rules)}
 	if t := p.Train; t != nil {
 		g["train"] = fmt.Sprintf("release %d after %d, stage %s, %s", t.Release, t.From, t.Stage, t.Verdict)
 	}
@@ -27,6 +28,17 @@ func grounds(p plan.Plan) map[string]string {
 		}
 	}
 	return g
+}
+
+// rulesName names rules without what one order adds to them: SHA-256, hex.
+func rulesName(r plan.Rules) (string, error) {
+	r.Mode, r.All, r.Only, r.Lost, r.Retry, r.Targets = plan.Scheduled, false, nil, nil, false, nil
+	data, err := json.Marshal(r)
+	if err != nil {
+		return "", fmt.Errorf("encoding the rules: %w", err)
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:]), nil
 }
 
 // Grounds names what a plan was made from, as `fleetctl rotate --plan` takes it: SHA-256, hex.

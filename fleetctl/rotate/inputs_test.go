@@ -22,6 +22,8 @@ func TestPlanChanged(t *testing.T) {
 		{"time", func(p *plan.Plan) { p.Made, p.Inputs = p.Made.Add(time.Hour), "b" }, ""},
 		{"order", func(p *plan.Plan) { p.Steps[0], p.Steps[1] = p.Steps[1], p.Steps[0] }, ""},
 		{"release", func(p *plan.Plan) { p.Release = 8 }, "release: was 7, is 8"},
+		{"policy", func(p *plan.Plan) { p.Policy = 2 }, "policy: was version 0, rules , is version 2, rules "},
+		{"rules", func(p *plan.Plan) { p.Rules = "abc" }, "policy: was version 0, rules , is version 0, rules abc"},
 		{"floor", func(p *plan.Plan) { p.Regions[0].Floor = 1500 }, "region se: was capacity 2000, floor 1000, is capacity 2000, floor 1500"},
 		{"life", func(p *plan.Plan) { p.Steps[0].Epoch = 4 }, "server se-1: was serving, life 3, to boot release 7, is serving, life 4, to boot release 7"},
 		{"not due", func(p *plan.Plan) { p.Steps[0].Due = false }, "server se-1: was serving, life 3, to boot release 7, is not due any more"},

@@ -59,14 +59,19 @@ func (k Known) Into(s *plan.Snapshot, servers []store.Server, zones map[string]*
 	s.Left = leftLately(servers, now)
 }
 
-// leftLately is when servers left in the last hour, as far as their present lives tell: the drain, or else the boot that came after it. That is later than they left,
-// so that a rate is rather kept too long than too short.
+// leftLately is when servers left in the last hour, as far as their present lives tell: the drain, or else the boot that came after it, or for one that was not
+// booted since when it is out. That is later than they left, so that a rate is rather kept too long than too short.
 func leftLately(servers []store.Server, now time.Time) []time.Time {
 	var left []time.Time
 	for _, s := range servers {
 		at := s.BootedAt
-		if s.State == inventory.Draining || s.State == inventory.Wiping {
+		switch s.State {
+		case inventory.Draining, inventory.Wiping:
 			at = s.Since
+		case inventory.Quarantined, inventory.Standby:
+			if at.IsZero() {
+				at = s.Since
+			}
 		}
 		if !at.IsZero() && now.Sub(at) < time.Hour {
 			left = append(left, at)

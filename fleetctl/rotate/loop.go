@@ -19,6 +19,7 @@ const (
 	paused    = "paused"    // until somebody resumes; the run stays open
 	cancelled = "cancelled" // for good
 	stopped   = "stopped"   // the release turned out to be bad
+	stuck     = "stuck"     // nobody has power over the machines
 )
 
 // Implementation constants of a run.
@@ -148,7 +149,7 @@ func (w *work) asked(ctx context.Context) error {
 	}
 	was := w.halted
 	switch {
-	case w.halted == stopped:
+	case w.halted == stopped || w.halted == stuck:
 		return nil
 	case !open.Cancelled.IsZero():
 		w.halted, w.why = cancelled, "cancelled by "+open.By+" at "+open.Cancelled.Format(time.RFC3339)
@@ -289,6 +290,12 @@ func (w *work) begin(ctx context.Context, l *life) {
 
 // start takes away the servers that the plan lets go, and begins their next life.
 func (w *work) start(ctx context.Context, now reading, known Known) error {
+	if why := powerless(now.servers, time.Now()); why != "" && !w.rules.Retry && w.rules.Mode != plan.Emergency {
+		w.halted, w.why = stuck, why
+		w.result.Waiting = append(w.result.Waiting, why)
+		w.sayf("run %d: %s: nothing more begins, what is under way ends", w.result.Run, why)
+		return nil
+	}
 	b := w.batch(now.servers, known)
 	var cannot error // what a server would boot cannot be: it stays where it is, and what is under way goes on
 	for _, s := range w.plan.Now() {

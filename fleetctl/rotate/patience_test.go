@@ -178,3 +178,35 @@ func TestRestBetweenWipes(t *testing.T) {
 		}
 	}
 }
+
+// TestPowerOut: when nobody has power over any machine, no more leave than it takes to see it, and the rate counts those that did.
+func TestPowerOut(t *testing.T) {
+	b := testBundle("nl-1", "nl-2", "nl-3", "nl-4", "nl-5", "nl-6")
+	b.Policy.Rotation.Retries = 0
+	dir, w := serving(t, b)
+	r := testRunner(t, dir, b)
+	defer r.Store.Close()
+	r.Machines = faulty{fakeMachines: fakeMachines{dir}, off: func(string) error { return errors.New("no route to host") }}
+	rules := all(b)
+	rules.MaxParallel = 1
+	for range 2 { // the next run does not go on either
+		result, err := r.Run(t.Context(), rules)
+		if result.Result != stuck || err == nil {
+			t.Errorf("got %+v, %v, want %s", result, err, stuck)
+		}
+	}
+	servers, err := w.store.Servers(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := 0
+	for i, s := range servers {
+		servers[i].BootedAt = time.Time{}
+		if s.State == inventory.Quarantined {
+			out++
+		}
+	}
+	if out != powerRow || len(leftLately(servers, time.Now())) != powerRow {
+		t.Errorf("%d servers are out and %d count as left, want %d", out, len(leftLately(servers, time.Now())), powerRow)
+	}
+}

@@ -123,7 +123,10 @@ func PlanOf(b *bundle.Bundle, release uint64, servers []store.Server, known Know
 	if len(refused) > 0 {
 		return p, &Refused{refused}
 	}
-	return p, nil
+	p.Policy = s.Policy
+	var err error
+	p.Rules, err = rulesName(rules)
+	return p, err
 }
 
 // Refused says that the rules cannot be kept. Nothing was touched.

@@ -14,6 +14,7 @@ import (
 // Claim takes the server, or fails with store.ErrClaimed.
 func (s *Store) Claim(ctx context.Context, name, holder string, ttl time.Duration, now time.Time) (store.Claim, error) {
 	c := store.Claim{Server: name, Holder: holder, Expires: now.Add(ttl)}
+	var far error
 	err := s.write(ctx, func(tx *sql.Tx) error {
 		if !strings.HasPrefix(name, store.Shared) {
 			if _, err := server(ctx, tx, name); err != nil {
@@ -24,6 +25,12 @@ func (s *Store) Claim(ctx context.Context, name, holder string, ttl time.Duratio
 		if err != nil {
 			return err
 		}
+		if have.Holder != "" && have.Holder != holder && have.Expires.After(now.Add(2*ttl)) {
+			// No claim lasts that long: the clock was set back. A dead holder's ends a ttl from now; a living one renews it.
+			far = fmt.Errorf("%s, until %s: %w", have.Holder, c.Expires.Format(time.RFC3339), store.ErrClaimed)
+			_, err := tx.ExecContext(ctx, `UPDATE claims SET expires = ? WHERE server = ?`, stamp(c.Expires), name)
+			return err
+		}
 		if have.Holder != "" && have.Holder != holder && now.Before(have.Expires) {
 			return fmt.Errorf("%s, until %s: %w", have.Holder, have.Expires.Format(time.RFC3339), store.ErrClaimed)
 		}
@@ -32,6 +39,9 @@ func (s *Store) Claim(ctx context.Context, name, holder string, ttl time.Duratio
 			ON CONFLICT (server) DO UPDATE SET token = excluded.token, holder = excluded.holder, expires = excluded.expires`, name, int64(c.Token), holder, stamp(c.Expires))
 		return err
 	})
+	if err == nil {
+		err = far
+	}
 	if err != nil {
 		return store.Claim{}, fmt.Errorf("claiming server %q: %w", name, err)
 	}

@@ -257,3 +257,19 @@ func listing(t *testing.T, dir string) string {
 	}
 	return b.String()
 }
+
+// TestClaimAfterClockStep: after the clock was set back by hours, a dead holder blocks a server for no longer than a claim lasts.
+func TestClaimAfterClockStep(t *testing.T) {
+	s := newStore(t)
+	now := time.Now()
+	const ttl = 30 * time.Second
+	if _, err := s.Claim(t.Context(), store.Shared+"x", "dead", ttl, now.Add(6*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Claim(t.Context(), store.Shared+"x", "other", ttl, now); !errors.Is(err, store.ErrClaimed) {
+		t.Errorf("at once: got %v, want ErrClaimed: it may live", err)
+	}
+	if _, err := s.Claim(t.Context(), store.Shared+"x", "other", ttl, now.Add(ttl)); err != nil {
+		t.Errorf("a ttl later: %v", err)
+	}
+}
