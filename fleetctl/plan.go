@@ -168,7 +168,7 @@ func (p planning) explain(c *command.Call, server, output string, now time.Time)
 	case x.Step.Due:
 		verdict = "is due, and waits"
 	}
-	fmt.Fprintf(c.Stdout, "%s %s: %s\n%s\n", server, verdict, x.Step.Reason, visible(x.Text))
+	fmt.Fprintf(c.Stdout, "%s %s: %s\n%s\n", server, verdict, x.Step.Reason, visible(x.Step.Why))
 	for _, line := range x.Rules {
 		fmt.Fprintf(c.Stdout, "  %s\n", visible(line))
 	}
