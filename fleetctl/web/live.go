@@ -24,6 +24,7 @@ const (
 	writeWait      = 10 * time.Second // for one line
 	retryAfter     = 3 * time.Second  // when a client comes again
 	firstViewLimit = 30 * time.Second
+	staleAfter     = time.Minute // a view that is older is shown for what it is
 )
 
 // feed makes views while somebody looks, one at a time, and tells who listens that there is a new one.
@@ -55,7 +56,22 @@ func (f *feed) view(ctx context.Context) *View {
 	f.look(ctx)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.last
+	if f.last == nil || f.now().Sub(f.made) < f.oldest() {
+		return f.last
+	}
+	return f.last.stale()
+}
+
+// oldest is how old a view may be that is shown as it is. The caller holds mu.
+func (f *feed) oldest() time.Duration { return staleAfter + (lookShare+1)*f.took }
+
+// stale is the view when nothing newer can be had: whoever reads it has to know.
+func (v *View) stale() *View {
+	old := *v
+	old.Stale, old.Mood = true, Danger
+	old.Summary = "The fleet cannot be read: what is shown is old."
+	old.Alerts = append([]Alert{{Danger, "stale", "", "", "The fleet was last read at " + v.Made.UTC().Format(time.RFC3339) + ": everything here is as old."}}, v.Alerts...)
+	return &old
 }
 
 // look makes a new view if the last one is old. Whoever comes meanwhile gets the old one, if there is one.
@@ -64,7 +80,7 @@ func (f *feed) look(ctx context.Context) {
 		return
 	}
 	f.mu.Lock()
-	first := f.last == nil
+	first := f.last == nil || f.now().Sub(f.made) >= f.oldest() // there is nothing to give meanwhile
 	f.mu.Unlock()
 	select {
 	case f.making <- struct{}{}:

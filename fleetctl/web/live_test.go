@@ -128,6 +128,41 @@ func TestFeedRests(t *testing.T) {
 	})
 }
 
+// A view that is old says so, and the next reader after a night gets a new one.
+func TestFeedIsOld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		made, failed := 0, error(nil)
+		f := newFeed(func(context.Context) (View, error) {
+			made++
+			time.Sleep(time.Second)
+			return View{Policy: uint64(made), Made: time.Now(), Mood: Calm, Alerts: []Alert{}}, failed
+		}, time.Now, func(error) {})
+		if v := f.view(t.Context()); v == nil || v.Stale || v.Mood != Calm {
+			t.Fatalf("at first: %+v", v)
+		}
+		failed = errors.New("the store does not answer")
+		time.Sleep(staleAfter / 2)
+		if v := f.view(t.Context()); v.Stale {
+			t.Errorf("after half a minute: %+v", v)
+		}
+		time.Sleep(12 * time.Hour)
+		v := f.view(t.Context())
+		if v == nil || !v.Stale || v.Mood != Danger || len(v.Alerts) != 1 || v.Alerts[0].Code != "stale" || v.Policy != 1 {
+			t.Errorf("after a night without a store: %+v", v)
+		}
+		failed = nil
+		got := make(chan *View, 2)
+		for range 2 {
+			go func() { got <- f.view(t.Context()) }()
+		}
+		for range 2 {
+			if v := <-got; v == nil || v.Stale || v.Mood != Calm || len(v.Alerts) != 0 {
+				t.Errorf("one of two who come at once gets %+v", v)
+			}
+		}
+	})
+}
+
 // Whoever comes while the first view is made waits for it; later, nobody waits.
 func TestFeedFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -12,6 +12,7 @@ type View struct {
 	Test    bool      `json:"test"`   // a test fleet: software keys and virtual hardware
 	Policy  uint64    `json:"policy"` // version of the signed policy in force
 	Made    time.Time `json:"made"`
+	Stale   bool      `json:"stale"` // the fleet could not be read since Made: all of it is as old
 	Mood    Mood      `json:"mood"`
 	Summary string    `json:"summary"` // the mood in a sentence
 

@@ -15,6 +15,7 @@
   const state = (live) => {
     const tag = document.getElementById("live");
     if (!tag) return;
+    live &&= !document.querySelector("[data-stale]"); // the page came, and what it shows is old
     tag.hidden = false;
     tag.classList.toggle("old", !live);
     const text = live ? "live" : "not live";
