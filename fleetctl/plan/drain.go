@@ -37,13 +37,13 @@ func Drain(s Snapshot, r Rules, h Health, name string, now time.Time) Refusals {
 	for _, other := range s.Servers {
 		switch {
 		case other.Region != x.Region:
-		case counts(other, r, h, now):
+		case other.Serves(h, now):
 			serving += other.Capacity
 		case other.Name != name:
 			out = append(out, other.Name)
 		}
 	}
-	if counts(x, r, h, now) {
+	if x.Serves(h, now) {
 		loses = x.Capacity
 	}
 	if left := serving - loses; left < floor {

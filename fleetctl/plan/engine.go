@@ -185,7 +185,7 @@ func (e *engine) fill(h Health, now time.Time, sh *shape) {
 		if over && !e.heard && !x.Revoked && fresh && heard.Sub(x.Deadline) > FreshFor {
 			over = false // heard of long after its end: the clock here was set forward, and it does serve
 		}
-		n.set(ended, over || lost[x.Name])
+		n.set(ended, over || lost[x.Name] && !fresh) // one that was heard of is not dead, whoever says so
 		switch {
 		case x.State == inventory.New:
 			n.state = isNew

@@ -52,6 +52,7 @@ const (
 	HereReason Reason = "own_host"    // this controller runs on it
 	IsPaused   Reason = "paused"      // nothing begins
 	Current    Reason = "current"     // runs the release in use already
+	LostHeard  Reason = LostServes    // said to be dead, and heard of just now
 	undecided  Reason = ""
 )
 
@@ -127,6 +128,11 @@ func makePlan(s Snapshot, r Rules, h Health, now time.Time) (Plan, *engine, Refu
 	e, refused := newEngine(s, r, h, false, now, now)
 	if len(refused) > 0 {
 		return p, e, refused
+	}
+	if r.Targets == nil { // a run that has begun holds it instead: lost_serves
+		if refused := e.lostServe(); len(refused) > 0 {
+			return p, e, refused
+		}
 	}
 	m := &making{engine: e, now: now, at: now.UnixNano(), steps: make([]Step, len(s.Servers))}
 	for g, x := range s.Regions {
@@ -311,6 +317,8 @@ func (m *making) due(x *Server, n *node) (why, wait Reason, text string) {
 		return First, undecided, "never booted by this controller"
 	case n.state == isQuarantined:
 		return Retried, undecided, "quarantined, another try was asked for"
+	case n.is(live) && slices.Contains(r.Lost, x.Name):
+		return undecided, LostHeard, "said to be dead, and was heard of as ready in the last " + FreshFor.String()
 	case slices.Contains(r.Lost, x.Name):
 		return Lost, undecided, "the operator says it is dead"
 	case x.Revoked:
@@ -365,14 +373,17 @@ func (e *engine) upgrades(n *node) bool {
 	return e.r.Mode == Upgrade && e.s.boots() == e.s.Release
 }
 
-// dead reports whether a server is gone for certain, whatever state the store has it in.
-func dead(x Server, r Rules, now time.Time) bool {
-	return x.over(now) || slices.Contains(r.Lost, x.Name)
-}
-
-// counts reports whether a server is capacity that its region has now, as far as the operator knows too.
-func counts(x Server, r Rules, h Health, now time.Time) bool {
-	return x.Serves(h, now) && !dead(x, r, now)
+// lostServe refuses what an operator says of servers that were heard of as ready: one person's word takes no serving server out.
+func (e *engine) lostServe() Refusals {
+	var refused Refusals
+	for i := range e.nodes {
+		if x := &e.s.Servers[i]; e.nodes[i].is(live) && slices.Contains(e.r.Lost, x.Name) {
+			refused = append(refused, Refusal{Code: LostServes, Region: x.Region,
+				Detail: fmt.Sprintf("%s is not lost: it serves, and was heard of as ready in the last %s", x.Name, FreshFor)})
+		}
+	}
+	refused.sort()
+	return refused
 }
 
 // Serves reports whether a server takes users now: its state says so, its life is not over, and it was heard of as ready

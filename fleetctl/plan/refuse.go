@@ -23,6 +23,7 @@ const (
 	CapImpossible    = "cap_impossible"    // the servers of a domain take longer than the age allows, so few at a time
 	WindowImpossible = "window_impossible" // the windows are not open for long enough
 	RateImpossible   = "rate_impossible"   // max_per_hour lets too few leave
+	LostServes       = "lost_serves"       // said to be dead, and was heard of as ready just now
 	ReleaseBad       = "release_bad"       // the release in use is marked bad, and none is marked good
 )
 

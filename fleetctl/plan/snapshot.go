@@ -148,6 +148,7 @@ type Rules struct {
 	Targets map[string]uint64 `json:"targets,omitempty"`
 
 	// Lost are servers that the operator says are dead: they count as no capacity, so they may go at once.
+	// One that was heard of within FreshFor is not: lost_serves.
 	Lost []string `json:"lost,omitempty"`
 }
 

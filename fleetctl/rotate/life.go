@@ -156,7 +156,7 @@ func (f *failure) Error() string { return f.reason + ": " + f.detail }
 // drain orders the server to let its users leave and waits for its word, with the policy's bound.
 func (l *life) drain(ctx context.Context, s store.Server) error {
 	now := time.Now()
-	gone := s.Revoked || slices.Contains(l.rules.Lost, s.Name) || plan.Passed(s.Deadline, now)
+	gone := s.Revoked || slices.Contains(l.rules.Lost, s.Name) && !heard(s, now) || plan.Passed(s.Deadline, now)
 	if !gone {
 		err := l.effect(ctx, s, "drain", func(ctx context.Context) error {
 			return l.Store.OrderDrain(ctx, s.Name, s.Epoch, l.rules.DrainLimit)

@@ -408,6 +408,9 @@ func (b *batch) same(servers []store.Server, now time.Time) bool {
 			!s.HeldUntil.Equal(was.held) || !s.Deadline.Equal(was.deadline) {
 			return false
 		}
+		if s.State == inventory.Serving && heard(s, now) && slices.Contains(b.rules.Lost, s.Name) {
+			return false // it is not dead: it may have come back since the plan
+		}
 		if was.ready && s.State == inventory.Serving && (now.Sub(s.HealthAt) > plan.FreshFor || !bytes.Equal(s.Health, was.health) && !ready(s)) {
 			return false
 		}

@@ -94,9 +94,6 @@ func TestQuarantine(t *testing.T) {
 			r.Stuck = 50 * time.Millisecond
 			defer r.Store.Close()
 			rules := all(b)
-			if c.name == "silent" {
-				rules.Lost = []string{"se-1"} // and is not asked to drain
-			}
 			result, err := r.Run(t.Context(), rules)
 			if err == nil || !strings.Contains(err.Error(), "quarantined") || hint.Of(err) == "" {
 				t.Fatalf("got %+v, %v, want an error with a hint", result, err)

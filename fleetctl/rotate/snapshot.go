@@ -90,6 +90,11 @@ func ready(s store.Server) bool {
 	return ok && h.Ready
 }
 
+// heard reports whether a server said within plan.FreshFor that all its services answer.
+func heard(s store.Server, now time.Time) bool {
+	return ready(s) && now.Sub(s.HealthAt).Abs() <= plan.FreshFor
+}
+
 // health returns the last report of this life.
 func health(s store.Server) (join.Health, bool) {
 	var h join.Health
