@@ -88,3 +88,41 @@ func TestHeld(t *testing.T) {
 		t.Errorf("another while it is rebuilt: got %+v", got)
 	}
 }
+
+// TestDrainFloors: users' servers alone keep a floor, and a role's floor holds as the region's does.
+func TestDrainFloors(t *testing.T) {
+	day := 24 * time.Hour
+	a, b, i := serving("a", "se", 1000, day), serving("b", "se", 1000, day), serving("i", "se", 1000, day)
+	a.Role, b.Role, i.Internal = "vpn", "dns", true
+	s := Snapshot{Fleet: "f", Regions: []Region{{"se", 2000}}, Servers: []Server{a, b, i}}
+	if got := Drain(s, rules, healthy(s), "a", t0); len(got) != 1 || got[0].Code != DrainFloor || !strings.Contains(got[0].Detail, "serving 2000 - 1000 (a) = 1000") {
+		t.Errorf("an internal one counted: got %v", got)
+	}
+	if got := Drain(s, rules, healthy(s), "i", t0); len(got) > 0 {
+		t.Errorf("an internal one takes nothing from users: got %v", got)
+	}
+	s.Regions[0].Floor = 1000
+	for _, tt := range []struct {
+		floor RoleFloor
+		held  bool
+	}{{RoleFloor{"se", "vpn", 1000}, true}, {RoleFloor{"", "vpn", 1}, true}, {RoleFloor{"se", "", 1001}, true},
+		{RoleFloor{"nl", "vpn", 1000}, false}, {RoleFloor{"se", "dns", 1000}, false}, {RoleFloor{"se", "", 1000}, false}} {
+		r := rules
+		r.Floors = []RoleFloor{tt.floor}
+		if got := Drain(s, r, healthy(s), "a", t0); (len(got) > 0) != tt.held || tt.held && got[0].Code != DrainFloor {
+			t.Errorf("%+v: got %v", tt.floor, got)
+		}
+	}
+}
+
+// TestFuture: a report from the future is none: the clock here was set back, and nothing says that the server serves now.
+func TestFuture(t *testing.T) {
+	s := Snapshot{Fleet: "f", Regions: []Region{{"se", 1000}}, Servers: []Server{serving("a", "se", 1000, time.Hour), serving("b", "se", 1000, 24*time.Hour)}}
+	for ahead, now := range map[time.Duration]bool{FreshFor: true, FreshFor + time.Second: false, time.Hour: false} {
+		h := Health{"a": t0, "b": t0.Add(ahead)}
+		p, refused := Make(s, rules, h, t0)
+		if len(refused) > 0 || p.Steps[0].Server != "a" || p.Steps[0].Now != now || s.Servers[1].Serves(h, t0) != now {
+			t.Errorf("%s ahead: got %v, %+v, want a to go: %v", ahead, refused, p.Steps, now)
+		}
+	}
+}

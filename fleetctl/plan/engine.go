@@ -180,7 +180,7 @@ func (e *engine) fill(h Health, now time.Time, sh *shape) {
 		if h != nil || !e.heard {
 			heard, ok = h[x.Name]
 		}
-		fresh := ok && now.Sub(heard) <= FreshFor || guardOff("fresh") && x.State == inventory.Serving
+		fresh := ok && now.Sub(heard).Abs() <= FreshFor || guardOff("fresh") && x.State == inventory.Serving
 		over := x.over(now)
 		if over && !e.heard && !x.Revoked && fresh && heard.Sub(x.Deadline) > FreshFor {
 			over = false // heard of long after its end: the clock here was set forward, and it does serve

@@ -390,7 +390,7 @@ func (e *engine) lostServe() Refusals {
 // within FreshFor. What plans count as serving, people are shown as serving.
 func (x Server) Serves(h Health, now time.Time) bool {
 	heard, ok := h[x.Name]
-	return x.State == inventory.Serving && !x.over(now) && ok && now.Sub(heard) <= FreshFor
+	return x.State == inventory.Serving && !x.over(now) && ok && now.Sub(heard).Abs() <= FreshFor // one from the future says that a clock is wrong, not that it serves
 }
 
 // held reports whether an engineer may be on the server: until then nobody rebuilds it.
