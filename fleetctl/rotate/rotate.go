@@ -231,6 +231,11 @@ func (r *Runner) once(ctx context.Context, rules plan.Rules) (Result, error) {
 	r.run = result.Run
 	rules.Targets = rec.Plan.Targets()
 	rules.Mode, rules.Only, rules.All = rec.Rules.Mode, rec.Rules.Only, rec.Rules.All
+	if rules.Mode == plan.Emergency && result.Resumed && !r.mayOverride(ctx, rec.Plan) {
+		// Two people said so once, to another process: what it began ends, and the rest goes as every rule says.
+		rules.Mode, rules.All = plan.Scheduled, false
+		r.sayf("run %d began as an emergency, and nobody has signed for that here: it goes on with every rule kept", result.Run)
+	}
 	rules.Retry = rules.Retry || rec.Rules.Retry
 	for _, l := range rec.Rules.Lost {
 		if !slices.Contains(rules.Lost, l) {
@@ -381,6 +386,11 @@ func (r *Runner) overrides(ctx context.Context, p plan.Plan) error {
 			"`fleetctl request make rotate-emergency`, signed by two people, and `fleetctl rotate --emergency --request FILE`")
 	}
 	return r.Overrides(ctx, p)
+}
+
+// mayOverride reports whether this process has the leave that an emergency takes.
+func (r *Runner) mayOverride(ctx context.Context, p plan.Plan) bool {
+	return r.overrides(ctx, p) == nil
 }
 
 // close ends the run in the store, unless another process has.
