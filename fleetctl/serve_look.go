@@ -171,9 +171,10 @@ func (w *lookout) look(ctx context.Context, now time.Time) (r metrics.Reading, s
 	began := time.Now()
 	r.Plan, s.Refusals = plan.Make(g.Snapshot, g.Rules, g.Health, now)
 	r.PlanTook, r.Refused = time.Since(began), len(s.Refusals) > 0
-	if !r.Refused {
-		s.Danger = plan.Danger(g.Snapshot, g.Rules, g.Health, now, b.Policy.Rotation.Schedule.Alert.Std())
+	if r.Refused { // that is when people have to hear of floors and deadlines
+		r.Plan.Regions = plan.Totals(g.Snapshot, g.Rules, g.Health, now)
 	}
+	s.Danger = plan.Danger(g.Snapshot, g.Rules, g.Health, now, b.Policy.Rotation.Schedule.Alert.Std())
 	s.Regions, s.Train = r.Plan.Regions, r.Plan.Train
 	if known.Pause.On {
 		s.PausedSince, s.PausedBy = known.Pause.At, known.Pause.By

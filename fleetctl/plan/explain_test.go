@@ -142,7 +142,7 @@ func TestReasons(t *testing.T) {
 	}
 }
 
-// TestDanger: who is held and near its deadline is named, the nearest first; who goes, or has time, is not.
+// TestDanger: who is near its deadline is named, the nearest first, also one that nobody takes; who has time is not.
 func TestDanger(t *testing.T) {
 	s, r := lab(t)
 	s.Paused = true
@@ -155,10 +155,15 @@ func TestDanger(t *testing.T) {
 		t.Errorf("half of the lead: got %+v", w)
 	}
 	s.Paused = false
-	if w := Danger(s, r, healthy(s), t0, 3*time.Hour); len(w) != 1 || w[0].Server != "a" || w[0].Reason != Capped {
-		t.Errorf("one goes, one waits for it: got %+v", w)
+	if w := Danger(s, r, healthy(s), t0, 3*time.Hour); len(w) != 2 || w[0].Server != "b" || !strings.Contains(w[0].Why, "nobody has taken it") || w[1].Server != "a" || w[1].Reason != Capped {
+		t.Errorf("one would go, and nobody takes it, one waits for it: got %+v", w)
 	}
 	s.Regions[0].Floor = 4000
+	h := healthy(s)
+	delete(h, "c")
+	if g := Totals(s, r, h, t0); len(g) != 1 || g[0].Name != "se" || g[0].Capacity != 4000 || g[0].Serving != 3000 || g[0].Floor != 4000 {
+		t.Errorf("totals without a plan: got %+v", g)
+	}
 	if w := Danger(s, r, healthy(s), t0, 3*time.Hour); len(w) != 2 || w[0].Reason != FloorImpossible {
 		t.Errorf("rules that cannot be kept: got %+v", w)
 	}
