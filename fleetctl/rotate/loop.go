@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -40,15 +39,17 @@ type work struct {
 	ended  chan outcome
 	failed error // ends the run here, when what is in flight here has ended
 
-	away    int       // servers in flight that others carry
-	open    bool      // the run is still open
-	beganAt time.Time // the run
-	halted  string    // why nothing more begins, as a Result: "", "paused", "cancelled" or "stopped"
-	why     string    // of halted
-	cannot  string    // the error of a release that servers would boot, once it was said
-	quiet   time.Time // since when nothing has been in flight
-	plan    plan.Plan // the newest
-	planned bool      // whether there is one that was not refused
+	away int // servers in flight that others carry
+
+	strangers map[string]bool // servers in flight that the inventory does not have; each is said once
+	open      bool            // the run is still open
+	beganAt   time.Time       // the run
+	halted    string          // why nothing more begins, as a Result: "", "paused", "cancelled" or "stopped"
+	why       string          // of halted
+	cannot    string          // the error of a release that servers would boot, once it was said
+	quiet     time.Time       // since when nothing has been in flight
+	plan      plan.Plan       // the newest
+	planned   bool            // whether there is one that was not refused
 
 	turned uint64            // number of the newest reading that was acted on
 	gone   map[string]uint64 // servers whose life ended here → the newest reading that may not know yet
@@ -58,7 +59,7 @@ type work struct {
 // loop starts a life for every server in flight that nobody carries and for every one that may go, until none is left.
 func (r *Runner) loop(ctx context.Context, rules plan.Rules, result *Result) error {
 	working, cancel := context.WithCancel(ctx)
-	w := &work{Runner: r, rules: rules, result: result, watch: r.watch(working), lives: map[string]bool{}, gone: map[string]uint64{}, ended: make(chan outcome), quiet: time.Now(), open: true}
+	w := &work{Runner: r, rules: rules, result: result, watch: r.watch(working), lives: map[string]bool{}, strangers: map[string]bool{}, gone: map[string]uint64{}, ended: make(chan outcome), quiet: time.Now(), open: true}
 	defer func() { cancel(); <-w.watch.done }()
 	for {
 		now, changed, err := w.watch.now()
@@ -244,7 +245,11 @@ func (w *work) resume(ctx context.Context, now reading) error {
 			continue
 		}
 		if _, ok := w.Bundle.Inventory.RebuiltServer(s.Name); !ok {
-			return fmt.Errorf("server %q is in the store but not in the signed inventory", s.Name)
+			if !w.strangers[s.Name] { // whoever took it out of the inventory keeps no other server from its rebuild
+				w.strangers[s.Name] = true
+				w.sayf("%s: %s in life %d, and not in the signed inventory: left as it is, `fleetctl diff` names it", s.Name, s.State, s.Epoch)
+			}
+			continue
 		}
 		if now.claimed[s.Name] || len(w.lives) >= maxLives {
 			w.away++
