@@ -19,7 +19,7 @@ func TestShowBundle(t *testing.T) {
 		Inventory: inventory.Fleet{Name: "lab", Test: true, Regions: []inventory.Region{{Name: "se", Floor: inventory.Floor{Percent: 50}}},
 			Racks:    []inventory.Rack{{Name: "se-a", Region: "se"}},
 			Bastions: []inventory.Bastion{{Name: "bastion-1", Address: netip.MustParseAddr("10.77.0.2"), Port: 22}},
-			Servers:  []inventory.Server{{Name: "se-1", Rack: "se-a", Capacity: 3000, Address: netip.MustParsePrefix("10.77.0.11/24")}}},
+			Servers:  []inventory.Server{{Name: "se-1", Rack: "se-a", Role: inventory.RoleVPN, Capacity: 3000, Address: netip.MustParsePrefix("10.77.0.11/24")}}},
 		Policy: policies.Policy{SSH: policies.SSH{Level: policies.PQPreferred, Allow: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/26")}},
 			Hardware:  policies.Hardware{TestRoots: []string{"softkey"}},
 			Engineers: []policies.Engineer{{Name: "anna", Keys: []policies.Key{{Public: key, Evidence: "test:softkey"}}}},

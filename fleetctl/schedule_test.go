@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,6 +56,7 @@ func TestSchedule(t *testing.T) {
 
 // runs is a store in memory that several schedulers share, with a clock of the wall that may step.
 type runs struct {
+	mu     sync.Mutex // guards the rest
 	last   store.Run
 	open   bool
 	paused bool
@@ -62,7 +64,16 @@ type runs struct {
 	step   time.Duration
 }
 
+// with has what a test looks at and changes to itself.
+func (r *runs) with(f func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f()
+}
+
 func (r *runs) OpenRun(context.Context) (store.Run, bool, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.open {
 		return r.last, true, r.ill
 	}
@@ -70,10 +81,22 @@ func (r *runs) OpenRun(context.Context) (store.Run, bool, error) {
 }
 
 func (r *runs) LastRun(context.Context) (store.Run, bool, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	return r.last, !r.last.Began.IsZero(), r.ill
 }
-func (r *runs) Paused(context.Context) (store.Pause, error) { return store.Pause{On: r.paused}, r.ill }
-func (r *runs) wall() time.Time                             { return time.Now().Add(r.step) }
+
+func (r *runs) Paused(context.Context) (store.Pause, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return store.Pause{On: r.paused}, r.ill
+}
+
+func (r *runs) wall() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return time.Now().Add(r.step)
+}
 
 // begin is a rotation that takes a minute.
 func (r *runs) begin(began *[]time.Time, here *bool, t *testing.T) func(context.Context) (rotate.Result, error) {
@@ -84,18 +107,23 @@ func (r *runs) begin(began *[]time.Time, here *bool, t *testing.T) func(context.
 		*here = true
 		defer func() { *here = false }()
 		*began = append(*began, time.Now())
-		if !r.open {
-			r.last, r.open = store.Run{ID: r.last.ID + 1, Began: r.wall()}, true
-		}
-		id := r.last.ID
+		var id int64
+		r.with(func() {
+			if !r.open {
+				r.last, r.open = store.Run{ID: r.last.ID + 1, Began: time.Now().Add(r.step)}, true
+			}
+			id = r.last.ID
+		})
 		select {
 		case <-ctx.Done():
 			return rotate.Result{Result: "interrupted"}, rotate.ErrInterrupted
 		case <-time.After(time.Minute):
 		}
-		if r.last.ID == id {
-			r.open = false
-		}
+		r.with(func() {
+			if r.last.ID == id {
+				r.open = false
+			}
+		})
 		return rotate.Result{Run: id, Result: "done", Servers: []rotate.Rebuilt{{Name: "se-1"}}}, nil
 	}
 }
@@ -113,31 +141,32 @@ func TestSchedulerBeginsOnePerInterval(t *testing.T) {
 			go func() { s.loop(ctx); ends <- struct{}{} }()
 		}
 		time.Sleep(10*time.Hour + 30*time.Minute)
-		first := shared.last.ID
+		last := func() (id int64) { shared.with(func() { id = shared.last.ID }); return id }
+		first := last()
 		if first != 12 { // the one that was missed, and one each hour
 			t.Errorf("got %d runs in ten hours and a half, want 11 after the old one: missed ones are made up once, and two controllers share", first-1)
 		}
-		shared.step = -72 * time.Hour // the clock goes back
+		shared.with(func() { shared.step = -72 * time.Hour }) // the clock goes back
 		time.Sleep(10 * time.Hour)
-		if n := shared.last.ID - first; n < 9 || n > 11 {
+		if n := last() - first; n < 9 || n > 11 {
 			t.Errorf("got %d runs in ten hours after the clock went back, want 10", n)
 		}
-		second := shared.last.ID
-		shared.step = 72 * time.Hour // and ahead
+		second := last()
+		shared.with(func() { shared.step = 72 * time.Hour }) // and ahead
 		time.Sleep(10 * time.Hour)
-		if n := shared.last.ID - second; n < 9 || n > 11 {
+		if n := last() - second; n < 9 || n > 11 {
 			t.Errorf("got %d runs in ten hours after the clock jumped ahead, want 10", n)
 		}
-		third := shared.last.ID
-		shared.paused = true
+		third := last()
+		shared.with(func() { shared.paused = true })
 		time.Sleep(10 * time.Hour)
-		if shared.last.ID != third {
-			t.Errorf("got %d runs in a pause", shared.last.ID-third)
+		if last() != third {
+			t.Errorf("got %d runs in a pause", last()-third)
 		}
-		shared.paused = false
+		shared.with(func() { shared.paused = false })
 		time.Sleep(30 * time.Minute)
-		if shared.last.ID != third+1 {
-			t.Errorf("got %d runs after a pause, want one at once", shared.last.ID-third)
+		if last() != third+1 {
+			t.Errorf("got %d runs after a pause, want one at once", last()-third)
 		}
 		cancel()
 		<-ends
@@ -148,12 +177,14 @@ func TestSchedulerBeginsOnePerInterval(t *testing.T) {
 func TestSchedulerSaysAnErrorOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		shared := &runs{}
-		var log bytes.Buffer
+		var log bytes.Buffer // the loop writes it, and is waited for before it is read
 		tries, err := 0, error(nil)
 		var told []string
 		s := &scheduler{store: shared, every: func() time.Duration { return time.Hour }, wall: time.Now, log: slog.New(slog.NewTextHandler(&log, nil)),
 			ended: func(result string, _ time.Time, _ int) { told = append(told, result) },
 			run: func(context.Context) (rotate.Result, error) {
+				shared.mu.Lock()
+				defer shared.mu.Unlock()
 				tries++
 				if err != nil {
 					return rotate.Result{}, err
@@ -162,23 +193,26 @@ func TestSchedulerSaysAnErrorOnce(t *testing.T) {
 			}}
 		ctx, cancel := context.WithCancel(t.Context())
 		ends := make(chan struct{})
-		go func() { s.loop(ctx); close(ends) }()
 		err = errors.New("no signer")
+		go func() { s.loop(ctx); close(ends) }()
 		time.Sleep(time.Hour)
+		synctest.Wait()
 		if tries < 7 || tries > 9 {
 			t.Errorf("got %d tries in an hour, want them ever more seldom, and not given up", tries)
 		}
 		if n := strings.Count(log.String(), "no signer"); n != 1 {
 			t.Errorf("the error was said %d times:\n%s", n, log.String())
 		}
-		shared.ill = errors.New("the store is away")
+		shared.with(func() { shared.ill = errors.New("the store is away") })
 		before := tries
 		time.Sleep(time.Hour)
+		synctest.Wait()
 		if n := strings.Count(log.String(), "the store is away"); n != 1 || tries != before {
 			t.Errorf("the store's error was said %d times, and %d rotations were tried", n, tries-before)
 		}
-		shared.ill, err = nil, nil
+		shared.with(func() { shared.ill, err = nil, nil })
 		time.Sleep(20 * time.Minute)
+		synctest.Wait()
 		if tries != before+1 || !strings.Contains(log.String(), "work again") {
 			t.Errorf("got %d tries once all was well, want one:\n%s", tries-before, log.String())
 		}
