@@ -43,6 +43,11 @@ func (l *life) boot(ctx context.Context, s store.Server) error {
 		return err
 	case got.On && got.Epoch == s.Epoch:
 		// It runs: begun by us, or by the process before us.
+	case got.On && got.Epoch == 0 && done:
+		// It runs, and which life cannot be told from here: another controller's driver has the note. The journal says that it was booted; its join,
+		// which nothing but this life's ticket opens, says the rest.
+	case got.On && got.Epoch == 0 && tried:
+		return l.next(ctx, s, "interrupted while booting")
 	case got.On:
 		return &failure{CheckPower, "power_on", fmt.Sprintf("the machine runs in epoch %d, not %d", got.Epoch, s.Epoch)}
 	case done:
@@ -249,7 +254,7 @@ func (l *life) sick(ctx context.Context, s store.Server, at Check, end time.Time
 		case err != nil && !l.unread:
 			l.unread = true
 			l.sayf("%s: whether it runs cannot be read, it is waited for: %v", s.Name, err)
-		case err == nil && (!got.On || got.Epoch != s.Epoch):
+		case err == nil && (!got.On || got.Epoch != 0 && got.Epoch != s.Epoch): // 0: it cannot be told from here
 			return l.ended(ctx, s)
 		}
 		l.unread = err != nil
