@@ -67,7 +67,8 @@ func (d *Desk) now() time.Time {
 	return d.Now()
 }
 
-// Ask is a host's question whether it may go now. Asked again while it is out, the answer is yes, and its time begins anew.
+// Ask is a host's question whether it may go now. Asked again while it is out, the answer is yes, and its time runs on: a lease is never given back to be taken
+// again, for in between the host would count as being there.
 func (d *Desk) Ask(ctx context.Context, host, protocol string) (Answer, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -102,7 +103,7 @@ func (d *Desk) decide(ctx context.Context, desk store.Claim, host, protocol stri
 		}
 	}
 	a := Answer{Granted: true, Reason: Already, Why: "it was let go before", Until: now.Add(limit(g.Rules))}
-	if own == nil || own.Overdue {
+	if own == nil || own.Overdue { // one that is overdue stays so, and counts as gone, until it is back
 		step, err := decide(g, host, others, now)
 		if err != nil {
 			return Answer{}, err
@@ -113,17 +114,22 @@ func (d *Desk) decide(ctx context.Context, desk store.Claim, host, protocol stri
 		a.Reason, a.Why = step.Reason, step.Why
 	}
 	if own != nil {
-		if err := d.Store.Release(ctx, own.claim); err != nil {
+		if !own.Overdue {
+			a.Until = own.Since.Add(limit(g.Rules))
+		}
+		if _, err := d.Store.Renew(ctx, own.claim, forget, now); err != nil {
 			return Answer{}, err
 		}
+		return a, nil
 	}
+	ctx = context.WithoutCancel(ctx) // who asked may hang up; what is written is written whole
 	c, err := d.Store.Claim(ctx, leaseName+host, Lease{Protocol: protocol, Since: now}.holder(), forget, now)
 	if err != nil {
 		return Answer{}, err
 	}
 	// What was decided holds only if nobody else decided meanwhile: this process may have been stopped in between.
 	if _, err := d.Store.Renew(ctx, desk, deskTTL, d.now()); err != nil {
-		err = errors.Join(err, d.Store.Release(context.WithoutCancel(ctx), c))
+		err = errors.Join(err, d.Store.Release(ctx, c))
 		return Answer{}, fmt.Errorf("letting %s go: %w", host, err)
 	}
 	return a, nil

@@ -126,6 +126,54 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// weak is a store that fails in the middle of a decision, or whose claim of the desk was lost meanwhile.
+type weak struct {
+	Store
+	claims, renewals error
+}
+
+func (f *weak) Claim(ctx context.Context, server, holder string, ttl time.Duration, now time.Time) (store.Claim, error) {
+	if f.claims != nil && server != deskName {
+		return store.Claim{}, f.claims
+	}
+	return f.Store.Claim(ctx, server, holder, ttl, now)
+}
+
+func (f *weak) Renew(ctx context.Context, c store.Claim, ttl time.Duration, now time.Time) (store.Claim, error) {
+	if f.renewals != nil {
+		return store.Claim{}, f.renewals
+	}
+	return f.Store.Renew(ctx, c, ttl, now)
+}
+
+// TestAskAgainKeepsThePlace: whatever fails while a host that is out asks again, its place stays taken.
+func TestAskAgainKeepsThePlace(t *testing.T) {
+	for name, f := range map[string]*weak{"the store": {claims: errors.New("the store is away")}, "the desk's claim": {renewals: store.ErrFenced}} {
+		for _, late := range []bool{false, true} {
+			w := newWorld()
+			w.Rules.Caps = []plan.Cap{{Domain: "rack", Max: 1}}
+			whole := open(t)
+			d := w.desk(t, whole, "c1")
+			if a := ask(t, d, "box-0"); !a.Granted {
+				t.Fatalf("got %+v", a)
+			}
+			if late {
+				w.now = w.now.Add(limit(w.Rules) + time.Minute)
+			}
+			f.Store = whole
+			if _, err := w.desk(t, f, "c1").Ask(t.Context(), "box-0", inventory.UpdatesFleetLock); err == nil && f.renewals != nil {
+				t.Errorf("%s: got nil, want the failure", name)
+			}
+			if out, err := d.Out(t.Context()); err != nil || len(out) != 1 || out[0].Host != "box-0" {
+				t.Errorf("%s fails, late %v: out are %+v, %v", name, late, out, err)
+			}
+			if a := ask(t, d, "box-1"); a.Granted {
+				t.Errorf("%s fails, late %v: a second of rack a goes: %+v", name, late, a)
+			}
+		}
+	}
+}
+
 // TestLease: asked again, the answer is the same; back is back; a host that never comes back blocks nobody, and still counts as gone.
 func TestLease(t *testing.T) {
 	w := newWorld()
@@ -136,10 +184,10 @@ func TestLease(t *testing.T) {
 		t.Fatalf("got %+v", first)
 	}
 	w.now = t0.Add(10 * time.Minute)
-	if again := ask(t, d, "box-0"); !again.Granted || again.Reason != Already || !again.Until.Equal(first.Until.Add(10*time.Minute)) {
+	if again := ask(t, d, "box-0"); !again.Granted || again.Reason != Already || !again.Until.Equal(first.Until) {
 		t.Errorf("asked again: got %+v", again)
 	}
-	if a := ask(t, d, "box-1"); a.Granted || a.Reason != plan.Parallel || !strings.Contains(a.Why, "box-0 since 2026-11-20T12:10:00Z") {
+	if a := ask(t, d, "box-1"); a.Granted || a.Reason != plan.Parallel || !strings.Contains(a.Why, "box-0 since 2026-11-20T12:00:00Z") {
 		t.Errorf("another meanwhile: got %+v", a)
 	}
 	if was, err := d.Back(t.Context(), "box-0"); !was || err != nil {
