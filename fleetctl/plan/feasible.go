@@ -15,16 +15,25 @@ type Line struct {
 	Sum   string `json:"sum"`
 }
 
+// How far a check looks.
+const (
+	week = 8 * 24 * time.Hour // and the day on which a clock changes
+	year = 366 * 24 * time.Hour
+)
+
 // Check proves that the rules can be kept by a fleet in which every server serves, or says why not and what would mend it. It looks ahead
-// over every blackout, a year at most.
+// over a week and every blackout, a year at most.
 func Check(s Snapshot, r Rules, now time.Time) (Proof, Refusals) {
 	sh, refused := measure(s, r)
 	if len(refused) > 0 {
 		return nil, refused
 	}
 	ahead := 2 * r.MaxAge
+	if len(r.Windows) > 0 {
+		ahead = max(ahead, week+r.MaxAge) // every day of the week
+	}
 	for _, b := range r.Blackouts {
-		ahead = max(ahead, min(b.To.Sub(now), 366*24*time.Hour))
+		ahead = max(ahead, min(b.To.Sub(now), year))
 	}
 	sh.calendars, sh.far = calendars(s, r, now.Add(-24*time.Hour), now.Add(ahead+r.MaxAge)), now.Add(ahead).UnixNano()
 	proof, refused := sh.check(now, ahead)
