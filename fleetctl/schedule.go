@@ -90,6 +90,7 @@ type scheduler struct {
 
 	at     beginning
 	newest time.Time // of the newest run known, since
+	byHand bool      // people asked for it
 	seen   time.Time
 	tried  time.Time
 	said   string
@@ -178,9 +179,12 @@ func (s *scheduler) look(ctx context.Context) error {
 		}
 	}
 	if !newest.Began.Equal(s.newest) {
-		s.newest, s.seen = newest.Began, time.Now()
+		s.newest, s.seen, s.byHand = newest.Began, time.Now(), !rotate.IsScheduled(newest)
 	}
 	s.at.paused, s.at.open, s.at.began, s.at.known = pause.On, open, newest.Began, time.Since(s.seen)
+	if s.byHand { // it rebuilt what people asked for, and puts nothing off
+		s.at.began = time.Time{}
+	}
 	return nil
 }
 

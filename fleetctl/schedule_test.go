@@ -110,7 +110,7 @@ func (r *runs) begin(began *[]time.Time, here *bool, t *testing.T) func(context.
 		var id int64
 		r.with(func() {
 			if !r.open {
-				r.last, r.open = store.Run{ID: r.last.ID + 1, Began: time.Now().Add(r.step)}, true
+				r.last, r.open = store.Run{ID: r.last.ID + 1, Began: time.Now().Add(r.step), Plan: []byte(`{"rules":{}}`)}, true
 			}
 			id = r.last.ID
 		})
@@ -130,7 +130,7 @@ func (r *runs) begin(began *[]time.Time, here *bool, t *testing.T) func(context.
 
 func TestSchedulerBeginsOnePerInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		shared := &runs{last: store.Run{ID: 1, Began: time.Now().Add(-100 * time.Hour)}} // the controller was down for days
+		shared := &runs{last: store.Run{ID: 1, Began: time.Now().Add(-100 * time.Hour), Plan: []byte(`{"rules":{}}`)}} // the controller was down for days
 		var began [2][]time.Time
 		var here [2]bool
 		ctx, cancel := context.WithCancel(t.Context())
@@ -171,6 +171,31 @@ func TestSchedulerBeginsOnePerInterval(t *testing.T) {
 		cancel()
 		<-ends
 		<-ends
+	})
+}
+
+// TestSchedulerIsNotPutOff: who rebuilds a server by hand now and then keeps no scheduled run from its time.
+func TestSchedulerIsNotPutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shared := &runs{}
+		var began []time.Time
+		here := false
+		ctx, cancel := context.WithCancel(t.Context())
+		ends := make(chan struct{})
+		s := &scheduler{store: shared, every: func() time.Duration { return 12 * time.Hour }, run: shared.begin(&began, &here, t), wall: shared.wall, log: slog.New(slog.DiscardHandler)}
+		go func() { s.loop(ctx); close(ends) }()
+		for range 40 { // ten days
+			time.Sleep(6*time.Hour - 5*time.Minute)
+			shared.with(func() {
+				shared.last = store.Run{ID: shared.last.ID + 1, Began: time.Now(), Plan: []byte(`{"rules":{"mode":"single","only":["se-1"]}}`)}
+			})
+			time.Sleep(5 * time.Minute)
+		}
+		cancel()
+		<-ends
+		if len(began) < 19 || len(began) > 22 {
+			t.Errorf("%d scheduled runs in ten days, want one each twelve hours", len(began))
+		}
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"mayfly/fleetctl/plan"
 	"mayfly/internal/hint"
+	"mayfly/inventory/store"
 )
 
 // grounds are what the decisions of a plan rest on, in words, by name: the release, the rules, each region's floor and capacity, and each server that is due or under
@@ -94,4 +95,15 @@ func SameGrounds(hash string) func(plan.Plan) error {
 
 func changedPlan(how string) error {
 	return hint.New(refusef(InputsChanged, "%s", how), "`fleetctl plan` shows the plan as it is now; nothing was touched")
+}
+
+// IsScheduled reports whether a run is for what is due, and not for what people asked for. One that cannot be read is nobody's.
+func IsScheduled(run store.Run) bool {
+	var r struct {
+		Rules plan.Rules `json:"rules"`
+	}
+	if json.Unmarshal(run.Plan, &r) != nil {
+		return false
+	}
+	return r.Rules.Mode == plan.Scheduled && !r.Rules.All && !r.Rules.Retry && len(r.Rules.Lost) == 0
 }
