@@ -92,8 +92,10 @@ var flagNames = map[string]func(inventory.Fleet) []string{
 	"state": func(inventory.Fleet) []string {
 		return namesOf(inventory.States, func(s inventory.State) string { return string(s) })
 	},
-	"role": func(inventory.Fleet) []string { return []string{inventory.RoleVPN, inventory.RoleBastion} },
-	"o":    func(inventory.Fleet) []string { return []string{"table", "json"} },
+	"role": func(inventory.Fleet) []string {
+		return []string{inventory.RoleVPN, inventory.RoleBastion, inventory.RoleController}
+	},
+	"o": func(inventory.Fleet) []string { return []string{"table", "json"} },
 }
 
 func serverNames(f inventory.Fleet) []string {

@@ -38,7 +38,7 @@ func statusFilterFlags(fs *flag.FlagSet) *statusFilter {
 	}
 	list(&f.regions, "region", "only servers of these `regions`, separated by commas")
 	list(&f.states, "state", "only servers in these `states`, for example serving or quarantined")
-	list(&f.roles, "role", "only servers with these `roles`: vpn, bastion")
+	list(&f.roles, "role", "only servers with these `roles`: vpn, bastion, controller")
 	list(&f.racks, "rack", "only servers of these `racks`")
 	list(&f.releases, "release", "only servers that run these `releases`")
 	list(&f.evidence, "evidence", "only lives whose boot is `attested`, claimed or unverified")
@@ -69,6 +69,22 @@ func (f *statusFilter) check(fleet inventory.Fleet, names []string) error {
 	for _, r := range f.regions {
 		if _, ok := fleet.Region(r); !ok {
 			return command.Usagef("--region %s: no such region in the signed inventory", r)
+		}
+	}
+	for _, r := range f.racks {
+		if !slices.ContainsFunc(fleet.Racks, func(x inventory.Rack) bool { return x.Name == r }) {
+			return command.Usagef("--rack %s: no such rack in the signed inventory", r)
+		}
+	}
+	for _, one := range []struct {
+		flag string
+		have []string
+		all  []string
+	}{{"role", f.roles, []string{inventory.RoleVPN, inventory.RoleBastion, inventory.RoleController}}, {"evidence", f.evidence, []string{"attested", "claimed", "unverified"}}} {
+		for _, v := range one.have {
+			if !slices.Contains(one.all, v) {
+				return command.Usagef("--%s %s: it is one of %s", one.flag, v, strings.Join(one.all, ", "))
+			}
 		}
 	}
 	for _, s := range f.states {
